@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import version as installed
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 project = "lightning-gradcam"
 author = "The lightning-gradcam founders"
@@ -38,4 +44,17 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
-# Pictures of pixels stay sharp.
+
+
+def make_sample(app: Sphinx) -> None:
+    """Writes the page that sample.md embeds; a process of its own, so that its training leaves nothing here."""
+    if app.builder.format == "html":
+        script, target = Path(__file__).with_name("make_sample.py"), Path(app.outdir, "sample", "report.html")
+        done = subprocess.run([sys.executable, script, target], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ExtensionError(f"docs/make_sample.py failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+
+
+def setup(app: Sphinx) -> None:
+    """Runs the sample before the pages are read."""
+    app.connect("builder-inited", make_sample)

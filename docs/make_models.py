@@ -26,29 +26,29 @@ PAGE = ROOT / "docs" / "models.md"
 HEAD = """# What `"auto"` explains
 
 `layers="auto"` takes the last layer whose output is a feature map and not just an earlier map passed on (pooled,
-dropped out, permuted). If a class token comes before the grid, it takes the last layer on whose places the output
+dropped out, permuted). If a class token comes before the grid, it takes the last layer on whose grid the output
 depends. Branches that the explained score does not depend on (a decoder, a teacher, an auxiliary head) are skipped,
-however long they are. `python docs/make_models.py` makes this page, with random weights: every map in it is finite, not
-constant, and has at least four places on each side. `tests/docs/test_models_page.py` compares it with what
-torchvision's models give.
+however long they are. `python docs/make_models.py` makes this page, with random weights: every map is finite, not
+constant, and has at least four pixels on each side. `tests/docs/test_models_page.py` compares the page with the results
+for torchvision's models.
 
-The grid of tokens is taken from the forward: it is measured which patch of the picture, or which place of a
+The grid of tokens is derived from the forward, by measuring which patch of the image, or which location of a
 convolution's output, feeds which token. This finds patches of any shape, clips, and other tokens before, after or
-between those of the grid (`NLC:1+14x14+4`). Tokens that are not places (words, time steps, learned queries), or are in
-another order, have no map: Hiera (timm's `hiera_*`) keeps its tokens in the order of its mask units until the last
-stage. In a model of pictures, the output `[N, C, L]` of a 1-D convolution has a map if `L` is such a grid.
+between those of the grid (`NLC:1+14x14+4`). Tokens that do not correspond to locations (words, time steps, learned
+queries), or are in another order, have no map: Hiera (timm's `hiera_*`) keeps its tokens in the order of its mask units
+until the last stage. In a model of images, the output `[N, C, L]` of a 1-D convolution has a map if `L` is such a grid.
 
 In a model of signals, whose first convolution is a `Conv1d`, `"auto"` takes the last layer with an output `[N, C, l]`
 whose channels are known to come first; maps are `[N, l]`. In a model that folds frames, slices or patches into the
 batch, it takes the last layer with a row for each frame; maps are `[N, T, h, w]`. [Layouts](targets.md#layouts)
-explains how both are recognised, and what to give if they are not.
+explains how both are recognised, and what to set if they are not.
 
-During the search for `"auto"`, and for named layers with the first maps that a callback logs, parts of the picture are
-changed in two forwards of two samples. Each change must show at its own place and in its own sample. A layer that sees
-the picture rotated, mirrored or shifted (`torch.roll`, by an eighth of a side or more), sorted samples, or a spectrum
-is refused with an error. For a layer that sees a crop, a wide border or a picture resampled by `grid_sample`, a warning
-is issued. If attention or large receptive fields make this unclear, nothing is reported. `compute_cams` with named
-layers and plain feature maps skips this check.
+During the search for `"auto"`, and for named layers when a callback logs its first maps, parts of the image are changed
+in two forwards of two samples. Each change must show at its own location and in its own sample. A layer that sees the
+image rotated, mirrored or shifted (`torch.roll`, by an eighth of a side or more), sorted samples, or a spectrum is
+refused with an error. A layer that sees a crop, a wide border or an image resampled by `grid_sample` causes a warning.
+If attention or large receptive fields make the result unclear, nothing is reported. `compute_cams` with named layers
+and plain feature maps skips this check.
 """
 
 

@@ -57,7 +57,7 @@ class FashionMNISTDataModule(LightningDataModule):
         if source not in ("auto", "fashion_mnist", "drawn"):
             raise ValueError(f"source: got {source!r}; valid are 'auto', 'fashion_mnist' and 'drawn'")
         if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction: got {val_fraction}; give a share between 0 and 1")
+            raise ValueError(f"val_fraction: got {val_fraction}; pass a share between 0 and 1")
         self.root = root
         self.source = source
         self.batch_size = batch_size

@@ -33,7 +33,7 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
         self._zip = zipfile.ZipFile(file)
         members = self._zip.infolist()
         if sum(member.file_size for member in members) > room(self.size):
-            raise ValueError(f"expands to far more than the {self.size} bytes that it has")
+            raise ValueError(f"expands to far more than its {self.size} bytes")
         if sum(member.compress_size for member in members) > self.size:
             raise ValueError("its members overlap")
         for member in members:
@@ -41,7 +41,7 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
             # Parsed, text takes a multiple of its bytes.
             most = min(_DEFLATE * member.compress_size, room(self.size, _META_ROOM if name == "meta" else None))
             if member.file_size > most:
-                raise ValueError(f"{name[:40]!r} claims {member.file_size} bytes, more than it can have")
+                raise ValueError(f"{name[:40]!r} claims {member.file_size} bytes, more than it can hold")
         self._members = {_name(member): member for member in members}
         stated = json.loads(self.take("meta", "uint8", None).tobytes())
         if not isinstance(stated, dict):
@@ -135,7 +135,7 @@ def _array(stream: Any, size: int) -> npt.NDArray[Any]:
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_LONGEST_HEADER)
     left = size - stream.tell()
     if dtype.kind not in "biuf" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != left:
-        raise ValueError(f"an array of {dtype!s:.40} {shape!s:.80} does not take the {left} bytes that it has")
+        raise ValueError(f"an array of {dtype!s:.40} {shape!s:.80} does not fill its {left} bytes")
     stream.seek(0)
     values: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False, max_header_size=_LONGEST_HEADER)
     stream.read()  # where nothing was read, the checksum has not been compared yet

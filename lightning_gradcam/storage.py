@@ -106,7 +106,7 @@ class Storage:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
             if not stat.S_ISREG(mode):
                 kind = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}.get(stat.S_IFMT(mode), "device")
-                raise OSError(errno.EINVAL, f"it is a {kind} and not a regular file", path)
+                raise OSError(errno.EINVAL, f"it is a {kind}, not a regular file", path)
             return os.fdopen(handle, "rb")
         except BaseException:
             os.close(handle)
@@ -171,7 +171,7 @@ class Storage:
             return Hold(handle)
         os.close(handle)
         if taken is False:
-            raise BlockingIOError(errno.EWOULDBLOCK, "another lock on it is alive", f"{self._path}/{name}")
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process holds a lock on it", f"{self._path}/{name}")
         return None
 
     def link(self, name: str, source: Storage, theirs: str) -> bool:

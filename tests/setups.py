@@ -716,7 +716,7 @@ SETUPS: dict[str, Setup] = {
         CheckpointedReentrant, ours=lambda **options: [GradCAMCallback(["net.relu1", "net.relu2"], **options)]
     ),
     "channels last": Setup(ChannelsLast),
-    "named tuples of byte pictures, channels last, binary labels [N, 1] in a dict": Setup(
+    "named tuples of byte images, channels last, binary labels [N, 1] in a dict": Setup(
         OfBytes, lambda: (DataLoader(Annotated(), 8, shuffle=True), DataLoader(Annotated(2), 8))
     ),
     "lazy modules": Setup(Lazy),
@@ -775,11 +775,11 @@ SETUPS: dict[str, Setup] = {
     "a collate_fn that leaves samples out": Setup(
         data=lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=dropping))
     ),
-    "pictures of several sizes, batch_size=1": Setup(
+    "images of several sizes, batch_size=1": Setup(
         Pooled, lambda: both(lambda seed: DataLoader(Sizes(seed), batch_size=1))
     ),
-    "pictures in tuples": Setup(Pooled, lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=listing))),
-    "pictures in tuples, of several sizes": Setup(
+    "images in tuples": Setup(Pooled, lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=listing))),
+    "images in tuples, of several sizes": Setup(
         Pooled, lambda: both(lambda seed: DataLoader(Sizes(seed), 8, collate_fn=listing))
     ),
     "no validation loader": Setup(data=lambda: loaders()[:1]),
@@ -882,8 +882,8 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "`forward_fn` without `input_key`",
             "tests/probes/test_batch_forms.py::test_a_forward_function_needs_no_input_key[dict]",
         ),
-        ("byte pictures `[N, H, W, 3]`", f"{_BYTES}[[N, H, W, 3]]"),
-        ("byte pictures `[N, H, W]`", f"{_BYTES}[[N, H, W]]"),
+        ("byte images `[N, H, W, 3]`", f"{_BYTES}[[N, H, W, 3]]"),
+        ("byte images `[N, H, W]`", f"{_BYTES}[[N, H, W]]"),
         ("labels `[N, 1]`", f"{_LABELS}[[N, 1]]"),
         ("one-hot labels", f"{_LABELS}[float one-hot]"),
         ("class names as labels", f"{_LABELS}[names]"),

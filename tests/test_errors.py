@@ -107,11 +107,11 @@ ERRORS: dict[str, tuple[type[LightningGradCAMError], str, Callable[[Path], Any]]
         lambda _: cams(LAST, targets={"class": "x"}, class_names=[f"{LONG}_{n}" for n in range(1000)]),
     ),
     "output": (TargetError, "output_key=", lambda _: cams(LAST, model=Deep(end=many))),
-    "output key": (ConfigurationError, "give one of these", lambda _: cams(LAST, model=Deep(end=many), output_key="x")),
+    "output key": (ConfigurationError, "pass one of these", lambda _: cams(LAST, model=Deep(end=many), output_key="x")),
     "whole numbers": (TargetError, "before it rounds", lambda _: cams(model=Deep(end=lambda y: y.argmax(1)))),
     "no gradient": (CaptureError, "name a layer that the score depends on", lambda _: cams("head", model=Cut())),
     "method": (MethodError, "available: ", lambda _: cams(LAST, methods="gradcm")),
-    "model": (ConfigurationError, "give a torch.nn.Module", lambda _: compute_cams(vars(Deep()), X)),  # type: ignore[arg-type]
+    "model": (ConfigurationError, "pass a torch.nn.Module", lambda _: compute_cams(vars(Deep()), X)),  # type: ignore[arg-type]
     "argument": (ConfigurationError, "as a tuple or dict", lambda _: cams(LAST, inputs=(X, X, X))),
     "keys": (ProbeError, "input_key: ", lambda _: input_of({f"{LONG}_{n}": X for n in range(99)}, "picture")),
     "probe file": (ProbeFileError, "probe", lambda folder: ProbeSet.load(written(folder, b"PK"))),
@@ -206,9 +206,9 @@ def test_a_wrapper_is_told_where_its_module_is() -> None:
             self.model = Holder(body())
 
     for call in (compute_cams, compute_feature_maps):
-        with pytest.raises(ConfigurationError, match="it holds a Holder, so give its .model"):
+        with pytest.raises(ConfigurationError, match="it holds a Holder, so pass its .model"):
             call(Wrapper(), X, "body")  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match=r"the class itself, so give an instance, Holder\(...\)"):
+    with pytest.raises(ConfigurationError, match=r"the class itself; pass an instance, Holder\(...\)"):
         compute_cams(Holder, X, "body")  # type: ignore[arg-type]
 
 
@@ -217,7 +217,7 @@ def test_a_wrapper_is_told_where_its_module_is() -> None:
     [
         ((X, X), "its forward takes (x)"),
         ({"pixel_values": X}, "a dict gives arguments by name"),
-        ([X[0], X[1]], "torch.stack(pictures)"),
+        ([X[0], X[1]], "torch.stack(images)"),
     ],
 )
 def test_another_number_of_inputs_is_told_the_forwards_own(inputs: Any, said: str) -> None:

@@ -21,6 +21,7 @@ ORDER = [
     "storage",
     "npz",
     "warn",
+    "naming",
     "guard",
     "capture",
     "probes",

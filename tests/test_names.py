@@ -347,7 +347,7 @@ FORBIDDEN_CALLS |= {"np.save", "torch.hub.load", "torch.jit.load", "torch.packag
 
 TORCH = "torch.load"
 OWN_FILES = {
-    "report/naming.py": "yaml",
+    "naming/hyperparameters.py": "yaml",
     "saved_models/config.py": "yaml",
     "saved_models/file.py": TORCH,
 }

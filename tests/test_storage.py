@@ -86,7 +86,7 @@ def test_what_could_keep_a_reader_waiting_is_refused(tmp_path: Path) -> None:
     assert stamp is not None
     assert not stamp.prompt
     for read in (Storage(tmp_path).read, Storage(tmp_path).open):
-        with pytest.raises(OSError, match=r"it is a FIFO and not a regular file: '.*/a'"):
+        with pytest.raises(OSError, match=r"it is a FIFO, not a regular file: '.*/a'"):
             read("a")
         with pytest.raises(IsADirectoryError):
             read("folder")

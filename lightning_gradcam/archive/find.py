@@ -38,7 +38,7 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
         folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
     if not found:
         raise ArchiveError(
-            f"run: no archive at or below {root!r}; give the folder <log dir>/<name> of a run (it holds {MANIFEST}), or"
+            f"run: no archive at or below {root!r}; pass the folder <log dir>/<name> of a run (it holds {MANIFEST}), or"
             " one above it"
         )
     return sorted(found)

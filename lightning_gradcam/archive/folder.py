@@ -95,13 +95,13 @@ class ArchiveFolder:
     def _check_cams(self) -> None:
         if self.manifest.kind != "cams":
             raise ArchiveError(
-                f"archive: {self.path!r} holds {self.manifest.kind} and no CAMs; call channels(layer) instead"
+                f"archive: {self.path!r} holds {self.manifest.kind}, not CAMs; call channels(layer) instead"
             )
 
     def _check_channels(self) -> None:
         if self.manifest.kind == "cams":
             raise ArchiveError(
-                f"archive: {self.path!r} holds CAMs and no channels; call maps(layer) instead, or open the folder of a"
+                f"archive: {self.path!r} holds CAMs, not channels; call maps(layer) instead, or open the folder of a"
                 " FeatureMapCallback or FilterPatternCallback"
             )
 

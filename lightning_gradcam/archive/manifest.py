@@ -85,7 +85,7 @@ class Manifest:
             for name in ("parent", "versions"):
                 _check_entries(values.get(name), name)
             if values.get("kind", "cams") not in get_args(Kind):
-                raise ValueError(f"it is of the kind {values['kind']!r:.40}, which this version does not know")
+                raise ValueError(f"its kind is {values['kind']!r:.40}, which this version does not know")
             if not isinstance(values.get("settings", {}) or {}, dict):
                 raise TypeError("'settings' is not an object")
             shapes = values["map_shapes"]
@@ -141,4 +141,4 @@ def _check_entries(value: object, name: str) -> None:
     if value is not None and not (
         isinstance(value, dict) and all(isinstance(entry, str) or is_whole(entry) for entry in value.values())
     ):
-        raise TypeError(f"{name!r} is not an object of texts and numbers")
+        raise TypeError(f"{name!r} is not an object of strings and numbers")

@@ -53,7 +53,7 @@ class Archive(ArchiveFolder):
             raw = storage.read(MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             raise ArchiveError(
-                f"archive: no {MANIFEST} in {os.fspath(path)!r}; give the folder <log dir>/<name> of a run"
+                f"archive: no {MANIFEST} in {os.fspath(path)!r}; pass the folder <log dir>/<name> of a run"
             ) from None
         except Exception as error:  # object stores raise their own exceptions
             raise ArchiveError(
@@ -78,7 +78,7 @@ class Archive(ArchiveFolder):
         try:
             return ProbeSet.from_bytes(self._storage.read(PROBES), name=name)
         except FileNotFoundError as error:
-            raise ArchiveError(f"archive: {name} is missing; without it, maps can't be assigned to probes") from error
+            raise ArchiveError(f"archive: {name} is missing; without it, maps can't be matched to probes") from error
         except OSError as error:
             raise ArchiveError(
                 f"archive: {name} can't be read ({type(error).__name__}: {error!s:.200}); check this process's"

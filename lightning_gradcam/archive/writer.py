@@ -122,7 +122,7 @@ class ArchiveWriter(Archive):
         try:
             storage.create(PROBES, content)
         except FileExistsError as error:
-            raise TakenError(path, "belongs to another run, which has just begun or was killed") from error
+            raise TakenError(path, "belongs to another run, which has just started or was killed") from error
         writer.hold()
         storage.write(MANIFEST, filled.to_bytes())
         writer._given = hashlib.sha256(content).digest(), probes
@@ -165,9 +165,11 @@ class ArchiveWriter(Archive):
             source = Archive.open(parent["archive"])
             files = [(step, file) for step, _, _, file in source._files() if step <= last]
         except (ArchiveError, OSError) as error:
-            return f"the earlier steps could not be copied, the record begins here ({error})"
+            return f"the earlier steps could not be copied, so the record begins here ({error})"
         if files and source.manifest.run != parent["run"]:
-            return f"the earlier steps could not be copied, the record begins here ({source.path!r} holds another run)"
+            return (
+                f"the earlier steps could not be copied, so the record begins here ({source.path!r} holds another run)"
+            )
         if changed := source.manifest.differences(self.manifest):
             return f"the earlier steps stay in {source.path!r} alone: {', '.join(changed)} changed since"
         self._written = None

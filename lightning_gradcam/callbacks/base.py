@@ -1,4 +1,4 @@
-"""What all callbacks of this package have in common: which of Lightning's hooks does what on which rank."""
+"""The base of this package's callbacks: which Lightning hook does what on which rank."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 class ProbeCallback(Callback):
     """Runs fixed probes through the model after every validation, without changing the training.
 
-    The base of the public callbacks, which have the options; each hook checks if it applies and calls the :class:`Run`.
+    The base of the public callbacks, which define the options. Each hook checks whether it applies and calls the
+    :class:`Run`.
 
     Args:
         options: The checked options.
     """
 
-    # The callback's name in errors and checkpoints, for users' subclasses too.
+    # The callback's name in errors and checkpoints, also for users' subclasses.
     _kind: ClassVar[str] = "ProbeCallback"
 
     def __init__(self, options: RunOptions) -> None:
@@ -67,7 +68,7 @@ class ProbeCallback(Callback):
 
     @property
     def probes(self) -> ProbeSet | None:
-        """The probes in use; ``None`` before training has started, and on all ranks but zero."""
+        """The probes in use; ``None`` before training has started and on all ranks except zero."""
         return self._run.recorder.probes if self._run.recorder is not None else None
 
     @property
@@ -91,7 +92,7 @@ class ProbeCallback(Callback):
         if len(same) > 1:
             kinds = " and ".join(dict.fromkeys(f"{other._kind}s" for other in same))
             raise ConfigurationError(
-                f"name: {len(same)} {kinds} are named {self.name!r} and would write the same tags and archive; give"
+                f"name: {len(same)} {kinds} are named {self.name!r} and would write the same tags and archive; pass"
                 " each its own name="
             )
         if stage == "predict":
@@ -140,7 +141,7 @@ class ProbeCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Hands finished pictures to the loggers that can't be served in the background."""
+        """Hands finished sheets to the loggers that can't be called in the background."""
         if self._run.waiting:
             self._run.start_or_wait(Host(trainer, pl_module))
         if self._run.recorder is not None:
@@ -166,14 +167,14 @@ class ProbeCallback(Callback):
         self._run.steering.publish(host)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Has the step recorded, with the metrics, which Lightning has computed by now."""
+        """Records the step together with the metrics, which Lightning has computed by now."""
         self._run.measured(Host(trainer, pl_module))
 
-    # Under `trainer.test`, and without a validation, whose place an epoch's own metrics take.
+    # Under `trainer.test`, and without a validation: then the training epoch's own metrics are used.
     on_test_end = on_train_epoch_start = on_validation_end
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Under ``trainer.test``: starts where the first batch has made a lazy module's parameters."""
+        """Under ``trainer.test``: starts once the first batch has created a lazy module's parameters."""
         host = Host(trainer, pl_module)
         if self._run.waiting:
             self._run.start_or_wait(host)
@@ -188,11 +189,11 @@ class ProbeCallback(Callback):
         self._run.steering.publish(host)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Explains if there is no validation whose end could be used."""
+        """Explains at the end of the epoch if there is no validation."""
         self._run.trained(Host(trainer, pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the whole run, checks the maps meanwhile, and waits until the last pictures are finished."""
+        """Draws the whole run, checks the maps in the meantime, and waits until the last sheets are finished."""
         self._run.measured(Host(trainer, pl_module))
         if self._run.recorder is not None:
             self._run.recorder.conclude()
@@ -214,8 +215,8 @@ class ProbeCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over probes and archive of the run that the checkpoint belongs to."""
-        # What is loaded in the middle of a training (a learning rate finder puts its trial back) resumes nothing: kept
-        # until the next `fit`, it would delete the steps recorded since.
+        # A state that is loaded in the middle of training (a learning-rate finder restores its trial) resumes nothing.
+        # Kept until the next `fit`, it would delete the steps recorded since.
         if not self._run.running:
             self._run.resume(state_dict)
 
@@ -230,7 +231,7 @@ class ProbeCallback(Callback):
         self._run.report(Host(trainer, pl_module))
         self._end(Host(trainer, pl_module))
         if parent_process() is not None and self.archive is not None:
-            # What a process that launched this one gets back is the trainer's state.
+            # The process that launched this one only gets the trainer's state back.
             vars(trainer.state)[f"_lightning_gradcam_{self._token}"] = Note(self._token, self.archive.path)
 
     def _start(self, host: Host) -> None:
@@ -241,18 +242,18 @@ class ProbeCallback(Callback):
         self._run.steering.begin(host)
 
     def _compare(self, host: Host, hook: str, *, logged: bool) -> None:
-        """Reports, once, that other weights were logged than validated: a user's own EMA had swapped them back."""
+        """Reports, once, that the logged weights are not the validated ones: a user's own EMA had swapped them back."""
         if logged and self._validated.gone(host):
             before = " and ".join(called_before(host.trainer, self, hook))
             rank_zero_warn(
-                "lightning-gradcam: the maps do not show the validated weights: they were changed after the last batch,"
-                " before this callback ran (by an EMA that swaps its weights out?); "
+                "lightning-gradcam: the maps do not show the validated weights: the weights changed after the last "
+                "batch and before this callback ran (an EMA that swaps its weights out?); "
                 + (f"list this callback before {before}" if before else f"change them later, at {hook[:-10]}_end")
             )
 
     def _end(self, host: Host) -> None:
-        """Prints where the results are, once for all callbacks of the trainer: the last of them does it."""
-        # A callback that calls this one's hooks keeps it out of the trainer's list.
+        """Prints where the results are. The trainer's last callback does so for all of them."""
+        # A callback that wraps this one keeps it out of the trainer's list.
         callbacks = _siblings(host.trainer) or [self]
         if callbacks[-1]._run is self._run:
             found = [recorded for each in callbacks if (recorded := each._run.recorded(host)) is not None]
@@ -260,39 +261,40 @@ class ProbeCallback(Callback):
                 rank_zero_info(line)
 
     def _run_of(self, trainer: Trainer, module: LightningModule, stage: str, earlier: Run | None) -> Run:
-        """Returns the run that goes on, or a new one: of another trainer, or of another module than the earlier one.
+        """Returns the run to continue, or a new one if the trainer or the module has changed.
 
         Args:
             trainer: The trainer.
-            module: What it trains, or looks at.
-            stage: What it does.
-            earlier: The last run of this trainer under this callback's key; another callback may have begun it, such as
-                one that ``configure_callbacks`` had made for the last ``fit``.
+            module: The module that it trains, validates or tests.
+            stage: The trainer's stage.
+            earlier: The last run of this trainer under this callback's key. Another callback may have started it, such
+                as one that ``configure_callbacks`` created for the last ``fit``.
         """
         if earlier is None:
             return Run(self._options, _find_log_dir, module)
         same = earlier.looks_at(module)
         if earlier is self._run and (same or (earlier.fitted and stage != "fit")):
             return earlier
-        # Without a logger, a trainer keeps the numbered folder that it has.
+        # Without a logger, a trainer keeps its numbered folder.
         run = Run(self._options, _find_log_dir, module, None if trainer.loggers else earlier.log_dir)
-        # What looks have recorded goes away when training begins; looks at any module leave a training's record alone.
+        # Records of `validate` and `test` are deleted when training begins; `validate` and `test` of any module leave a
+        # training's record alone.
         if same or earlier.fitted != (stage == "fit"):
             run.succeed(earlier)
         return run
 
 
-# The last run under each key, for callbacks that take another's place; none outlives its trainer.
+# The last run under each key, for callbacks that replace another one; no entry outlives its trainer.
 _RUNS: WeakKeyDictionary[Trainer, dict[str, Run]] = WeakKeyDictionary()
 
 
 def _find_log_dir(host: Host) -> str | None:
-    """Callbacks side by side share the folder that the first of them has found."""
+    """Callbacks of one trainer share the folder that the first of them has found."""
     shared = [other._run.log_dir for other in _siblings(host.trainer) if other._run.log_dir]
     return shared[0] if shared else host.log_dir()
 
 
 def _siblings(trainer: Trainer) -> list[ProbeCallback]:
-    """Returns this package's callbacks of a trainer, in their order."""
+    """Returns the trainer's callbacks from this package, in order."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, ProbeCallback)]

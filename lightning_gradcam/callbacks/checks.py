@@ -1,4 +1,4 @@
-"""Checks of single options, and of the module's forward: each refuses what can't work, and says what can."""
+"""Checks of single options and of the module's forward. Each rejects invalid values and names the valid ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
     check_whole("every_n_validations", every_n_validations)
     if every_n_epochs != 1:
         raise ConfigurationError(
-            f"every_n_validations: got {every_n_validations} and every_n_epochs={every_n_epochs}; give only one"
+            f"every_n_validations: got {every_n_validations} and every_n_epochs={every_n_epochs}; pass only one"
         )
 
 
@@ -53,8 +53,8 @@ def check_overhead(max_overhead: object) -> None:
     number = isinstance(max_overhead, (int, float)) and not isinstance(max_overhead, bool)
     if not number or not 0 < max_overhead < 1:  # type: ignore[operator]
         raise ConfigurationError(
-            f"max_overhead: got {max_overhead!r}; give the largest share of the time that explaining may take, between"
-            " 0 and 1, such as 0.02, or None for no limit"
+            f"max_overhead: got {max_overhead!r}; pass the largest share of the run's time that the callback may use, "
+            "between 0 and 1, such as 0.02, or None for no limit"
         )
 
 
@@ -67,7 +67,7 @@ def check_share(argument: str, value: object) -> None:
     if value is None:
         return
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
-        raise ConfigurationError(f"{argument}: got {value!r}; give a share, more than 0 and at most 1, such as 0.5")
+        raise ConfigurationError(f"{argument}: got {value!r}; pass a share, more than 0 and at most 1, such as 0.5")
 
 
 def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
@@ -91,7 +91,7 @@ def check_monitor(monitor: object) -> None:
     names = isinstance(monitor, list) and bool(monitor) and all(isinstance(name, str) and name for name in monitor)
     if not isinstance(monitor, bool) and not names:
         raise ConfigurationError(
-            f"monitor: got {monitor!r:.120}; give true for all numbers, false, or a list of their names, such as"
+            f"monitor: got {monitor!r:.120}; pass true for all numbers, false for none, or a list of names, such as"
             " ['gradcam_stats/backbone.layer4/energy_inside']"
         )
 
@@ -105,16 +105,16 @@ def check_on_alarm(on_alarm: object, min_energy_inside: object) -> None:
     check_choice("on_alarm", on_alarm, choices=("warn", "stop", "checkpoint"))
     if on_alarm != "warn" and min_energy_inside is None:
         raise ConfigurationError(
-            f"on_alarm: got {on_alarm!r}, but there is no alarm; give min_energy_inside, such as 0.3, or leave on_alarm"
+            f"on_alarm: got {on_alarm!r}, but there is no alarm; pass min_energy_inside, such as 0.3, or leave on_alarm"
             " out"
         )
 
 
 def check_name(name: object) -> str:
-    """Returns ``name`` where it can be a folder and a tag.
+    """Returns ``name`` if it can be used as a folder and a tag.
 
     Raises:
-        ConfigurationError: It is empty, or has other signs than letters, digits, ``_``, ``-`` and ``.``.
+        ConfigurationError: It is empty, or has characters other than letters, digits, ``_``, ``-`` and ``.``.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 100:
         raise ConfigurationError(
@@ -125,10 +125,10 @@ def check_name(name: object) -> str:
 
 
 def check_drawing(drawing: object, kind: type = Drawing) -> Any:
-    """Returns a drawing of this kind; a mapping of its options is taken too.
+    """Returns a drawing of this kind; a mapping of its options is accepted too.
 
     Args:
-        drawing: As the user gives it.
+        drawing: The user's value.
         kind: :class:`Drawing`, or another dataclass of options.
 
     Raises:
@@ -143,7 +143,7 @@ def check_drawing(drawing: object, kind: type = Drawing) -> Any:
             raise ConfigurationError(
                 f"drawing: got {dict(drawing)!r} ({error}); see lightning_gradcam.{kind.__name__}"
             ) from None
-    raise ConfigurationError(f"drawing: got {drawing!r}; give {kind.__name__}(...) or a dict of its options")
+    raise ConfigurationError(f"drawing: got {drawing!r}; pass {kind.__name__}(...) or a dict of its options")
 
 
 def check_forward_fn(function: object) -> None:
@@ -154,23 +154,23 @@ def check_forward_fn(function: object) -> None:
     """
     if function is not None and not callable(function):
         raise ConfigurationError(
-            f"forward_fn: got {function!r}; give a function of the module and a batch that returns the output, in"
+            f"forward_fn: got {function!r}; pass a function of the module and a batch that returns the output, in"
             " YAML by its import path"
         )
 
 
 def check_flag(argument: str, value: object) -> None:
-    """Refuses anything but true and false.
+    """Rejects anything but true and false.
 
     Raises:
         ConfigurationError: With the argument and the value.
     """
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{argument}: got {value!r}; give true or false")
+        raise ConfigurationError(f"{argument}: got {value!r}; pass true or false")
 
 
 def check_gradients(gradients: object, methods: str | list[str]) -> None:
-    """Rejects anything but true and false, and gradients where no method takes any.
+    """Rejects anything but true and false, and true if no method uses gradients.
 
     Raises:
         ConfigurationError: The message names the value and what to do.
@@ -185,17 +185,17 @@ def check_gradients(gradients: object, methods: str | list[str]) -> None:
 
 
 def check_filters(filters: Any) -> None:
-    """Rejects anything but all filters (``None``), how many of the first ones, and a list of them.
+    """Rejects anything but all filters (``None``), a number of filters, and a list of them.
 
     Raises:
-        ConfigurationError: It is something else, or the list has a filter twice.
+        ConfigurationError: It is something else, or the list contains a filter twice.
     """
     listed = filters if isinstance(filters, list) else [] if filters is None else [filters]
     whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in listed)
     empty = filters is not None and (not listed or (filters == 0 and not isinstance(filters, bool)))
     if not whole or empty or len(set(listed)) < len(listed):
         raise ConfigurationError(
-            f"filters: got {filters!r:.80}; give None for all, a number for the first ones, or a list of different"
+            f"filters: got {filters!r:.80}; pass None for all, a number for the first ones, or a list of different"
             " filter numbers, counted from 0"
         )
 
@@ -210,7 +210,7 @@ def check_sinks(sinks: Any) -> list[Sink]:
     wrong = [sink for sink in listed if not isinstance(sink, Sink)]
     if wrong or not isinstance(sinks, (list, tuple, type(None))):
         came = wrong[0] if wrong else sinks
-        raise ConfigurationError(f"sinks: got {came!r}; give a list of instances of Sink, such as [MemorySink()]")
+        raise ConfigurationError(f"sinks: got {came!r}; pass a list of instances of Sink, such as [MemorySink()]")
     return listed
 
 
@@ -222,8 +222,8 @@ def check_probes(probes: object) -> None:
     """
     if probes is not None and not isinstance(probes, (ProbeSet, str, os.PathLike)):
         raise ConfigurationError(
-            f"probes: got a {type(probes).__name__}; give a ProbeSet (ProbeSet(inputs, labels=…) takes tensors), the"
-            " path of a saved one, or a folder of pictures"
+            f"probes: got a {type(probes).__name__}; pass a ProbeSet (ProbeSet(inputs, labels=…) takes tensors), the"
+            " path of a saved one, or a folder of images"
         )
 
 
@@ -281,6 +281,6 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "numbers": partial(check_choice, "numbers", choices=("default", "all")),
     "on_error": partial(check_choice, "on_error", choices=("warn", "raise")),
 }
-# The least that each may be.
+# The smallest valid value of each.
 _COUNTS = {"num_probes": 1, "batch_size": 1, "seed": 0, "max_channels": 1}
 _OPTIONAL = ("num_probes", "max_channels")

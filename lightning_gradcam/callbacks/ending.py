@@ -1,4 +1,4 @@
-"""The end of a run: the check of its maps, its last words, and what the process that launched it learns of it."""
+"""The end of a run: the check of its maps, its last lines, and the message to the process that launched it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from lightning_gradcam.storage import Storage, join
 from lightning_gradcam.targets.classes import Class
 from lightning_gradcam.targets.resolve import resolve_targets
 
-# Of layers, or layers and methods, in a line.
+# The number of layers, or layers and methods, named in one line.
 _NAMED = 4
 _RECORDS: dict[str, str] = {}
 
+# An archive with at least one step, whether ``"auto"`` chose its layers, and its findings, the most severe first.
 Recorded = tuple[Archive, bool, Sequence[Finding]]
-"""An archive with a step at least; whether ``"auto"`` chose its layers; what it shows, the most severe first."""
 
 
 def last_words(recorded: Sequence[Recorded], board: str) -> list[str]:
-    """Returns what a run ends with: layers and findings, where to look, TensorBoard's command; three lines at most.
+    """Returns a run's last lines, at most three: layers and findings, the report, TensorBoard's command.
 
     Args:
-        recorded: What each callback that recorded something has.
+        recorded: What each callback has recorded.
         board: The folder of a TensorBoard logger; empty if there is none.
     """
     if not recorded:
@@ -44,7 +44,7 @@ def last_words(recorded: Sequence[Recorded], board: str) -> list[str]:
     places = [page if there else archive.path for page, there, archive in zip(pages, made, archives, strict=True)]
     lines = [
         "; ".join(
-            # Of several, each by its folder's name.
+            # If there are several, each is named by its folder.
             (f"{PurePath(archive.path).name}: " if len(archives) > 1 else "") + _layers(archive, chosen) + _shown(shown)
             for archive, chosen, shown in recorded
         ),
@@ -59,9 +59,9 @@ def missing(archive: Archive, *, explained: bool, schedule: str) -> str | None:
     """Returns why a run's archive has no step, or ``None`` if it has one.
 
     Args:
-        archive: The run's.
-        explained: Some step was explained.
-        schedule: The options that say when that is done.
+        archive: The run's archive.
+        explained: Whether any step was explained.
+        schedule: The options that set the schedule.
     """
     try:
         if archive.steps:
@@ -91,7 +91,7 @@ def _layers(archive: Archive, chosen: bool) -> str:
 
 
 def _shown(findings: Sequence[Finding]) -> str:
-    """Returns the two most severe findings, for the end of a line."""
+    """Returns the two most severe findings, to append to a line."""
     if not (sentences := brief(findings)):
         return ""
     count = len(findings)
@@ -100,21 +100,21 @@ def _shown(findings: Sequence[Finding]) -> str:
 
 
 class Note:
-    """Leads the process that gets it by pickle to the record of a callback.
+    """Leads the process that unpickles it to a callback's record.
 
-    Strategies that spawn or fork train in their own processes, and hand the trainer's state back to the process that
-    launched them, where the callback has seen nothing.
+    Strategies that spawn or fork train in their own processes. They hand the trainer's state back to the launching
+    process, where the callback has no record of the run.
 
     Args:
-        callback: Its token.
-        path: The archive's.
+        callback: The callback's token.
+        path: The archive's path.
     """
 
     def __init__(self, callback: str, path: str) -> None:
         self._callback, self._path = callback, path
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        """Unpickling keeps the note, and makes another."""
+        """Unpickling stores the note, and returns a new one."""
         return _noted, (self._callback, self._path)
 
 
@@ -124,7 +124,7 @@ def _noted(callback: str, path: str) -> Note:
 
 
 def forget(callback: str) -> None:
-    """Drops what another process has made for a callback with this token: it is about to make another record here."""
+    """Forgets the record that another process made for this token, whose callback starts one here."""
     _RECORDS.pop(callback, None)
 
 
@@ -139,23 +139,25 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
 
     Args:
         feeding: The probes and the module.
-        monitor: What is explained, with the layers that were found. Of several targets, or one that is not a class,
-            the predicted class is checked instead.
+        monitor: What is explained, with the resolved layers. With several targets, or one that is not a class, the
+            predicted class is checked instead.
 
     Raises:
-        ConfigurationError: The weights are sharded, or the probes are not one tensor of pictures.
+        ConfigurationError: The weights are sharded, or the probes are not one tensor of images.
         LightningGradCAMError: As :func:`~lightning_gradcam.check_maps`.
     """
     probes, host = feeding.drawn.probes, feeding.host
     if host.shards:
-        raise ConfigurationError("check: the weights are sharded, and a check has to exchange them; use check_maps")
+        raise ConfigurationError(
+            "check: the weights are sharded, and a check has to replace them; call check_maps on an unsharded model"
+        )
     subject = feeding.subject("checking the maps")
     with subject.guard():
         inputs = subject.load(0, len(probes))
         if feeding.options.forward_fn is not None or not inputs.is_single:
             raise ConfigurationError(
-                "check: it changes the picture that the model gets, so it needs a forward(x) of one tensor; use"
-                " check_maps with forward= instead"
+                "check: the check changes the model's input image, so it needs a forward(x) of one tensor; call "
+                "check_maps with forward= instead"
             )
         targets = resolve_targets(monitor.targets, probes.class_names)
         one_class = len(targets) == 1 and isinstance(targets[0].select, Class)
@@ -173,7 +175,7 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
             forward=subject.forward,
             class_names=probes.class_names,
             batch_size=monitor.batch_size,
-            # The other processes wait meanwhile, and a strategy gives up on a process that takes long.
+            # The other processes wait in the meantime, and a strategy gives up on a process that takes too long.
             quick=host.trainer.world_size > 1,
         )
     if not one_class:
@@ -184,7 +186,7 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
 
 
 def spoken(check: MapCheck, archive: Archive | None) -> list[str]:
-    """Saves a check into the run's folder, and returns what a run says of it, in three lines at most."""
+    """Saves a check to the run's folder, and returns its summary in at most three lines."""
     rows = list(check.verdicts.values())
     told = [f"{row.method!r} at {row.layer!r} is {row.verdict} (p = {row.figures['p']:.2g})" for row in rows[:_NAMED]]
     more = [f"{len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
@@ -193,7 +195,7 @@ def spoken(check: MapCheck, archive: Archive | None) -> list[str]:
     if check.best is not None:
         lines.append(f"best: {check.best[1]!r} at {check.best[0]!r}")
     else:
-        lines.append(f"none is sound: {rows[0].reason}. {rows[0].advice}")
+        lines.append(f"no method is sound: {rows[0].reason}. {rows[0].advice}")
     if archive is not None:
         lines.append(f"check: {check.save(archive.path)}")
     return lines

@@ -24,7 +24,7 @@ from lightning_gradcam.sinks import Sink
 class FeatureMapCallback(ProbeCallback):
     r"""Logs every channel of the chosen layers' activations on fixed probes after every validation.
 
-    The channel grids show what a network keeps of a picture, layer by layer, as in François Chollet and Matthew
+    The channel grids show what a network keeps of an image, layer by layer, as in François Chollet and Matthew
     Watson, *Deep Learning with Python*, 3rd edition, chapter 10, while the network trains. Training is untouched, as
     with :class:`~lightning_gradcam.GradCAMCallback`.
 
@@ -32,7 +32,7 @@ class FeatureMapCallback(ProbeCallback):
         num_probes: How many probes to draw; each has its own grid on the sheet.
         max_channels: Largest number of a layer's channels to keep and show, evenly chosen. Default: all are kept and
             256 are shown. Per probe and step, 64 channels of 112x112 take 1.6 MB in the archive.
-        drawing: How grids are drawn. Default: sixteen channels per row, each normalised by itself.
+        drawing: How grids are drawn. Default: sixteen channels per row, each normalised separately.
         batch_size: Largest number of probes per forward pass.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How the probes go through the module: as its own batches do, by its transfer hooks and its forward."""
+"""How the probes go through the module: like its own batches, through its transfer hooks and forward."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _ROOTS = ("pytorch_lightning", "lightning")
 
 @dataclass(frozen=True, eq=False)
 class Feeding:
-    """The probes of a run and the module that they go through.
+    """The probes of a run, and the module that explains them.
 
     Attributes:
         host: The trainer.
-        drawn: The probes, with the batch that they came in.
+        drawn: The probes, with the batch that contained them.
         ranks: The ranks that explain together.
         options: The callback's.
     """
@@ -42,19 +42,19 @@ class Feeding:
 
     @property
     def looks(self) -> Monitor:
-        """The monitor that looks at these probes; one by one where the batch holds them so."""
-        # A model that gets pictures in a tuple may run its layers once for each of them.
+        """The monitor of these probes; one probe at a time if the batch holds them separately."""
+        # A model that gets images in a tuple may run its layers once for each of them.
         monitor = self.options.monitor
         return replace(monitor, batch_size=1) if self.drawn.form(self.options.probes.input_key) else monitor
 
     def tried(self, *, trial: bool) -> Any:
-        """Returns what the monitor finds.
+        """Returns the monitor's results.
 
         Args:
-            trial: In two of the probes, where the model can do with two.
+            trial: Use only two of the probes, if the model accepts two.
 
         Raises:
-            ConfigurationError: What is requested does not fit the model or the probes.
+            ConfigurationError: The options do not fit the model or the probes.
         """
         try:
             seen = partial(self.subject("trying the configuration").seen, self.looks, self.drawn.probes)
@@ -64,7 +64,7 @@ class Feeding:
                 except LostRankError:
                     raise
                 except Exception:
-                    # A model of bags, or a callable target, may take no other number than all of them.
+                    # A model of bags, or a callable target, may accept only all of them at once.
                     if len(self.drawn.probes) <= TRIED:
                         raise
             return seen()
@@ -72,24 +72,24 @@ class Feeding:
             raise
         except Exception as error:
             raise ConfigurationError(
-                f"model: its forward failed on the probes {list(self.drawn.probes.inputs.shape)}"
+                f"model: the forward failed on the probes {list(self.drawn.probes.inputs.shape)}"
                 f" ({type(error).__name__}: {error!s:.120}); the input is taken from the batch"
                 f" {structure(self.drawn.batch, 100)} by input_key, then goes through the module's transfer hooks to"
                 f" forward(){self._several(error)}"
             ) from error
 
     def _several(self, error: Exception) -> str:
-        """Returns what to do where a forward may have missed the batch's other inputs."""
+        """Returns advice for a forward that may need the batch's other inputs."""
         inputs = inputs_in(self.drawn.batch)
         if self.options.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
             return ""
-        return f"; where that takes several inputs, {fed(inputs)}"
+        return f"; if forward() takes several inputs, {fed(inputs)}"
 
     def subject(self, what: str) -> Subject:
         """Returns the module in its trainer, for the recorder.
 
         Args:
-            what: Happens on all ranks that explain together, for errors.
+            what: The action that all participating ranks perform, for errors.
         """
         host, drawn, key, forward_fn = self.host, self.drawn, self.options.probes.input_key, self.options.forward_fn
         first = drawn.batch.batches[0] if isinstance(drawn.batch, Apart) else drawn.batch
@@ -100,7 +100,7 @@ class Feeding:
 
         def load(start: int, stop: int) -> Inputs:
             batch = part(drawn.batch, start, stop, len(drawn.probes))
-            # What fails here on one rank must not leave the others alone in the forward.
+            # A failure on one rank must not leave the others waiting in the forward.
             with self.ranks.together("preparing the probes"):
                 batch = host.prepared(batch, transferred=drawn.transferred)
             picture = input_of(batch, key, listed=listed)
@@ -109,7 +109,7 @@ class Feeding:
             return Inputs(picture if forward_fn is None else batch, picture)
 
         def forward_listed(values: Any) -> Any:
-            """The methods know one tensor of all pictures, and the model gets them one by one."""
+            """The methods use one tensor of all images, and the model gets them one by one."""
             picture = entry_of(values, key)
             return forward(exchanged(values, picture, kind(picture.unbind())))
 
@@ -121,7 +121,7 @@ class Feeding:
                     stack.enter_context(alone())
                 return stack.pop_all()
 
-        # Ranks that explain together have to take the same parts.
+        # Ranks that explain together must use the same parts.
         return Subject(host.module, load, forward_listed if listed else forward, guard, halve=not host.shards)
 
 
@@ -129,13 +129,13 @@ def check_forward(module: nn.Module) -> None:
     """Rejects a module that has no ``forward`` of its own.
 
     Raises:
-        ConfigurationError: Calling it could not give an output to explain.
+        ConfigurationError: Calling it could not return an output to explain.
     """
     forward = type(module).forward
     inherited = forward.__qualname__ == "LightningModule.forward" and forward.__module__.split(".")[0] in _ROOTS
     if inherited or forward is nn.Module.forward:
         raise ConfigurationError(
             f"model: {type(module).__name__} defines no forward(), so there is no output to explain; define"
-            " forward(self, x) to return the logits, for instance `return self.model(x)`, or give the callback"
+            " forward(self, x) to return the logits, for instance `return self.model(x)`, or pass the callback"
             " forward_fn=(module, batch) -> logits"
         )

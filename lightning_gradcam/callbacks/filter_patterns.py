@@ -22,7 +22,7 @@ from lightning_gradcam.sinks import Sink
 
 @documented
 class FilterPatternCallback(ProbeCallback):
-    r"""Logs the picture that each filter of chosen layers responds to most, after every validation.
+    r"""Logs the image that each filter of chosen layers responds to most, after every validation.
 
     Gradient ascent in input space, as in François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition,
     chapter 10, while the network trains. Training is untouched, as with :class:`~lightning_gradcam.GradCAMCallback`,
@@ -33,19 +33,20 @@ class FilterPatternCallback(ProbeCallback):
         filters: ``None`` (default): all filters. A number: that many of the first filters. A list: filter numbers,
             counted from 0.
         steps: Number of ascent steps.
-        step_size: Length of a step. Default: 10 for 200x200 RGB pictures, as in the chapter, scaled for other sizes so
+        step_size: Length of a step. Default: 10 for 200x200 RGB images, as in the chapter, scaled for other sizes so
             that each value changes by the same amount.
-        border: Number of places at each edge of the feature map that are excluded from the maximised mean.
-        jitter: Shift the picture by up to this many pixels before each step, which reduces fine noise.
+        border: Width of the border of the feature map that is excluded from the maximised mean.
+        jitter: Shift the image by up to this many pixels before each step, which reduces fine noise.
         total_variation: Weight of a term that reduces differences between neighbouring pixels, about 0.1 to 1.
         parametrisation: ``"pixels"`` (default), or ``"fourier"``, which favours coarse shapes over fine noise.
-        value_range: The values of black and white in the model's inputs. Starts are drawn from 0.4 to 0.6 of it.
-        seed: Random seed of the starting pictures, one for each filter, which are the same at every step and in every
-            run; and of the probe drawn to find the picture size.
+        value_range: The values of black and white in the model's inputs. Starting images are drawn from 0.4 to 0.6 of
+            this range.
+        seed: Random seed of the starting images, one for each filter, which are the same at every step and in every
+            run. Also the seed of the probe that is drawn to find the image size.
         drawing: How the sheets are drawn.
-        probes: Source of the picture size. Default: a sample of the validation data set.
+        probes: Source of the image size. Default: a sample of the validation data set.
         progress: Show a progress bar if the ascent takes more than a second or two.
-        batch_size: Largest number of pictures per forward pass.
+        batch_size: Largest number of images per forward pass.
 
     Raises:
         ConfigurationError: An option can't work; at the start of training, one that does not fit model or data.
@@ -54,7 +55,7 @@ class FilterPatternCallback(ProbeCallback):
         A sheet for each layer under ``<name>/<layer>``, the mean activation that its patterns reach under
         ``<name>_stats/<layer>/activation``, and how many of its filters never had a gradient under
         ``<name>_stats/<layer>/silent``. The patterns themselves are in the archive ``<log dir>/<name>/``
-        (:meth:`Archive.channels`), 0.3 MB per filter and step for pictures of 3x224x224.
+        (:meth:`Archive.channels`), 0.3 MB per filter and step for images of 3x224x224.
 
     Example::
 

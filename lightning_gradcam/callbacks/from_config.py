@@ -1,4 +1,4 @@
-"""Options as configurations give them: OmegaConf's containers, numbers of NumPy, and functions by their import path."""
+"""Options from configurations: OmegaConf's containers, NumPy's numbers, and functions given by their import path."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lightning_gradcam.capture.inputs import pick_output
 from lightning_gradcam.errors import ConfigurationError, TargetError, did_you_mean
 from lightning_gradcam.targets import TargetObject, written
 
-# What jsonargparse 4.52 and newer wrote for values of these options before their annotations were mended.
+# The text that jsonargparse 4.52 and newer wrote for values of these options before their annotations were fixed.
 LOST = "Unable to serialize instance "
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def plain(value: Any) -> Any:
-    """Returns lists, dicts and numbers of other libraries as Python's own; everything else stays as it is.
+    """Converts lists, dicts and numbers of other libraries to Python's own; everything else is returned unchanged.
 
     Example:
         >>> import numpy as np
@@ -32,7 +32,7 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Enum):
         return value.value
-    # Modules may be sequences (`nn.Sequential` is iterable, `nn.ModuleList` too), and are options by themselves.
+    # Modules may be sequences (`nn.Sequential` and `nn.ModuleList` are iterable), but are single options.
     if isinstance(value, (str, bytes, bytearray, nn.Module)):
         return value
     if isinstance(value, Mapping):
@@ -43,7 +43,7 @@ def plain(value: Any) -> Any:
 
 
 def recovered(targets: Any) -> Any:
-    """Returns targets with objects instead of the texts that jsonargparse saves for them in a list of defaults.
+    """Returns targets with objects in place of the strings that jsonargparse saves for them in a list of defaults.
 
     Example:
         >>> recovered(["label", "Unable to serialize instance Contrast(first='predicted', second=3)"])
@@ -64,21 +64,21 @@ def recovered(targets: Any) -> Any:
 
 
 def check_kept(**options: Any) -> None:
-    """Rejects options that a saved configuration has lost.
+    """Rejects options whose values were lost when the configuration was saved.
 
     Args:
-        options: By their names.
+        options: The options by name.
 
     Raises:
-        ConfigurationError: One holds the text that stood for its value, with what to write instead.
+        ConfigurationError: An option holds a text in place of its value; the message says what to write instead.
     """
     for name, value in options.items():
         if (text := _lost(value)) is not None:
             was = text.removeprefix(LOST)
             instead = "write the option's value there" if was.startswith("<") else f"write {name}: {was:.120}"
             raise ConfigurationError(
-                f"{name}: got {text!r:.160}, the text that lightning-gradcam 0.1.0 saved in config.yaml instead of"
-                f" the value; {instead} in that file, or give the configuration that the run was started with"
+                f"{name}: got {text!r:.160}, text that lightning-gradcam 0.1.0 saved in config.yaml in place of the "
+                f"value; {instead} in that file, or use the configuration that the run was started with"
             )
 
 
@@ -94,10 +94,10 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
 
     Args:
         path: ``"package.module.function"``.
-        argument: The option that it was given as, for errors.
+        argument: The option's name, for errors.
 
     Raises:
-        ConfigurationError: It can't be imported, or is not a function.
+        ConfigurationError: It can't be imported, or it is not a function.
 
     Example:
         >>> function_at("math.sqrt", "targets")(9.0)
@@ -108,7 +108,7 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
         module = import_module(place)
     except ImportError as error:
         raise ConfigurationError(
-            f"{argument}: got {path!r}, and {place!r} can't be imported ({error!s:.150}); give the import path of a"
+            f"{argument}: got {path!r}, and {place!r} can't be imported ({error!s:.150}); pass the import path of a"
             " function, package.module.function"
         ) from error
     found = getattr(module, name, None)
@@ -122,13 +122,13 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
 
 
 def with_functions(targets: Any) -> Any:
-    """Returns targets with import paths replaced by functions, and all else that has a dict form by its dict.
+    """Returns targets with import paths replaced by functions, and everything with a dict form replaced by its dict.
 
-    A class's name becomes ``{"class": name}``, an object such as ``Top(3)`` its dict, and what a ``class_path`` names
-    is made first. So what a callback keeps can be written into a configuration.
+    A class's name becomes ``{"class": name}``, and an object such as ``Top(3)`` its dict; a ``class_path`` is
+    instantiated first. A callback's options can therefore be written to a configuration.
 
     Raises:
-        TargetError: There is no such function.
+        TargetError: The function does not exist.
     """
     return [_target(each) for each in targets] if isinstance(targets, list) else _target(targets)
 
@@ -142,11 +142,11 @@ def _target(target: Any) -> Any:
     except ConfigurationError as error:
         by_name = f"; a class of that name is {{'class': {target!r}}}" if isinstance(target, str) else ""
         raise TargetError(f"{error}{by_name}") from error
-    # Names of classes are known when the probes are; what is nearly a keyword is refused now, and not after set-up.
+    # Class names are known only once the probes are. A mistyped keyword is refused now rather than after set-up.
     if isinstance(target, str) and not difflib.get_close_matches(target, ("predicted", "label"), cutoff=0.8):
         return {"class": target}
     if isinstance(target, dict):
-        # jsonargparse saves an object that was a default as its fields alone; no two kinds have the same ones.
+        # jsonargparse saves a default object as its fields only; no two kinds have the same fields.
         kind = next(
             (kind for kind in get_args(TargetObject) if set(target) == {each.name for each in fields(kind)}), None
         )
@@ -155,13 +155,13 @@ def _target(target: Any) -> Any:
 
 
 def output_key_of(key: Any) -> Any:
-    """Returns what takes the explained output out of what the model returns."""
+    """Returns the key or function that selects the explained output."""
     return KeyOrFunction(key) if isinstance(key, str) and _DOTTED.fullmatch(key) else key
 
 
 @dataclass(frozen=True)
 class KeyOrFunction:
-    """A text with dots: a key of the output where it has one of that name, else a function's import path.
+    """A string with dots: a key of the output if one has that name, else a function's import path.
 
     Attributes:
         text: The key or path.
@@ -170,7 +170,7 @@ class KeyOrFunction:
     text: str
 
     def __call__(self, output: Any) -> Any:
-        """Returns that entry of the output, or what the function makes of the output."""
+        """Returns that entry of the output, or the function's result for the output."""
         try:
             return pick_output(output, self.text)
         except ConfigurationError as error:

@@ -20,9 +20,9 @@ from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.sinks import Sink
 from lightning_gradcam.targets import TargetObject
 
-# jsonargparse tries one after the other, when it reads and when it saves a configuration. What comes before `Callable`
-# is kept as it is; a `Callable` before `str` or `list` takes these, and can't save them. A `dict` with types of its
-# entries would turn the name "3" into a number.
+# jsonargparse tries these in order when it reads and saves a configuration. Types before `Callable` are kept as they
+# are; a `Callable` before `str` or `list` would accept these and could not save them. A `dict` with typed entries would
+# turn the name "3" into a number.
 _PlainTarget = int | dict | str | TargetObject  # type: ignore[type-arg]
 
 
@@ -40,7 +40,7 @@ class GradCAMCallback(ProbeCallback):
             ``PerProbe([3, 5, …])``, ``Top(3)``, ``Contrast("predicted", "label")``), a callable from the model's
             output to scores ``[N]``, or a list of these; for segmentation, detection, regression and embeddings see
             :func:`~lightning_gradcam.resolve_targets`.
-        score: ``"logit"`` (default), ``"probability"`` (its softmax) or ``"sigmoid"`` (several labels a sample).
+        score: ``"logit"`` (default), ``"probability"`` (its softmax) or ``"sigmoid"`` (several labels per sample).
         num_probes: How many probes to draw. Default: 8, or all samples if there are fewer.
         drawing: Colour map, opacity, columns, scale and so on.
         output_key: Which part of the model's output is explained: an index in a tuple, a key, an attribute, or a
@@ -48,17 +48,17 @@ class GradCAMCallback(ProbeCallback):
         batch_size: Largest number of probes per forward pass; bounds memory. A callable target is called once for
             each batch. If memory runs out, half the number is tried.
         min_energy_inside: Warn once if, in a trained step, less than this share of a layer's maps (mean over the
-            probes) is inside the probes' masks or boxes, so the model looks elsewhere. Default: no warning.
-        on_alarm: What else happens when ``min_energy_inside`` warns. ``"warn"`` (default): nothing; ``"stop"``: the
+            probes) is inside the probes' masks or boxes. Default: no warning.
+        on_alarm: What else happens when ``min_energy_inside`` warns. ``"warn"`` (default): nothing; ``"stop"``:
             training ends, as with Lightning's ``EarlyStopping``; ``"checkpoint"``: Lightning saves a checkpoint next to
             the run's others, with the reason in its name. Training waits for the numbers of a logged step, as with
             ``monitor``.
         monitor: Put the numbers of a logged step into ``trainer.callback_metrics`` before Lightning's
             ``EarlyStopping`` and ``ModelCheckpoint`` read it: all of them (``True``) or a list of names, such as
             ``["gradcam_stats/backbone.layer4/energy_inside"]``, the same on all ranks. Training waits for them, which
-            ``<name>_stats/seconds`` includes. In an epoch that is not logged, a number keeps its last value; it is
-            NaN before its first one, and at a step at which no probe has it. ``EarlyStopping`` looks once at each new
-            value, so its ``patience`` counts logged steps. Default: ``False``.
+            ``<name>_stats/seconds`` includes. In an epoch that is not logged, a number keeps its last value; it is NaN
+            before its first value, and at a step at which no probe has it. ``EarlyStopping`` reads each new value once,
+            so its ``patience`` counts logged steps. Default: ``False``.
         gradients: Also log statistics of the gradients behind the maps: histograms of them and of the channel weights
             in loggers that support histograms, the channels with the largest weights in the archive
             (``archive.record(-1).gradients``), and a warning if no gradient reaches a layer. Needs no extra
@@ -66,10 +66,10 @@ class GradCAMCallback(ProbeCallback):
         evolution: Draw film strips after 1, 2, 4, 8, … logged steps, and when training ends also animations and
             ``report.html`` (default).
         check: When training ends, check once on the probes whether the maps can be trusted, as
-            :func:`~lightning_gradcam.check_maps` does: three lines report it, and ``check.json`` and ``check.html`` in
-            the run's folder have the details. Of several targets, only the predicted class is checked, and the first
-            line reports it. Takes hundreds of forwards a probe, layer and method (fewer with several processes, since
-            the others wait), and never stops training. Default: ``False``.
+            :func:`~lightning_gradcam.check_maps` does: three lines give the result, and ``check.json`` and
+            ``check.html`` in the run's folder have the details. With several targets, only the predicted class is
+            checked, and the first line says so. Takes hundreds of forwards per probe, layer and method (fewer with
+            several processes, because the others wait), and never stops training. Default: ``False``.
         numbers: Which numbers of the maps loggers get: ``"default"`` (``drift``, ``half_area``, ``blank`` and, with
             masks or boxes, ``energy_inside``) or ``"all"`` (:data:`lightning_gradcam.STATS`, scores and confidences).
             The archive, the report and the findings always include all of them.
@@ -79,12 +79,12 @@ class GradCAMCallback(ProbeCallback):
             not fit the model or data (a layer that does not exist or is never reached, a class out of range, …).
         ArchiveError: At the start of training, if the folder can't be written.
 
-    ``trainer.validate`` and ``trainer.test`` log too, except after training in the same run, whose record covers
-    training only. A folder with another run's record is not changed: the new record goes to ``<name>-1``,
-    ``<name>-2``, … next to it, and one line reports this.
+    ``trainer.validate`` and ``trainer.test`` also log maps, except after training in the same run, whose record covers
+    training only. A folder with another run's record is not changed: the new record goes to ``<name>-1``, ``<name>-2``,
+    … next to it, and one line reports this.
 
     Logged:
-        A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for other methods than Grad-CAM),
+        A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for methods other than Grad-CAM),
         at the step at which Lightning logs the validation metrics; numbers of its maps under
         ``<name>_stats/<layer>/<stat>``, means over the probes that have them (of :data:`lightning_gradcam.STATS`, those
         selected by ``numbers``; ``compared``, ``flipped``, ``went_blank`` and ``came_back`` are numbers of probes), and

@@ -1,8 +1,8 @@
-"""What differs between Lightning's namespaces, loops and loaders; nothing here knows CAMs or pixels.
+"""The differences between Lightning's namespaces, loops and loaders. Nothing here knows CAMs or pixels.
 
-Two packages carry the same framework: ``pytorch_lightning`` and ``lightning.pytorch``. A callback derived from one
-works in a Trainer of the other, but is refused by the other's command line, so the base is taken from whichever is
-loaded already, and else from whichever is installed.
+Two packages contain the same framework: ``pytorch_lightning`` and ``lightning.pytorch``. A callback derived from one
+works in a Trainer of the other, but the other's command line rejects it. The base class is therefore taken from the
+package that is already loaded, or else from the one that is installed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities import rank_zero_only as _rank_zero_only
 else:
     _packages = ("pytorch_lightning", "lightning.pytorch")
-    # In the order of import: a script's own Lightning comes before what its libraries bring along.
+    # In the order of import: a script's own Lightning comes before the one that its libraries import.
     _loaded = [name for name in sys.modules if name in _packages]
     _package = _loaded[0] if _loaded else _packages[0 if find_spec(_packages[0]) is not None else 1]
     Callback = import_module(_package).Callback
@@ -45,13 +45,13 @@ RUNS_FOLDER = "gradcam_runs"
 
 
 def rank_zero_info(message: str) -> None:
-    """Logs a line on rank zero; names in it may be any text."""
+    """Logs a line on rank zero; names in it may contain any text."""
     _info(printable(message, keep="\n"))
 
 
 @_rank_zero_only
 def rank_zero_warn(message: str) -> None:
-    """Warns on rank zero, at the user's line; names and tracebacks in it may be any text."""
+    """Warns on rank zero, at the user's line; names and tracebacks in it may contain any text."""
     warn(printable(message, keep="\n"))
 
 
@@ -79,12 +79,15 @@ class Host:
 
     @property
     def unsupported(self) -> str | None:
-        """Which strategy keeps the weights in a form that can't be explained; ``None`` if that is possible."""
+        """The strategy whose weights can't be explained, with the alternative; ``None`` if they can be."""
         strategy: Any = self.trainer.strategy
         if "FSDPStrategy" in kinds(strategy):
             return "FSDPStrategy (FSDP1) flattens the weights of a rank; ModelParallelStrategy with fully_shard (FSDP2)"
         if "DeepSpeedStrategy" in kinds(strategy) and getattr(strategy, "zero_stage_3", False):
-            return "DeepSpeed stage 3 has the weights only inside its own forward; stage 2, or ModelParallelStrategy,"
+            return (
+                "DeepSpeed stage 3 holds the weights only during its own forward; use stage 2, or "
+                "ModelParallelStrategy,"
+            )
         return None
 
     @property
@@ -105,7 +108,7 @@ class Host:
 
     @property
     def at_last_batch(self) -> bool:
-        """Whether the batch of a validation or test that has just been seen was the last."""
+        """Whether the validation or test batch that has just ended was the last one."""
         trainer = self.trainer
         other = trainer.test_loop if self.stage == "test" else trainer.validate_loop
         loop = trainer.fit_loop.epoch_loop.val_loop if self.fitting else other
@@ -113,7 +116,7 @@ class Host:
 
     @property
     def tries(self) -> bool:
-        """Whether this is a ``fast_dev_run``, which looks at a few batches only."""
+        """Whether this is a ``fast_dev_run``, which runs only a few batches."""
         return bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
 
     @property
@@ -139,7 +142,8 @@ class Host:
     @property
     def validates(self) -> bool:
         """Whether validation hooks fire during ``fit``."""
-        # Before the loaders are set up, the numbers of batches are not known and a defined loader counts.
+        # Before the loaders are set up, the numbers of batches are unknown, so it only matters whether a loader is
+        # defined.
         batches = self.trainer.num_val_batches if self.trainer.val_dataloaders is not None else [1]
         return bool(self.trainer.enable_validation) and sum(batches) > 0
 
@@ -161,10 +165,10 @@ class Host:
         return int(max(counts)) if counts else None
 
     def probe_loader(self) -> Any:
-        """Returns the dataloader whose data set the probes are drawn from; nothing is iterated.
+        """Returns the dataloader whose data set the probes are drawn from, without iterating it.
 
-        In ``fit`` the first validation loader, or the training loader if there is no validation; else the loader of
-        the running stage.
+        In ``fit``, this is the first validation loader, or the training loader if there is no validation; otherwise the
+        loader of the running stage.
 
         Raises:
             UnindexedError: There is no dataloader with a data set.
@@ -175,8 +179,9 @@ class Host:
         elif self.stage == "validate" or self.validates:
             loaders = trainer.val_dataloaders
             if loaders is None:
-                # Lightning asks for it only when the first validation is due. What is asked for here is thrown away,
-                # so that Lightning's own call comes when, and meets the state, it would have met without us.
+                # Lightning requests the loader only when the first validation is due. The loader requested here is
+                # discarded, so that Lightning's own call comes at the same time, and finds the same state, as without
+                # this callback.
                 with isolated(trainer.lightning_module, trainer.datamodule, deep=False):  # type: ignore[attr-defined]
                     loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
         else:
@@ -184,15 +189,15 @@ class Host:
         loader = _first(loaders)
         if loader is None:
             raise UnindexedError(
-                f"probes: found no dataloader with a data set to draw from, only {type(loaders).__name__}; give"
-                " probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+                f"probes: found no dataloader with a data set to draw from, only a {type(loaders).__name__}; pass"
+                " probes=ProbeSet(...), a saved probe set, or a folder of images"
             )
         return loader
 
     def log_dir(self) -> str | None:
         """Returns the folder of a new run's archives, ``None`` under ``fast_dev_run``; for rank zero.
 
-        A script may change its working directory: a path is that of this moment.
+        A script may change its working directory, so the path is made absolute now.
         """
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return None
@@ -201,7 +206,7 @@ class Host:
             directory = getattr(logger, "log_dir", None)
             if directory:
                 return absolute(str(directory))
-            # Beside the checkpoints, which Lightning names so.
+            # Next to the checkpoints, whose folder Lightning names like this.
             version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
             return absolute(join(str(logger.save_dir or root), f"{logger.name}/{version}"))
         runs = join(root, RUNS_FOLDER)
@@ -209,10 +214,10 @@ class Host:
         return absolute(join(runs, str(max(numbers, default=-1) + 1)))
 
     def metrics(self) -> dict[str, float]:
-        """Returns ``trainer.callback_metrics`` as plain floats, without what is not a single finite number.
+        """Returns ``trainer.callback_metrics`` as plain floats, without entries that are not a single finite number.
 
-        For hooks by which Lightning has computed them on all ranks, such as ``on_validation_end``: it computes what is
-        missing where they are read, and ranks would wait for each other.
+        Call it only at hooks where Lightning has computed them on all ranks, such as ``on_validation_end``: reading
+        them earlier computes missing values, and ranks would wait for each other.
         """
         found = {}
         for name, value in self.trainer.callback_metrics.items():
@@ -222,19 +227,19 @@ class Host:
         return found
 
     def board(self) -> str:
-        """Returns the folder to start TensorBoard with; empty if no logger writes for it."""
+        """Returns TensorBoard's ``--logdir``; empty if no logger writes for TensorBoard."""
         found = [str(logger.save_dir) for logger in self.loggers if "TensorBoardLogger" in kinds(logger)]
         return absolute(found[0]) if found else ""
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Everything the host must not notice: model, random numbers, stage and logging are as before on leaving."""
+        """Guards what explaining must not change: model, random numbers, stage and logging are restored."""
         training = self.trainer.training
-        # FSDP2 swaps whole weights and a rank's own part in and out of the same places; the guard has to find, and to
-        # leave, the parts.
+        # FSDP2 swaps whole weights and a rank's own shard in the same attributes; the guard must start and end with the
+        # shards.
         with sharded_again(self.module), preserved(self.module):
             # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard
-            # takes this attribute away again.
+            # removes this attribute again.
             vars(self.module)["log"] = lambda *args, **kwargs: None
             if training:
                 # Transfer hooks augment `if self.trainer.training`; probes are treated as validation data.
@@ -249,8 +254,8 @@ class Host:
         """Moves a batch to the device as Lightning's loops do, with the user's transfer hooks.
 
         Args:
-            batch: On the CPU.
-            transferred: The hooks have been applied to it already.
+            batch: The batch, on the CPU.
+            transferred: Whether the hooks have already been applied to it.
         """
         # A hook may change the batch in place.
         copy = mapped(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
@@ -276,7 +281,7 @@ class Host:
 
 
 def kinds(thing: object) -> set[str]:
-    """Returns the names of an object's classes, all that the classes of Lightning's two packages have in common."""
+    """Returns an object's class names, all that the classes of Lightning's two packages share."""
     return {kind.__name__ for kind in type(thing).__mro__}
 
 

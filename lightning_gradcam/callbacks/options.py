@@ -1,4 +1,4 @@
-"""A callback's options: plain values, each checked by its name, and one frozen object of them all."""
+"""A callback's options: plain values, each checked by name, and one frozen object with all of them."""
 
 from __future__ import annotations
 
@@ -76,25 +76,25 @@ def fill(kind: type[D], options: Mapping[str, Any], **others: Any) -> D:
 
     Args:
         kind: A dataclass.
-        options: Values by name; those without a field are left out.
+        options: Values by name; values without a field are ignored.
         others: Fields with another name or value.
     """
     named = {each.name: options[each.name] for each in fields(kind) if each.name in options}  # type: ignore[arg-type]
     return kind(**{**named, **others})
 
 
-# As an `Args:` section has them.
+# In the format of an `Args:` section.
 SHARED = """
 layers: Layers to record: dotted module names, shell patterns (``"backbone.layer*"``), modules, a list of these, or
     ``"auto"`` (default): the last layer with a spatial output.
-probes: A :class:`ProbeSet`, the path of a saved one, or a folder of pictures. Default: drawn, class-balanced, from
+probes: A :class:`ProbeSet`, the path of a saved one, or a folder of images. Default: drawn, class-balanced, from
     the samples that the validation loader's sampler yields; if the data can't be indexed, the first samples that the
     loader yields.
 seed: Random seed for drawing the probes.
 input_key: Where a batch holds the model's input: a dict key, a field, an index in a tuple, a path of these
     (``["t1", "data"]``, ``"inputs.image"``; a key that contains a dot takes precedence over a path), or a function
-    that extracts it from the batch. Default: the first element of a tuple, or the usual names; of several views,
-    the first; with ``forward_fn``, any picture in the batch.
+    that extracts it from the batch. Default: the first element of a tuple, or the usual names; of several views, the
+    first; with ``forward_fn``, any image in the batch.
 label_key: Where a batch holds the true class, in the same forms as ``input_key``. Default: the second element of
     a tuple, or the usual names.
 class_names: Names of all classes by index, if the data set has none: a list, ``"imagenet"`` for torchvision's 1000
@@ -116,7 +116,7 @@ max_overhead: Largest share of the run's time that the callback may use, such as
 name: The root of tags, the archive's folder and the key of the state; several callbacks in one Trainer need different
     names.
 report: Write ``report.html`` into the run's folder when training ends.
-sinks: Additional destinations for the pictures, besides the Trainer's loggers.
+sinks: Additional destinations for sheets and numbers, besides the Trainer's loggers.
 background: Draw, write and log in background threads while training continues (default); with ``False``, training
     waits for all of it.
 on_error: What a failure in lightning-gradcam does after training has begun: ``"warn"`` (default) reports it,
@@ -127,12 +127,12 @@ _ENTRY = re.compile(r"^(\w+): (.*(?:\n .*)*)", re.MULTILINE)
 
 
 def documented(callback: C) -> C:
-    """Completes a callback's ``Args:``, which has its own options: with the shared ones that its signature names.
+    """Completes a callback's ``Args:`` section with the shared options in its signature.
 
-    Sphinx, ``help()`` and ``--help`` of the command line read them all there, in the order of the signature.
+    Sphinx, ``help()`` and the command line's ``--help`` then find all options there, in the order of the signature.
 
     Args:
-        callback: A class. Where its own ``Args:`` has a shared option, its own words are kept.
+        callback: A class. If its own ``Args:`` describes a shared option, that description is kept.
     """
     if callback.__doc__ is None:  # python -OO
         return callback

@@ -1,4 +1,4 @@
-"""Where the probes of a run come from: the user, a checkpoint, the data set, or batches that pass by."""
+"""Where a run's probes come from: the user, a checkpoint, the data set, or the first batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.source import obtain_probes
 from lightning_gradcam.probes.streaming import Passing
 
-# What happens where all ranks take them, for errors.
+# The action that all ranks perform here, for errors.
 _DRAWING = "drawing probes"
 
 
@@ -29,8 +29,8 @@ class Probing:
         options: The user's choice.
 
     Attributes:
-        drawn: The probes, with the batch that they came in; ``None`` until they are taken.
-        streams: Whether they can only be taken from batches that pass by; ``None`` until :meth:`look` has found out.
+        drawn: The probes, with the batch that contained them; ``None`` until they are selected.
+        streams: Whether they can only be taken from the first batches; ``None`` until :meth:`look` has found out.
     """
 
     def __init__(self, options: ProbeOptions) -> None:
@@ -38,7 +38,7 @@ class Probing:
         self.drawn: Drawn | None = None
         self.streams: bool | None = None
         self._found: tuple[Drawn, str | None] | None = None
-        # Why samples can't be read by index, until the user has been told.
+        # Why samples can't be read by index, until the user has been informed.
         self._unindexed = ""
         self.passing = Passing(options)
 
@@ -48,18 +48,18 @@ class Probing:
         self.passing = Passing(self._options)
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of how the probes were taken."""
+        """Returns the state to store in a checkpoint: how the probes were selected."""
         if self.drawn is None:
             return {"transferred": False, "form": ""}
         return {"transferred": self.drawn.transferred, "form": self.drawn.form(self._options.input_key)}
 
     def look(self, host: Host, resumed: dict[str, Any], *, needed: bool) -> None:
-        """Checks whether probes can be taken before training begins.
+        """Checks whether probes can be selected before training begins.
 
         Args:
             host: The trainer.
-            resumed: The checkpoint's state; emptied where its probes are lost.
-            needed: There is no recorder yet, which has its probes.
+            resumed: The checkpoint's state; emptied if its probes are lost.
+            needed: Whether there is no recorder yet, which would have its probes.
         """
         self.streams = False
         if not needed or self._options.given is not None:
@@ -71,8 +71,8 @@ class Probing:
             except LightningGradCAMError as error:
                 resumed.clear()
                 rank_zero_warn(
-                    f"lightning-gradcam: the probes are in an archive that can't be read ({error}); new ones are drawn,"
-                    " so maps can't be compared with earlier ones"
+                    f"lightning-gradcam: the archive with the probes can't be read ({error}); new probes are drawn, so "
+                    "maps can't be compared with earlier ones"
                 )
         if self._found is not None:
             return
@@ -83,15 +83,15 @@ class Probing:
             self._unindexed = str(error).split(";")[0]
             if resumed:
                 resumed.clear()
-                self._unindexed += ", nor is the checkpoint's archive readable, so that maps can't be compared"
-        except Exception:  # comes again where all ranks hear of it
+                self._unindexed += ", and the checkpoint's archive can't be read, so maps can't be compared"
+        except Exception:  # raised again where all ranks receive it
             return
 
     def take(self, host: Host, resumed: dict[str, Any], ranks: Ranks) -> tuple[Drawn, str | None]:
         """Returns the probes, and a warning for the user or ``None``.
 
         Raises:
-            ProbeError: They can't be drawn, or ranks that explain together have drawn different ones.
+            ProbeError: They can't be drawn, or ranks that explain together drew different ones.
         """
         warning = None
         if self.drawn is None:
@@ -100,13 +100,13 @@ class Probing:
                 self._found = None
         if not ranks.same(self.drawn.probes.fingerprint):
             raise ProbeError(
-                "probes: the ranks drew different ones, although their weights are shards of one model; use the same"
-                " validation data set on all ranks, or give probes="
+                "probes: the ranks drew different probes, but their weights are shards of one model; use the same "
+                "validation data set on all ranks, or pass probes="
             )
         return self.drawn, warning
 
     def replaced(self, host: Host, ranks: Ranks, why: str) -> Drawn | None:
-        """Returns new probes where archived ones can't be fed to the model; ``None`` if these have to pass by."""
+        """Returns new probes if archived ones can't be used; ``None`` if they must come from the first batches."""
         rank_zero_warn(
             f"lightning-gradcam: the checkpoint's probes can't be used as archived ({why}); new ones are drawn, so"
             " maps can't be compared with earlier ones"
@@ -121,13 +121,13 @@ class Probing:
         return self.drawn
 
     def reason(self) -> str:
-        """Returns, once, why the probes are those that pass by; empty if they are not."""
+        """Returns, once, why the probes come from the first batches; empty if they do not."""
         why, self._unindexed = self._unindexed, ""
-        chosen = "the probes are the first samples that pass by (give probes= for chosen ones)"
+        chosen = "the probes are the first samples that the loader yields (pass probes= to choose them)"
         return f"{why:.300}; {chosen}" if why else ""
 
     def say_that_it_waits(self, host: Host, lazy: Sequence[str], *, baseline: bool) -> None:
-        """Tells the user what the run waits for: a model that is whole, or samples that pass by.
+        """Tells the user what the run waits for: a complete model, or the first batches.
 
         Args:
             host: The trainer.
@@ -136,15 +136,15 @@ class Probing:
         """
         what = f"{', '.join(lazy)} get their parameters in the first forward" if lazy else self.reason()
         rank_zero_info(
-            f"lightning-gradcam: {what}; the configuration is tried after that and not before training begins"
+            f"lightning-gradcam: {what}; the configuration is checked after that, not before training begins"
         )
         if host.fitting and baseline and host.untrained:
             instead = (
-                "the weights are there only after the first training batch; run one batch through the model before"
+                "the weights exist only after the first training batch; run one batch through the model before"
                 " trainer.fit, or let Lightning's sanity check do it (num_sanity_val_steps)"
                 if lazy
-                else "there are no probes yet; give probes=, or let Lightning's sanity check see as many samples"
-                " (num_sanity_val_steps)"
+                else "there are no probes yet; pass probes=, or let Lightning's sanity check see enough samples "
+                "(num_sanity_val_steps)"
             )
             rank_zero_warn(f"lightning-gradcam: log_untrained=True: there is no baseline, because {instead}")
 
@@ -160,8 +160,8 @@ class Probing:
         if isinstance(self.drawn.batch, Apart):
             size = " x ".join(map(str, probes.inputs.shape[-2:]))
             yield (
-                "probes: the pictures have several sizes, and each is explained by itself, at its own size; sheets and"
-                f" the archive show pictures and maps resized to {size}"
+                "probes: the images differ in size, so each is explained separately, at its own size; sheets and the "
+                f"archive show images and maps resized to {size}"
             )
         if len(self.passing) and (reason := self.reason()):
             yield reason
@@ -171,13 +171,13 @@ class Probing:
             values = probes.values.flatten().tolist()
             odd = next((value for value in values if not value.is_integer()), values[0])
             yield (
-                f"labels: numbers such as {odd:.3g} are no classes, and the model predicts one, so sheets show no true"
-                " class; name the labels with label_key=, or give probes=ProbeSet(inputs, labels=…)"
+                f"labels: values such as {odd:.3g} are not classes, but the model predicts one, so sheets show no true "
+                "class; name the labels with label_key=, or pass probes=ProbeSet(inputs, labels=…)"
             )
 
     def _obtained(self, host: Host, resumed: dict[str, Any], *, passed: bool = True) -> tuple[Drawn, str | None]:
         """Returns the probes, and a remark."""
-        # A sampler that waits for other ranks would wait for ever where these are not here.
+        # A sampler that waits for other ranks would wait forever, because the other ranks do not call it here.
         with nullcontext() if host.shards else alone():
             try:
                 return obtain_probes(
@@ -193,6 +193,6 @@ class Probing:
                 if not host.shards:
                     raise
                 raise ProbeError(
-                    f"{str(error).split(';')[0]:.200}; each rank sees different samples, but all must explain"
-                    " the same ones; give probes=ProbeSet(...), a saved probe set, or a folder of pictures"
+                    f"{str(error).split(';')[0]:.200}; each rank sees different samples, but all must explain the same "
+                    "ones; pass probes=ProbeSet(...), a saved probe set, or a folder of images"
                 ) from error

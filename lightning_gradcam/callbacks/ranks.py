@@ -1,4 +1,4 @@
-"""The processes that have to explain together, because each holds only a part of the weights."""
+"""The processes that must explain together, because each holds only a part of the weights."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gradcam.errors import ConfigurationError, LostRankError, OtherRankError
 
-# Seconds that a rank waits for the others to come to the same place: longer than any explanation takes.
+# Seconds that a rank waits for the others to reach the same point: longer than any explanation takes.
 _PATIENCE = 300.0
-# What a message may take; all ranks send as much.
+# The size of a message in bytes; all ranks send the same size.
 _BYTES = 2048
 
 
 class Ranks:
-    """Keeps ranks in step: what one decides holds for all, and what fails on one fails on all.
+    """Keeps ranks in step: a decision of one holds for all, and a failure on one is a failure on all.
 
-    Where every rank has all weights there is nothing to agree on: rank zero explains alone, and this does nothing.
+    If every rank has all weights, there is nothing to agree on: rank zero explains alone, and this does nothing.
 
     Args:
-        together: All ranks have to run the same forward.
+        together: Whether all ranks must run the same forward.
         patience: Seconds that a rank waits for the others.
 
     Example:
@@ -41,11 +41,11 @@ class Ranks:
         self._patience = patience
         self._group: Any = None
         if together and distributed.is_initialized() and distributed.get_world_size() > 1:
-            # A group of its own: its messages never meet those of the training, and it has its own time limit.
+            # A separate group: its messages never mix with those of the training, and it has its own time limit.
             self._group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=patience))
 
     def as_first(self, decision: bool) -> bool:
-        """Returns what rank zero has decided."""
+        """Returns rank zero's decision."""
         return decision if self._group is None else bool(self._said(decision, "deciding")[0])
 
     def same(self, text: str) -> bool:
@@ -54,15 +54,15 @@ class Ranks:
 
     @contextmanager
     def together(self, what: str) -> Iterator[None]:
-        """Runs the body on every rank, and fails on every rank where it fails on one.
+        """Runs the body on every rank, and fails on every rank if it fails on one.
 
         Args:
-            what: Happens in the body, for the error.
+            what: What the body does, for the error.
 
         Raises:
-            OtherRankError: It failed on another rank alone.
-            LostRankError: Another rank has not come to its end in time: it waits for this one in the middle of a
-                forward, and there is no way back.
+            OtherRankError: It failed only on another rank.
+            LostRankError: Another rank did not finish in time: it waits for this one in the middle of a forward and
+                can't return.
         """
         if self._group is None:
             yield
@@ -96,9 +96,9 @@ class Ranks:
             distributed.all_gather(found, own, group=self._group)
         except RuntimeError as error:
             raise LostRankError(
-                f"{what}: another rank did not reach the same point within {self._patience:g} seconds, most likely"
-                " because this one failed in the middle of a forward that all ranks share; the run can't continue;"
-                " resume it from its last checkpoint"
+                f"{what}: another rank did not reach the same point within {self._patience:g} seconds, most likely "
+                "because this rank failed in the middle of a forward that all ranks share. The run can't continue; "
+                "resume it from its last checkpoint"
             ) from error
         return [_read(bytes(each.tolist()).rstrip(b"\0")) for each in found]
 
@@ -112,11 +112,11 @@ def _read(text: bytes) -> Any:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Refuses to send anything to other ranks, which are not at the same point.
+    """Rejects messages to other ranks, which are not at the same point.
 
     Raises:
-        ConfigurationError: From the body, where it calls them. Without this, their next message would be taken for the
-            answer, and the ranks would wait for each other or continue each other's values.
+        ConfigurationError: Raised in the body if it communicates. Otherwise, the other ranks' next message would be
+            taken for the answer, and the ranks would wait for each other or use each other's values.
     """
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
         with _Alone():  # type: ignore[no-untyped-call]
@@ -129,7 +129,7 @@ class _Alone(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace in ("c10d", "_c10d_functional"):
             raise ConfigurationError(
-                f"model: its forward() communicates with all ranks ({func}), but only rank zero explains; give"
-                " forward_fn= a function that does not, for instance the network before that step"
+                f"model: its forward() communicates with all ranks ({func}), but only rank zero computes the maps; "
+                "pass a forward_fn= that does not communicate, such as the network before that step"
             )
         return func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""Opens the recorder of a run, continues it, or begins another one; the run says when."""
+"""Opens a run's recorder, continues it, or starts another one; the run decides when."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes.dataset import Drawn
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
 
-# What happens where all ranks write, for errors.
+# The action that all ranks perform here, for errors.
 _WRITING = "the archive"
 _CHECKING = "the check of the maps"
 
 
 @dataclass(eq=False)
 class Recording:
-    """The recorder of a run, with the probes that it is about and the ranks that explain them.
+    """A run's recorder, with its probes and the ranks that explain them.
 
     Args:
-        _options: The callback's.
+        _options: The callback's options.
         _find_log_dir: Returns the folder for archives; called when a recorder is opened.
         log_dir: The folder for archives, if known.
-        _failures: Reports what fails.
-        _steering: Gets to know the numbers that a recorder will have.
+        _failures: Reports failures.
+        _steering: Receives the numbers that a recorder will have.
 
     Attributes:
         recorder: ``None`` until it is opened.
-        probing: Takes the probes.
+        probing: Selects the probes.
         ranks: The ranks that explain together.
-        id: The run's own, which its archive and checkpoints have.
+        id: The run's id, which its archive and checkpoints store.
     """
 
     _options: RunOptions
@@ -60,11 +60,11 @@ class Recording:
         self.probing = Probing(self._options.probes)
         self.ranks = Ranks(together=False)
         self.id = uuid.uuid4().hex
-        # Why a record that was begun does not go on.
+        # Why an existing record is not continued.
         self._why = ""
 
     def join(self, host: Host) -> None:
-        """Where all ranks explain together, they agree on every step of it from here on."""
+        """If all ranks explain together, they agree on each action from here on."""
         self.ranks.close()
         self.ranks = Ranks(together=host.shards)
 
@@ -74,7 +74,7 @@ class Recording:
         self.probing.drawn = earlier.probing.drawn
 
     def drop(self, *, discard: bool = False) -> None:
-        """Closes the recorder, and forgets it and its probes.
+        """Closes the recorder and forgets it and its probes.
 
         Args:
             discard: Delete its record, too.
@@ -87,13 +87,13 @@ class Recording:
         self.probing.begin_anew()
 
     def start(self, host: Host, resumed: dict[str, Any], *, looking: bool, untrained: bool) -> bool:
-        """Opens a recorder, where none can go on; returns ``False`` where probes have to pass by first.
+        """Opens a recorder if none can be continued; returns ``False`` if the probes must come from the first batches.
 
         Args:
             host: The trainer.
             resumed: The state in the checkpoint, empty without one.
-            looking: The model of a training is only looked at: its record is left as it is.
-            untrained: Training has not begun: a baseline may be logged.
+            looking: Whether the stage is ``validate`` or ``test``, which leave a training's record unchanged.
+            untrained: Whether training has not begun, so that a baseline may be logged.
 
         Raises:
             ConfigurationError: What is requested does not fit the model or the data.
@@ -110,18 +110,18 @@ class Recording:
         return Feeding(host, drawn, self.ranks, self._options)
 
     def check(self, host: Host) -> None:
-        """Checks the maps, where these are CAMs; a failure is reported and stops nothing."""
+        """Checks the maps if these are CAMs; a failure is reported and stops nothing."""
         recorder, drawn = self.recorder, self.probing.drawn
         if recorder is None or drawn is None or not isinstance(recorder.monitor, CamMonitor):
             return
         try:
             for line in spoken(check_at_end(self.feeding(host, drawn), recorder.monitor), recorder.archive):
                 rank_zero_info(f"lightning-gradcam: {line}")
-        except Exception as error:  # whatever a model raises on changed pictures
+        except Exception as error:  # a model may raise anything for changed images
             self._failures.failed(_CHECKING, host.step, error, final=True)
 
     def report(self) -> None:
-        """Warns where nothing was recorded, with the reason."""
+        """Warns if nothing was recorded, with the reason."""
         archive = None if self.recorder is None else self.recorder.archive
         if self.recorder is not None and archive is not None:
             options = self._options
@@ -130,16 +130,16 @@ class Recording:
                 rank_zero_warn(f"lightning-gradcam: {nothing}")
 
     def _goes_on(self, host: Host, recorder: Recorder, drawn: Drawn, resumed: dict[str, Any]) -> bool:
-        """Whether the record goes on; else another one begins, with the probes of this one or of the checkpoint."""
+        """Whether the record continues; otherwise a new one starts with its probes or the checkpoint's."""
         found = self.feeding(host, drawn).tried(trial=True) if host.fitting else None
         same = resumed.get("run") == recorder.state().get("run", self.id)
         self._why = ""
         with self.ranks.together(_WRITING):
             if resumed and not same:
-                self._why, self.probing.drawn = "the checkpoint is of another run", None
+                self._why, self.probing.drawn = "the checkpoint belongs to another run", None
             elif not resumed and host.fitting and host.step < recorder.last_step:
                 # A loop over folds that resets one module, or a checkpoint without this callback.
-                self._why = f"training begins again at step {host.step}, and {recorder.place!r} has later ones"
+                self._why = f"training restarts at step {host.step}, and {recorder.place!r} has later steps"
             else:
                 try:
                     recorder.check(found)
@@ -167,7 +167,7 @@ class Recording:
             drawn = new
             found = self.feeding(host, drawn).tried(trial=not baseline)
         drawn = self.probing.drawn = replace(drawn, probes=drawn.probes.read_as(getattr(found, "axes", "")))
-        # The other ranks compute, and leave recording and drawing to the first.
+        # The other ranks only compute; rank zero records and draws.
         first = host.trainer.is_global_zero
         with self.ranks.together(_WRITING):
             if self._steering.active:

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of a run: whether it can be used (it may be damaged), and the name of the module's class."""
+"""Checks a run's state in a checkpoint, which may be of another version or damaged, and names the module's class."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def _are_numbers(value: object) -> bool:
 
 
 _NEEDED: dict[str, tuple[Callable[[object], bool], str]] = {
-    "indices": (_are_indices, "a list of whole numbers from 0 on, or None"),
+    "indices": (_are_indices, "a list of whole numbers, 0 or more, or None"),
     "fingerprint": (_is_text, "text"),
     "archive": (_is_text, "text"),
     "run": (_is_text, "text"),
     "step": (lambda value: _is_count(value, -1), "a whole number"),
 }
 _OPTIONAL: dict[str, tuple[Callable[[object], bool], str]] = {
-    "validations": (_is_count, "a whole number from 0 on"),
+    "validations": (_is_count, "a whole number, 0 or more"),
     "logged": (_is_count, "a whole number from 0 on"),
     "numbers": (_are_numbers, "a mapping from names to numbers"),
-    "widened": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
+    "widened": (lambda value: _is_count(value, 1), "a whole number, 1 or more"),
     "widened_from": (_is_text, "text"),
     # Of version 0.1.0; not used any more.
     "every": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
     "transferred": (lambda value: isinstance(value, bool), "True or False"),
-    # How the pictures stand in a batch.
+    # How a batch holds the images.
     "form": (lambda value: value in ("", *FORMS), f"'' or one of {', '.join(FORMS)}"),
 }
 
@@ -77,7 +77,7 @@ _MAIN = ("__main__", "__mp_main__")
 
 
 def name_of_class(kind: type) -> str | None:
-    """Returns where a class can be imported from, or ``None`` if it can't: in a notebook, or inside a function.
+    """Returns a class's import path, or ``None`` if it has none (in a notebook, or inside a function).
 
     Args:
         kind: The class.

@@ -1,4 +1,4 @@
-"""One run: when it starts, and what is explained when; hooks and their gates are the callback's."""
+"""One run: when it starts, and when it explains what. The callback owns the hooks and their conditions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the traine
 
 
 class Run:
-    """What one trainer's ``fit``, ``validate`` and ``test`` of one module have in common.
+    """The shared state of one trainer's ``fit``, ``validate`` and ``test`` of one module.
 
     Args:
         options: The callback's.
@@ -47,13 +47,13 @@ class Run:
         log_dir: str | None = None,
     ) -> None:
         self._module = None if module is None else weakref.ref(module)
-        # Goes on with the run of another callback, once there is something to record.
+        # The other callback whose run this one continues, once there is something to record.
         self._successor = False
         self.waiting = self.fitted = False
         self._resumed: dict[str, Any] = {}
         self._schedule = Schedule(options.every_n_epochs, options.every_n_validations, options.max_overhead)
         if options.forward_fn is not None and options.probes.input_key is None:
-            # It takes the whole batch; which entry is drawn on is a lesser matter.
+            # It takes the whole batch, so it matters less which entry the maps are drawn on.
             options = replace(options, probes=replace(options.probes, input_key=any_picture))
         self._options = options
         self._failures = Failures(options.on_error, rank_zero_warn)
@@ -61,9 +61,9 @@ class Run:
         self._recording = Recording(options, find_log_dir, log_dir, self._failures, self.steering)
         self._probing = self._recording.probing
         self._lazy: list[str] = []
-        # Between the beginning of a stage and its end.
+        # Between the start and the end of a stage.
         self.running = False
-        # There is a record that the run's last words have not mentioned yet.
+        # Whether there is a record that the run's last lines have not named yet.
         self._unsaid = self._early = self._told = False
 
     @property
@@ -85,11 +85,11 @@ class Run:
         waited = self.waiting
         self.running = True
         if self.recorder is not None and host.fitting and not self.fitted:
-            # A training's record does not include what `validate` or `test` recorded: the probes may differ.
+            # A training's record does not include the records of `validate` or `test`: the probes may differ.
             self._recording.drop(discard=True)
             self.steering.resume(self._resumed)
         elif self.recorder is not None and self._successor and (host.fitting or not self.fitted):
-            # With its own options and sinks, as if resumed from a checkpoint of now.
+            # With its own options and sinks, as if resumed from a checkpoint saved now.
             now = self.state(self.recorder)
             if not self._resumed and self.recorder.place:
                 self.resume(now)
@@ -98,7 +98,7 @@ class Run:
             self._recording.drop()
             self._successor = False
         if waited and self._probing.streams and host.fitting and host.validates:
-            # The end of the validation that the probes come from is soon enough.
+            # It can wait for the end of the validation that provides the probes.
             return
         if not waited:
             self._recording.join(host)
@@ -113,12 +113,12 @@ class Run:
         elif not self.waiting:
             self._start(host, untrained=not waited)
         elif not waited:
-            # The sanity check takes its batches from the beginning, as the first validation does.
+            # The sanity check uses the first batches, like the first validation.
             self._probing.passing = Passing(self._options.probes)
             self._probing.say_that_it_waits(host, self._lazy, baseline=self._options.log_untrained)
 
     def meet(self, host: Host, batch: Any) -> None:
-        """Takes samples of a batch that passes by, where probes are needed and can't be read by index."""
+        """Takes samples from a batch if probes are needed and can't be read by index."""
         if self.recorder is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
             return
         if self._probing.streams is None:
@@ -126,22 +126,22 @@ class Run:
         if self._probing.streams:
             try:
                 self._probing.passing.take(batch)
-            except Exception as error:  # whatever a batch of an unknown kind raises
+            except Exception as error:  # a batch of an unknown kind may raise anything
                 if isinstance(error, LightningGradCAMError) and not self.waiting:
                     raise
                 self._failures.failed(TAKING, host.step, error)
 
     def ending(self, host: Host) -> None:
-        """The last batch of a validation has been seen, and its weights are still there."""
+        """Called after a validation's last batch, while its weights are still in place."""
         self._early = True
         self.ended(host, host.step)
 
     def validated(self, host: Host, *, averaged: bool) -> bool:
-        """A validation has ended; returns whether it was explained now.
+        """Called when a validation has ended; returns whether it was explained now.
 
         Args:
             host: The trainer.
-            averaged: It was that of averaged weights, which have been taken away again.
+            averaged: Whether averaged weights were validated, which have since been swapped out.
         """
         early, self._early = self._early, False
         if averaged and early:
@@ -149,9 +149,9 @@ class Run:
         if averaged and not self._told:
             self._told = True
             rank_zero_warn(
-                "lightning-gradcam: the weights of the last training step are explained, not the averaged ones that"
-                " were validated: with validation_step(dataloader_iter), the last batch can't be recognised; list"
-                " this callback before WeightAveraging"
+                "lightning-gradcam: the weights of the last training step are explained, not the averaged ones that "
+                "were validated: with validation_step(dataloader_iter), the last batch can't be recognised. List this "
+                "callback before WeightAveraging"
             )
         return self.ended(host, host.step)
 
@@ -165,7 +165,7 @@ class Run:
         return wanted
 
     def trained(self, host: Host) -> None:
-        """An epoch of training has ended: explains if there is no validation whose end could be used."""
+        """Called when a training epoch has ended: explains if there is no validation."""
         if not host.validates:
             if host.explains:
                 self.ended(host, host.step - 1)
@@ -173,7 +173,7 @@ class Run:
             self.steering.act(host)
 
     def measured(self, host: Host) -> None:
-        """Lightning has computed the metrics of what was explained last: has it recorded with them."""
+        """Called when Lightning has computed the metrics of the last explained step: records the step with them."""
         if self.recorder is not None and self.recorder.holds:
             found: dict[str, float] = {}
             if host.trainer.is_global_zero:
@@ -184,11 +184,11 @@ class Run:
         self.steering.act(host)
 
     def looks_at(self, module: nn.Module) -> bool:
-        """Whether this run is that of a module."""
+        """Whether this run belongs to the module."""
         return self._module is not None and self._module() is module
 
     def succeed(self, earlier: Run) -> None:
-        """Continues the run of a callback whose place this one's has taken in the same Trainer."""
+        """Continues the run of another callback that this one's callback has replaced in the Trainer."""
         self._recording.log_dir = earlier.log_dir
         if earlier.recorder is not None:
             self._recording.take_over(earlier._recording)
@@ -199,7 +199,7 @@ class Run:
             self._module = earlier._module
 
     def check(self, host: Host) -> None:
-        """Checks the maps, where the options ask for it; a failure is reported and stops nothing."""
+        """Checks the maps if requested; a failure is reported and stops nothing."""
         if self._options.check and host.explains:
             self._recording.check(host)
 
@@ -212,7 +212,7 @@ class Run:
         self._recording.ranks.close()
 
     def recorded(self, host: Host) -> Recorded | None:
-        """Returns what a run that is over has recorded, once for each training and each look that is recorded."""
+        """Returns what a finished run has recorded, once for each recorded ``fit``, ``validate`` or ``test``."""
         recorder, self._unsaid = self.recorder if self._unsaid else None, False
         archive = None if recorder is None else recorder.archive
         with suppress(OSError):
@@ -228,7 +228,7 @@ class Run:
             self._recording.report()
 
     def state(self, recorder: Recorder) -> dict[str, Any]:
-        """Returns what a checkpoint keeps, in plain types."""
+        """Returns the state for a checkpoint, in plain types."""
         indices = recorder.probes.indices
         return {
             "schema": SCHEMA,
@@ -242,7 +242,7 @@ class Run:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Takes a checkpoint's state over when the run starts; what can't be used is reported, and stops nobody."""
+        """Adopts a checkpoint's state when the run starts; a state that can't be used is reported and stops nothing."""
         if (why := flaw(state)) is not None:
             rank_zero_warn(
                 f"lightning-gradcam: the checkpoint's state of this callback can't be used ({why}); training"
@@ -255,7 +255,7 @@ class Run:
         self.steering.resume(state)
 
     def _start_late(self, host: Host, step: int) -> None:
-        """Starts while training is under way: what does not fit now is reported, and does not stop it."""
+        """Starts during training: a configuration that does not fit is reported and does not stop training."""
         if not self._failures.given_up(EXPLAINING):
             with self._failures.contained(EXPLAINING, step=step):
                 self._start(host, untrained=False)

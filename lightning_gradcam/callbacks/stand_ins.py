@@ -1,4 +1,4 @@
-"""What stands in for a training that is not run: a Trainer that ends before the first step, and Lightning's command."""
+"""Substitutes for a training run: a Trainer that ends before the first step, and Lightning's command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def lightning_cli() -> Any:
-    """Returns the module of ``LightningCLI``, from the Lightning that the callbacks are made for.
+    """Returns the module of ``LightningCLI``, from the Lightning package that the callbacks use.
 
     Raises:
         ConfigurationError: jsonargparse, which it needs, is not installed.
@@ -28,7 +28,7 @@ def lightning_cli() -> Any:
         module, why = None, str(error)
     if why:
         raise ConfigurationError(
-            f"config: reading it needs jsonargparse, which can't be used here ({why}); install it with: pip install"
+            f"config: reading it needs jsonargparse, which is not usable here ({why}); install it with: pip install"
             ' "lightning-gradcam[cli]"'
         )
     return module
@@ -44,22 +44,22 @@ def at_train_start(
     folder: str,
     options: Mapping[str, Any],
 ) -> None:
-    """Sets a training up as ``fit`` does, on one device, has it visited before its first step, and ends it there.
+    """Sets up training as ``fit`` does, on one device, calls ``visit`` before its first step, and ends it there.
 
     Args:
         module: The module.
-        data: A data module, a dataloader to take for that of the validation, or ``None`` for the module's own (where it
-            has none: no data).
-        callbacks: Their hooks are called as in any ``fit``.
-        prepare: Called after their ``setup``, where states of checkpoints are loaded.
-        visit: Called after their ``on_train_start``, with the host, and with a function that has the trainer say that
-            it is at an epoch and a step.
-        folder: What the only logger calls its ``log_dir``; it logs nothing.
-        options: Of the Trainer.
+        data: A data module, a dataloader to use for validation, or ``None`` for the module's own dataloader (if it has
+            none: no data).
+        callbacks: Callbacks, whose hooks are called as in any ``fit``.
+        prepare: Called after their ``setup``, when checkpoint states are loaded.
+        visit: Called after their ``on_train_start``, with the host, and with a function that sets the trainer's epoch
+            and step.
+        folder: The ``log_dir`` of the only logger, which logs nothing.
+        options: The Trainer's options.
 
     Raises:
-        ConfigurationError: Lightning refuses the options, the module or the data, or the module is of the other
-            Lightning.
+        ConfigurationError: Lightning rejects the options, the module or the data, or the module belongs to the other
+            Lightning package.
     """
     package = import_module(Callback.__module__.split(".callbacks")[0])
     package_error = import_module(f"{package.__name__}.utilities.exceptions").MisconfigurationException
@@ -102,7 +102,7 @@ def at_train_start(
         if hasattr(data, "dataset"):
             trainer.fit(module, data, data)
         elif data is None and home in ("pytorch_lightning", "lightning"):
-            # Something to begin with; it ends before the first batch.
+            # Placeholder data: training ends before the first batch.
             trainer.fit(module, [0])
         else:
             trainer.fit(module, datamodule=data)
@@ -112,4 +112,4 @@ def at_train_start(
 
 def _refused(what: str, error: Exception, instead: str) -> ConfigurationError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ConfigurationError(f"{what}: Lightning rejects it ({reason}); give {instead}")
+    return ConfigurationError(f"{what}: Lightning rejects it ({reason}); pass {instead}")

@@ -86,9 +86,9 @@ class Steering:
         # How many values each number has had, and how many of them each EarlyStopping has read.
         self._values: Counter[str] = Counter()
         self._looked_at: Counter[int] = Counter()
-        # Whether the alarm rings, until :meth:`act`, and the path of its checkpoint.
+        # Whether the alarm was raised, until :meth:`act`, and the path of its checkpoint.
         self._alarm, self._path = False, ""
-        # Each EarlyStopping that is held back, with the method that a user had set on the instance, if any.
+        # Each modified EarlyStopping, with the method that a user had set on the instance, if any.
         self._held: list[tuple[Any, dict[str, Any]]] = []
 
     def know(self, host: Host, tags: Sequence[str]) -> None:
@@ -118,8 +118,8 @@ class Steering:
         self._looked_at.clear()
         if not self._options.monitor and (missing := self._looked_for(host)):
             rank_zero_warn(
-                f"lightning-gradcam: another callback monitors {missing[0]!r}, which is not in"
-                " trainer.callback_metrics; if it is a number of GradCAMCallback, give that monitor=True"
+                f"lightning-gradcam: another callback monitors {missing[0]!r}, which is not in "
+                "trainer.callback_metrics; if GradCAMCallback computes this number, set monitor=True there"
             )
         if self.active:
             # :meth:`know` has no names yet if the model or the probes only come with the first batches.

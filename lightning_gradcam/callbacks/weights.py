@@ -1,4 +1,4 @@
-"""Whether the weights that are explained are those that were validated."""
+"""Checks whether the explained weights are those that were validated."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lightning_gradcam.callbacks.host import Callback, Host, kinds
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
-# Of each axis of each parameter: enough for any optimizer step or average to show, in any layout of memory.
+# Values read along each axis of each parameter: enough to detect any optimizer step or average, in any memory layout.
 _PLACES = 4
 
 
 class ValidatedWeights:
-    """Numbers of the weights that a validation has ended with.
+    """A sample of the weights at the end of a validation.
 
     They are compared by content: a swap through ``.data`` changes no version counter, and weights that are moved or
-    copied without being changed are the same weights.
+    copied without being changed count as the same.
     """
 
     def __init__(self) -> None:
@@ -29,33 +29,33 @@ class ValidatedWeights:
         self._told = False
 
     def remember(self, host: Host) -> None:
-        """Keeps some of the numbers, at the validation's last batch."""
-        # Which of them a rank holds changes with each forward, where they are sharded.
+        """Stores a sample of the weights at the validation's last batch."""
+        # If the weights are sharded, each forward changes which of them a rank holds.
         self._seen = [] if self._told or host.shards else _some_of(host.module)
 
     def gone(self, host: Host) -> bool:
-        """Whether the numbers are others by now; once that is so, it is not asked again."""
+        """Whether the weights have changed since; once they have, they are not compared again."""
         self._told = self._told or (bool(self._seen) and _some_of(host.module) not in (self._seen, []))
         found, self._seen = self._told and bool(self._seen), []
         return found
 
 
 def _some_of(module: nn.Module) -> list[bytes]:
-    """Returns some numbers of every parameter, bit by bit; none if a parameter does not show them."""
+    """Returns a sample of every parameter's values, bit for bit; nothing for a parameter that can't be read."""
     groups = dict[tuple[torch.device, torch.dtype], list[Tensor]]()
     try:
         for parameter in module.parameters():
             if not is_lazy(parameter):
                 some = parameter.detach()[tuple(slice(None, None, -(-n // _PLACES) or 1) for n in parameter.shape)]
                 groups.setdefault((some.device, some.dtype), []).append(some.reshape(-1))
-        # One copy from each device: each waits for it.
+        # A single copy from each device, because each copy waits for the device.
         return [torch.cat(group).cpu().view(torch.uint8).numpy().tobytes() for group in groups.values()]
-    except Exception:  # whatever a quantised or otherwise wrapped parameter raises
+    except Exception:  # a quantised or otherwise wrapped parameter may raise anything
         return []
 
 
 def averages_before(trainer: Trainer, callback: Callback) -> bool:
-    """Whether a callback listed earlier validates averaged weights, and takes them away when validation ends.
+    """Whether a callback listed earlier validates averaged weights and swaps them out when validation ends.
 
     Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` do, at ``on_validation_epoch_end``.
     """
@@ -63,7 +63,7 @@ def averages_before(trainer: Trainer, callback: Callback) -> bool:
 
 
 def called_before(trainer: Trainer, callback: Callback, hook: str) -> list[str]:
-    """Returns the classes of the callbacks listed earlier that do something in a hook; this package's are left out."""
+    """Returns the classes of the callbacks listed earlier that implement a hook, without those of this package."""
     return [
         type(other).__name__
         for other in _earlier(trainer, callback)

@@ -92,7 +92,7 @@ class Captured:
             times = {1: "once", 2: "twice"}.get(calls, f"{calls} times")
             named = f"'{layer}#0'" if calls == 1 else f"'{layer}#0' to '{layer}#{calls - 1}'"
             raise LayerError(f"layers: {missing[0]!r}: the forward calls {layer!r} {times}; name {named}")
-        reached = ", ".join(self._stored) or "none of those asked for"
+        reached = ", ".join(self._stored) or "none of the requested layers"
         raise LayerError(
             f"layers: {missing[0]!r} exists, but the forward never reached it (reached: {reached}); name a layer that"
             " the model's forward() calls"

@@ -46,9 +46,8 @@ class AutoLayer:
         self._spatial, self._names = survey.spatial, survey.sensible()
         if not self._names:
             raise LayerError(
-                "layers: 'auto' found no layer whose output is a feature map [N, C, h, w] (or tokens, or [N, h, w, C])"
-                f" with more than one place{_regrouped(survey)}; name the layer to explain, and its layout= where that"
-                " is unusual"
+                "layers: 'auto' found no layer whose output is a feature map [N, C, h, w] (or tokens, or [N, h, w, C]) "
+                f"larger than 1 x 1{_regrouped(survey)}; name the layer to explain, and its layout= if that is unusual"
             )
         seen, output = survey.with_graph()
         self._origins: dict[str, set[Origin]] = {name: set() for name in self._names}
@@ -208,7 +207,7 @@ def _regrouped(survey: Survey) -> str:
     if not found:
         return ""
     rows, name = found[-1].shape[0], found[-1].name
-    return f" ({name!r:.80} has {rows} rows for {survey.samples} samples: views or parts of them in the batch)"
+    return f" ({name!r:.80} has {rows} rows for {survey.samples} samples: views or crops in the batch)"
 
 
 def owns_numbers(numbers: Sequence[Tensor], edges: Sequence[Tensor] | Sequence[GradientEdge], axis: int) -> bool:

@@ -24,8 +24,8 @@ _TURNS = {
     (1, 0, 3, 2): "mirrored from left to right",
     (2, 3, 0, 1): "mirrored from top to bottom",
     (3, 2, 1, 0): "turned by 180 degrees",
-    (0, 2, 1, 3): "turned on its side, its rows made columns,",
-    (3, 1, 2, 0): "turned on its side and by 180 degrees",
+    (0, 2, 1, 3): "transposed (rows become columns)",
+    (3, 1, 2, 0): "transposed and turned by 180 degrees",
     (1, 3, 0, 2): "turned by 90 degrees clockwise",
     (2, 0, 3, 1): "turned by 90 degrees counterclockwise",
 }
@@ -127,20 +127,20 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
     if not unseen:
         turn = _turn(quarters)
         if turn in _TURNS:
-            return Move("turned", f"the picture is {_TURNS[turn]} inside the model")
+            return Move("turned", f"the image is {_TURNS[turn]} inside the model")
     if not alone:
         return None
     sides = {"top": whole[0], "bottom": whole[-1], "left": whole[:, 0], "right": whole[:, -1]}
     bare = [name for name, side in sides.items() if float(side.max()) <= _UNREACHED * float(whole.mean())]
     if bare:
         where = " and ".join([", ".join(bare[:-1]), bare[-1]] if bare[1:] else bare)
-        return Move("border", f"nothing in the picture changes its places at the {where}")
+        return Move("border", f"nothing in the image changes its values at the {where}")
     even = torch.stack([q.mean() for q in _quarters(whole)])
     if unseen and float(even.min()) * 3 > float(even.max()):
         named = ", ".join(_CORNER_NAMES[k] for k in unseen)
-        return Move("part", f"the picture's {named} hardly change it")
+        return Move("part", f"the image's {named} hardly change it")
     if float(frame.mean()) <= _UNREACHED * float(whole.mean()):
-        return Move("part", "the outermost 1/16 of the picture on each side does not change it")
+        return Move("part", "the outermost 1/16 of the image on each side does not change it")
     return None
 
 
@@ -159,7 +159,7 @@ def shifted(changes: Sequence[Tensor], masks: Sequence[Tensor]) -> Move | None:
         gains.append(fit / fit[0, 0].clamp(min=torch.finfo(fit.dtype).tiny))
     if float(torch.stack(gains).amin(0).max()) <= _SHIFTED:
         return None
-    return Move("shifted", "the picture is shifted inside the model (torch.roll)")
+    return Move("shifted", "the image is shifted inside the model (torch.roll)")
 
 
 def _quarters(change: Tensor) -> list[Tensor]:

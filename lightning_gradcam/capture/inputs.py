@@ -42,8 +42,8 @@ class Inputs:
         if picture is not None and known is None:
             shape = list(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
             raise ConfigurationError(
-                f"picture: got {shape}, which is not one of the inputs; give the same tensor object that is in them,"
-                " not a copy"
+                f"picture: got {shape}, which is not one of the inputs; pass the same tensor object that is in the "
+                "inputs, not a copy"
             )
         # Tensors captured under inference mode can't enter a graph; clones made outside can.
         self._leaves = [x.clone() if isinstance(x, Tensor) and x.is_inference() else x for x in leaves]
@@ -52,7 +52,7 @@ class Inputs:
         floating = floating or [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.dim() >= 3]
         if not floating and known is None:
             raise ConfigurationError(
-                f"inputs: got a {type(values).__name__}; give a tensor [N, …] as the model takes it, or a tuple or dict"
+                f"inputs: got a {type(values).__name__}; pass a tensor [N, …] as the model takes it, or a tuple or dict"
                 " of its arguments"
             )
         guess = next((i for i in floating if self._leaves[i].dim() >= 4), next(iter(floating), 0))
@@ -156,15 +156,15 @@ def pick_output(output: Any, key: Any) -> Any:
     if isinstance(output, Tensor):
         raise ConfigurationError(
             f"output_key: got {key!r}, but the model returned a plain tensor {list(output.shape)}; leave it out,"
-            " or give a callable"
+            " or pass a callable"
         )
     if isinstance(output, (tuple, list)):
         possible = f"0 to {len(output) - 1}"
     else:
         names = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
-        possible = ", ".join(map(repr, names)) or "nothing in it"
+        possible = ", ".join(map(repr, names)) or "no entries"
     raise ConfigurationError(
-        f"output_key: got {key!r}, but the model returned a {type(output).__name__} with {possible}; give one of these,"
+        f"output_key: got {key!r}, but the model returned a {type(output).__name__} with {possible}; pass one of these,"
         " or a callable"
     )
 
@@ -177,7 +177,7 @@ def check_output_key(key: Any) -> None:
     """
     if key is not None and not callable(key) and (isinstance(key, bool) or not isinstance(key, (str, int))):
         raise ConfigurationError(
-            f"output_key: got {key!r}; give an index into a tuple, a key of a dict, the name of an attribute, or a"
+            f"output_key: got {key!r}; pass an index into a tuple, a key of a dict, the name of an attribute, or a"
             " callable"
         )
 
@@ -248,13 +248,13 @@ class InputForm:
         """
         if not self.axes and input_size(self.own) is None:
             raise MethodError(
-                f"methods: a map of the input needs a picture [N, C, H, W], and the model's input is"
-                f" {list(self.own.shape)}; use gradcam, hirescam or layercam, or name another input with picture="
+                "methods: a map of the input needs an image [N, C, H, W], but the model's input is "
+                f"{list(self.own.shape)}; use gradcam, hirescam or layercam, or name another input with picture="
             )
         if gradient and not self.own.is_floating_point():
             raise MethodError(
-                f"methods: an input of {self.own.dtype} has no gradient; give pictures of floating-point numbers (the"
-                " model may still scale them), or use gradcam, hirescam or layercam"
+                f"methods: an input of {self.own.dtype} has no gradient; pass floating-point images (the model may "
+                "still scale them), or use gradcam, hirescam or layercam"
             )
 
     @property

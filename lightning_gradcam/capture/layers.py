@@ -86,7 +86,7 @@ def resolve_layers(
             names = [public_name(spec)]
         elif spec == AUTO:
             if auto is None:
-                raise LayerError("layers: 'auto' needs a forward to look at; name the layer instead")
+                raise LayerError("layers: 'auto' needs a forward pass to choose from; name the layer instead")
             _check_any_hook(available)
             names = [auto()]
             if split_call(names[0])[1] is not None and calls is not None:
@@ -105,8 +105,8 @@ def resolve_layers(
     for name, module in found.items():
         if name in available and split_call(name)[1] is not None:
             raise LayerError(
-                f"layers: the module's own name {name!r:.80} looks like the name of a call; name one of its calls,"
-                f" {name + '#0'!r:.80} for the first"
+                f"layers: the module's own name {name!r:.80} looks like the name of a call; name one of the module's "
+                f"calls, such as {name + '#0'!r:.80} for the first one"
             )
         if reason := no_hooks(module):
             raise LayerError(f"layers: {name!r} {reason}")
@@ -117,7 +117,9 @@ def _calls(name: str, call: str, calls: Callable[[str], int] | None) -> list[str
     if call != ALL_CALLS:
         return [f"{name}#{int(call)}"]
     if calls is None:
-        raise LayerError(f"layers: {name + '#*'!r} needs a forward to look at; name the calls: {name + '#0'!r}, …")
+        raise LayerError(
+            f"layers: {name + '#*'!r} needs a forward pass to list the calls; name them: {name + '#0'!r}, …"
+        )
     count = calls(name)
     if not count:
         raise LayerError(f"layers: {name!r} exists, but the forward never reached it; name a layer that it calls")
@@ -128,14 +130,14 @@ def no_hooks(module: nn.Module) -> str | None:
     """Returns why a hook can't see a module's output, and what to do; ``None`` if it can."""
     if isinstance(module, torch.jit.ScriptModule):
         return (
-            f"is compiled by torch.jit ({type(module).__name__}), which calls no hooks; give the model as it was before"
+            f"is compiled by torch.jit ({type(module).__name__}), which calls no hooks; pass the model from before"
             " torch.jit.script or torch.jit.trace"
         )
     # Compare the exact class: subclasses have a forward, or are containers that nobody requests.
     if type(module) is nn.Module:
         return (
-            "has no forward of its own; name a module in it, or, where this is an exported program, give the model as"
-            " it was before torch.export, or torch.export.unflatten(program)"
+            "has no forward of its own; name a module inside it, or, if this is an exported program, pass the model "
+            "from before torch.export, or torch.export.unflatten(program)"
         )
     return None
 
@@ -201,7 +203,7 @@ def check_layers(layers: LayerSpec) -> list[str | nn.Module]:
     if not specs or wrong:
         came = repr(wrong[0]) if wrong else "an empty list"
         raise LayerError(
-            f"layers: got {came}; give a dotted module name, a shell pattern such as 'backbone.layer*', a module,"
+            f"layers: got {came}; pass a dotted module name, a shell pattern such as 'backbone.layer*', a module,"
             " 'auto', or a list of these"
         )
     return specs
@@ -249,8 +251,8 @@ def quantised_part(model: nn.Module) -> str | None:
         kinds = (type(each) for each in (module, *module._parameters.values()))
         if any(f"{kind.__module__}.".startswith(_QUANTISED) for kind in kinds):
             return (
-                f"{_called(name, module)} is quantised, and no gradient comes back through it; explain the model as it"
-                " was before, with weights in floating point"
+                f"{_called(name, module)} is quantised, and no gradient passes through it; explain the model from "
+                "before quantisation, with floating-point weights"
             )
     return None
 
@@ -264,8 +266,8 @@ def obstacle(model: nn.Module) -> str | None:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             return (
-                f"{_called(name, module)} is compiled by torch.jit, which calls no hooks; give the model as it was"
-                " before torch.jit.script or torch.jit.trace, with the same weights"
+                f"{_called(name, module)} is compiled by torch.jit, which calls no hooks; pass the model from before "
+                "torch.jit.script or torch.jit.trace, with the same weights"
             )
     return quantised_part(model)
 

@@ -20,9 +20,9 @@ _AXES = ("NCHW", "NHWC", "NCDHW", "NDHWC", "NLC", "LNC", "NCL")
 # Rows of the batch are frames: sample by sample, or all first frames first.
 _FOLDED = tuple(f"({order}){axes}" for order in ("NT", "TN") for axes in ("CHW", "HWC", "LC"))
 CHOICES = (
-    f"one of {', '.join(repr(axes) for axes in _AXES)}, tokens with their grid ('NLC:14x14', 'NLC:1+14x14' with one"
-    " token before it, 'NLC:14x14+4' with four behind it), frames folded into the batch ('(NT)CHW', or '(TN)CHW' where"
-    " the first frames of all samples come first), or a mapping from layer names to these"
+    f"one of {', '.join(repr(axes) for axes in _AXES)}, tokens with their grid ('NLC:14x14', 'NLC:1+14x14' with one "
+    "token before it, 'NLC:14x14+4' with four after it), frames folded into the batch ('(NT)CHW', or '(TN)CHW' if the "
+    "first frames of all samples come first), or a mapping from layer names to these"
 )
 
 
@@ -150,7 +150,7 @@ def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
         match = SPEC.fullmatch(spec) if isinstance(spec, str) else None
         known = match is not None and match[1] in (*_AXES, *_FOLDED)
         if match is None or not known or (match[3] and "L" not in match[1]) or not _splits(match):
-            raise LayerError(f"layout: got {spec!r}; give {CHOICES}")
+            raise LayerError(f"layout: got {spec!r}; pass {CHOICES}")
     return named
 
 
@@ -188,6 +188,6 @@ def check_places(name: str, shape: Sequence[int], layout: Layout) -> None:
     """
     if prod(layout.grid) <= 1:
         raise LayerError(
-            f"layers: {name!r} has no spatial activation: its output {list(shape)} ({layout}) has a single place;"
-            " name a layer before the global pooling, or give the model larger inputs"
+            f"layers: {name!r} has no spatial activation: its output {list(shape)} ({layout}) is a single value per "
+            "channel; name a layer before the global pooling, or give the model larger inputs"
         )

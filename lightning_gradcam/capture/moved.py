@@ -91,7 +91,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Returns how the operations so far moved the positions of a feature map ``[N, C, h, w]`` computed now."""
         if tuple(shape[-2:]) in self._spectra:
             return Move("spectrum", "its places are frequencies, between a Fourier transform and its inverse")
-        return Move("warp", "the model resamples the picture (grid_sample) before it") if self._warped else None
+        return Move("warp", "the model resamples the image (grid_sample) before it") if self._warped else None
 
 
 def _is_same_picture(one: Tensor, picture: Tensor) -> bool:

@@ -126,11 +126,10 @@ class LayoutReader:
             axes = "CHW" if len(seen.shape) == 4 else "LC:14x14"
             frames = next(iter(possible.values()))
             raise LayerError(
-                f"layers: {seen.name!r} has the output {list(seen.shape)} for {self.samples} samples: it works on"
-                " windows, crops or several pictures at a time, and changing a frame did not show which rows"
-                f" belong to it; name the block around it, or, if its rows are the {frames} frames of each sample,"
-                f" give layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or"
-                f" '(TN){axes}'"
+                f"layers: {seen.name!r} has the output {list(seen.shape)} for {self.samples} samples: it works on "
+                "windows, crops or several images at a time, and changing one frame did not show which rows belong to "
+                f"it. Name the block around it, or, if its rows are the {frames} frames of each sample, pass "
+                f"layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or '(TN){axes}'"
             )
 
     def _check_no_frames(self, seen: Seen) -> None:
@@ -141,9 +140,9 @@ class LayoutReader:
         frames = next((fold.frames for fold in self.folds.values() if length - fold.frames in (0, 1)), None)
         if frames is not None:
             raise LayerError(
-                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: one"
-                " row for each frame, not places of a picture; name a layer before it, such as one of"
-                f" {', '.join(list(self.folds)[-5:])}"
+                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: one "
+                "row for each frame, not locations in an image; name a layer before it, such as one of "
+                f"{', '.join(list(self.folds)[-5:])}"
             )
 
     def _read(self, at: int, samples: int, given: str | None, say: bool) -> Layout:
@@ -190,10 +189,10 @@ class LayoutReader:
         if layout is not None:
             return layout
         raise LayerError(
-            f"layers: {seen.name!r} gives {list(seen.shape)}, and nothing shows that these are places in the picture:"
-            " they could be time steps, words, queries or patches in another order; name a layer with a map, or, if"
-            f" they are tokens of a grid, name the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14"
-            " rows of 14)"
+            f"layers: {seen.name!r} gives {list(seen.shape)}, and nothing shows that these are locations in the image: "
+            "they could be time steps, words, queries or patches in another order. Name a layer with a map, or, if "
+            f"they are tokens of a grid, name the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 "
+            "rows of 14)"
         )
 
     def _token_layouts(self, samples: int) -> dict[str, Layout | None]:

@@ -87,8 +87,8 @@ class _Output:
             return self._tokens("LNC")
         if len(shape) >= 3 and shape[0] != samples:
             raise LayerError(
-                f"layers: {self.name!r} has the output {list(shape)} for {samples} samples: it works on windows, crops"
-                " or several pictures at a time; name the block around it, whose output has one row for each sample"
+                f"layers: {self.name!r} has the output {list(shape)} for {samples} samples: it works on windows, crops "
+                "or several images at a time; name the block around it, whose output has one row for each sample"
             )
         raise LayerError(
             f"layers: {self.name!r} has no spatial activation: its output is {list(shape)}, expected [N, C, h, w],"
@@ -106,7 +106,7 @@ class _Output:
         if len(axes) != len(shape) or shape[axes.index("N")] != rows or rows % self.samples:
             raise LayerError(
                 f"layout: {given!r} does not fit {self.name!r}, whose output is {list(shape)} for {self.samples}"
-                f" samples; give {CHOICES}"
+                f" samples; pass {CHOICES}"
             )
         layout: Layout | None
         if "L" not in axes:
@@ -157,11 +157,10 @@ class _Output:
             return Layout(axes, fitting[0][2], fitting[0][0])
         listed = ", ".join(f"{p}+{'x'.join(map(str, g))}" for p, _, g in fitting[:4])
         raise LayerError(
-            f"layers: {self.name!r} gives {length} tokens {list(self.shape)}, whose grid is not clear from inputs"
-            f" {'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))}"
-            f" ({f'possible: {listed}' if listed else 'none fits'}); name it with"
-            f" layout={{{self.name!r}: 'NLC:1+14x14'}} (one class token, 14 rows, 14 columns), or name a layer with a"
-            " feature map"
+            f"layers: {self.name!r} gives {length} tokens {list(self.shape)}, whose grid can't be derived from inputs "
+            f"{'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))} "
+            f"({f'possible: {listed}' if listed else 'none fits'}); name it with layout={{{self.name!r}: "
+            "'NLC:1+14x14'} (one class token, 14 rows, 14 columns), or name a layer with a feature map"
         )
 
     def _signal(self) -> Layout:
@@ -171,9 +170,9 @@ class _Output:
             if prod(grid) == length:
                 return Layout("NCL", grid)
         raise LayerError(
-            f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and nothing shows how"
-            f" its {length} places form a map; give layout={{{self.name!r}: 'NCL:1x{length}'}} (a signal, drawn"
-            " as one row), or name a layer with a feature map"
+            f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and nothing shows how "
+            f"its {length} values per channel form a map; pass layout={{{self.name!r}: 'NCL:1x{length}'}} (a signal, "
+            "drawn as one row), or name a layer with a feature map"
         )
 
 
@@ -255,10 +254,14 @@ def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
     seen = calls[at]
     if len(seen.shape) == 3 and seen.shape[0] == samples and _is_channels_first(calls[: at + 1]):
         return Layout("NCL", seen.shape[2:])
-    why = "works on rows of its own" if samples not in seen.shape[:2] else "is not known to have channels before places"
+    why = (
+        "has rows that are not the samples"
+        if samples not in seen.shape[:2]
+        else "is not known to have channels before time"
+    )
     raise LayerError(
         f"layers: {seen.name!r} has the output {list(seen.shape)} for {samples} signals, and {why}; name a 1-D"
-        f" convolution or a block of these, or give layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is"
+        f" convolution or a block of these, or pass layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is"
         " time (drawn as one row)"
     )
 

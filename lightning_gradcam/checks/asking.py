@@ -72,8 +72,8 @@ class Asked:
                     found = class_logits(output, self.kind)
                 except TargetError:
                     raise ConfigurationError(
-                        f"model: returned {described(output)}; check_maps needs logits of classes [N, C], or a single"
-                        " logit: name them with output_key=, or give forward="
+                        f"model: returned {described(output)}; check_maps needs class logits [N, C], or a single "
+                        "logit; name them with output_key=, or pass forward="
                     ) from None
             self.moved(stop - start)
             return found.detach().cpu()

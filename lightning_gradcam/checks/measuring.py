@@ -51,7 +51,7 @@ class Measuring:
     def __post_init__(self) -> None:
         (classes,) = self.first.classes.values()
         if bool((classes < 0).any()):
-            raise TargetError("targets: a picture has no class to explain; give one class for each")
+            raise TargetError("targets: an image has no class to explain; pass one class for each image")
         self.classes = classes
         self.asked = Asked(self.counter, self.several, self.batch_size, self._moved)
         self.variations = Variations(

@@ -94,11 +94,11 @@ def check_maps(
     """
     _check_pictures(inputs, batch_size)
     if masks is not None and (masks.dtype != torch.bool or masks.dim() != 3 or len(masks) != len(inputs)):
-        raise ConfigurationError(f"masks: got {list(masks.shape)} of {masks.dtype}; give bool [N, H, W]")
+        raise ConfigurationError(f"masks: got {list(masks.shape)} of {masks.dtype}; pass bool [N, H, W]")
     (target, *more) = resolve_targets(targets, class_names)
     if more or not isinstance(target.select, Class):
         raise TargetError(
-            f"targets: got {targets!r:.80}; check_maps explains one class a picture: give 'predicted', 'label', an"
+            f"targets: got {targets!r:.80}; check_maps explains one class per image: pass 'predicted', 'label', an"
             " index or a class's name"
         )
     options: dict[str, Any] = {
@@ -118,8 +118,8 @@ def check_maps(
         names, remarks = _working(model, inputs, layers, options)
     if not any(can_be_redrawn(weight) for weight in model.parameters()):
         raise ConfigurationError(
-            "model: has no parameters that can be drawn at random (none at all, or quantised ones), and a check"
-            " compares the maps with those of random weights; give the model before it is quantised"
+            "model: it has no parameters that can be randomised (none at all, or only quantised ones), but a check "
+            "compares the maps with those of random weights; pass the model from before quantisation"
         )
     counter = Counter(caller(model, forward, output_key))
     with preserved(model), eager(model):
@@ -137,10 +137,10 @@ def _check_pictures(inputs: Any, batch_size: Any) -> None:
     if not isinstance(inputs, Tensor) or inputs.dim() != 4 or not inputs.is_floating_point() or not len(inputs):
         came = f"{list(inputs.shape)} of {inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs).__name__
         raise ConfigurationError(
-            f"inputs: got {came}; check_maps hides pixels of pictures: give floating-point pictures [N, C, H, W]"
+            f"inputs: got {came}; check_maps hides pixels of images: pass floating-point images [N, C, H, W]"
         )
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigurationError(f"batch_size: got {batch_size!r}; give a whole number, 1 or more")
+        raise ConfigurationError(f"batch_size: got {batch_size!r}; pass a whole number, 1 or more")
 
 
 def _working(

@@ -208,7 +208,7 @@ def arrays(cams: Cams) -> Maps:
     for key, values in cams.maps.items():
         if values.dim() != 3:
             raise ConfigurationError(
-                f"layers: {key.layer!r} gives maps {list(values.shape)}; check_maps takes maps of pictures, [N, h, w]"
+                f"layers: {key.layer!r} gives maps {list(values.shape)}; check_maps needs one map per image, [N, h, w]"
             )
         found[key.layer, key.method] = values.detach().double().cpu().numpy()
     return found

@@ -103,7 +103,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         return "class-blind", f"the maps of different classes correlate by {figures['class_correlation']:.3f}"
     if used < LEAST["sound"]:
         lost = f" (of {pictures:g}, the others are blank or keep their class when emptied)" if used < pictures else ""
-        return "weak", f"too few pictures to tell: {used:g}{lost}; at least {LEAST['sound']} are needed"
+        return "weak", f"too few images to tell: {used:g}{lost}; at least {LEAST['sound']} are needed"
     if p > CHANCE:
         return "weak", f"no better than random maps of the same smoothness (p = {p:.2g})"
     if not beats:
@@ -115,10 +115,10 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
 def _not_learnt(figures: Mapping[str, float]) -> str:
     if figures["dependence"] < DEPENDS:
         moved = figures["dependence"]
-        return f"the output hardly depends on the picture: probabilities move by {moved:.3f} at most"
+        return f"the output hardly depends on the image: probabilities move by {moved:.3f} at most"
     if figures["learnt"] < LEARNT:
         times = figures["learnt"]
-        return f"the output depends on the picture about as much as with random weights: {times:.2g} times as much"
+        return f"the output depends on the image about as much as with random weights: {times:.2g} times as much"
     alike, by_chance = figures["random_weights_correlation"], figures["random_maps_correlation"]
     faith, kept = figures["faithful"], figures["random_weights_faithful"]
     if alike >= max(KEPT, by_chance) and kept >= KEPT_FAITH * faith:
@@ -137,10 +137,10 @@ def advise(row: MapVerdict, others: Mapping[tuple[str, str], MapVerdict]) -> str
     if row.verdict == "sound":
         if row.figures["blank"] > 0 or row.figures["largest_change"] > 0.5:
             weak = "some of its maps are blank" if row.figures["blank"] > 0 else "it changes under invisible noise"
-            return f"Use it, and look at several pictures before you conclude anything: {weak}."
+            return f"Use it, and look at several images before you conclude anything: {weak}."
         return "Use it."
     if row.figures["dependence"] < DEPENDS or row.figures["learnt"] < LEARNT:
-        return "Train the model further, or check the weights that were loaded and how the pictures are preprocessed."
+        return "Train the model further, or check the weights that were loaded and how the images are preprocessed."
     sound = sorted((v for v in others.values() if v.verdict == "sound"), key=lambda v: -v.strength)
     beside = next((v for v in sound if v.layer == layer), next(iter(sound), None))
     if beside is not None:
@@ -149,10 +149,10 @@ def advise(row: MapVerdict, others: Mapping[tuple[str, str], MapVerdict]) -> str
     tried = {name for where, name in others if where == layer}
     other = next((name for name in ("hirescam", "layercam", "gradcam") if name not in tried), None)
     if row.verdict == "weak" and row.figures["used"] < LEAST["sound"]:
-        return "Give more pictures whose class the model is sure of."
+        return "Pass more images whose class the model is sure of."
     if row.verdict == "class-blind":
         return "Don't read it as evidence for one class; check an earlier layer, or another method."
     if other is not None and layer != "model":
         why = "which keeps each place's own gradient" if other == "hirescam" else "which weighs places differently"
         return f"Don't rely on {method!r} here; check {other!r} at this layer, {why}."
-    return f"Don't rely on {method!r} here; check an earlier layer, and more pictures."
+    return f"Don't rely on {method!r} here; check an earlier layer and more images."

@@ -22,7 +22,7 @@ from lightning_gradcam.cli.shared import moving, say
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "whether the maps of pictures can be trusted, for each layer and method"
+    what = "whether the maps of images can be trusted, for each layer and method"
     parser = options.add_command(commands, "check", what, doc=__doc__)
     add_pictures(parser)
     parser.add_argument("-o", "--output", metavar="DIR", help="write check.json and check.html there (default: not)")
@@ -46,7 +46,7 @@ def _run(chosen: argparse.Namespace) -> int:
         plan["methods"] = "all"
     layers, targets, origin = plan.pop("layers", None), plan.pop("targets", ["predicted"]), reading(chosen)
     if len(targets) > 1:
-        raise TargetError(f"targets: got {targets!r:.80}; a check explains one class a picture: give one target")
+        raise TargetError(f"targets: got {targets!r:.80}; a check explains one class per image: pass one target")
     told = False
     with moving("forwards", show=chosen.progress) as moved:
 
@@ -54,7 +54,7 @@ def _run(chosen: argparse.Namespace) -> int:
             nonlocal told
             if not told:
                 told = True
-                say(f"takes about {total:,} forwards of one picture")
+                say(f"takes about {total:,} forwards of one image")
             moved(done, total)
 
         given = Preparation(**{one.name: origin.pop(one.name) for one in fields(Preparation) if one.name in origin})

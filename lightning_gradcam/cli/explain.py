@@ -27,7 +27,7 @@ from lightning_gradcam.cli.shared import counted, moving, say
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "make maps for pictures or a folder, from any checkpoint"
+    what = "make maps for images or a folder, from any checkpoint"
     parser = options.add_command(commands, "explain", what, doc=__doc__)
     add_pictures(parser)
     parser.add_argument("-o", "--output", default="explained", metavar="DIR", help="folder (default: %(default)s)")
@@ -41,7 +41,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SHARE",
         help="draw that box around what is above this share of the map's maximum (default: 0.15; at 7 x 7 try 0.6)",
     )
-    what = "run: one colour scale for a picture's targets; image: one for each map; layer, minmax (default: run)"
+    what = "run: one colour scale for an image's targets; image: one for each map; layer, minmax (default: run)"
     parser.add_argument("--scale", metavar="SCALE", help=what)
     what = "draw in red what speaks for the score and in blue what speaks against it"
     parser.add_argument("--signed", action="store_true", help=what)
@@ -53,7 +53,7 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     """Adds ``CKPT`` and ``IMAGES``; options may come between and after them."""
     what = "a Lightning checkpoint, or a state_dict (.pt, .pth); not needed where --model comes with weights"
     parser.add_argument("checkpoint", metavar="CKPT", help=what)
-    what = "pictures; a folder (sub-folders are true classes); saved probes, or a run's"
+    what = "images; a folder (sub-folders are true classes); saved probes, or a run's"
     parser.add_argument("images", nargs="*", metavar="IMAGES", help=what)
     parse = parser.parse_known_args
 
@@ -79,12 +79,12 @@ def _run(chosen: argparse.Namespace) -> int:
     from lightning_gradcam.render.drawing import MOST_LISTED, Drawing
 
     if not 1 <= chosen.top <= MOST_LISTED:
-        raise ConfigurationError(f"--top: got {chosen.top}; give 1 to {MOST_LISTED}")
+        raise ConfigurationError(f"--top: got {chosen.top}; pass 1 to {MOST_LISTED}")
     checkpoint, images = sources(chosen)
     from lightning_gradcam.report import REPORT
     from lightning_gradcam.saved_models.explanation import explain
 
-    with moving("pictures", show=chosen.progress) as moved:
+    with moving("images", show=chosen.progress) as moved:
         found = explain(
             checkpoint,
             images,
@@ -105,7 +105,7 @@ def _run(chosen: argparse.Namespace) -> int:
     for line in found.lines(chosen.top):
         print(line)
     layers = dict.fromkeys(key.layer for key in found.record.maps)
-    print(f"{Path(chosen.output, REPORT)}: {counted(len(found.probes), 'picture')}, {', '.join(layers)}")
+    print(f"{Path(chosen.output, REPORT)}: {counted(len(found.probes), 'image')}, {', '.join(layers)}")
     return 0
 
 
@@ -115,10 +115,14 @@ def sources(chosen: argparse.Namespace) -> tuple[str | None, Any]:
 
     alone = _are_pictures(chosen.checkpoint)
     if alone and chosen.model is None:
-        chosen.usage_error(f"{chosen.checkpoint!r} is not a checkpoint: whose maps? give CKPT first, or --model")
+        chosen.usage_error(
+            f"{chosen.checkpoint!r} is not a checkpoint, so there is no model to explain; pass CKPT first, or --model"
+        )
     if not alone and not chosen.images:
         if chosen.model is not None and not Path(chosen.checkpoint).exists():
-            raise ConfigurationError(f"IMAGES: no file or folder {chosen.checkpoint!r:.200}; give pictures or a folder")
+            raise ConfigurationError(
+                f"IMAGES: there is no file or folder {chosen.checkpoint!r:.200}; pass images or a folder"
+            )
         chosen.usage_error("the following arguments are required: IMAGES")
     return None if alone else chosen.checkpoint, _images(
         [chosen.checkpoint, *chosen.images] if alone else chosen.images

@@ -52,11 +52,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     if chosen.checkpoint is None and chosen.model is None and not chosen.config:
-        chosen.usage_error("give a checkpoint, --model or --config: whose layers?")
+        chosen.usage_error("there is no model to list; pass a checkpoint, --model or --config")
     if chosen.model_args and (chosen.model is None or chosen.checkpoint is not None):
-        chosen.usage_error("--model-args belong to --model without a checkpoint, which has its own")
+        chosen.usage_error("--model-args is for --model without a checkpoint; a checkpoint has its own arguments")
     if chosen.checkpoint is not None and (len(chosen.config) > 1 or chosen.set):
-        chosen.usage_error("with a checkpoint, give one --config and no --set")
+        chosen.usage_error("with a checkpoint, pass one --config and no --set")
     from_data = chosen.checkpoint is None and chosen.model is None and chosen.input_shape is None
     listing = _of_config(chosen) if from_data else _of_model(chosen)
     print(_as_json(listing) if chosen.json else _table(listing, only_spatial=chosen.spatial))
@@ -125,8 +125,8 @@ def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) ->
         return Inputs(example)
     if datamodule is None:
         raise ConfigurationError(
-            "input-shape: the input shape is not known; give the shape of one sample (--input-shape 3,224,224),"
-            " a --config with data, or the module an example_input_array"
+            "input-shape: the input shape is not known; pass the shape of one sample (--input-shape 3,224,224), or a "
+            "--config with data, or set example_input_array in the module"
         )
     datamodule.prepare_data()
     datamodule.setup("validate")
@@ -136,7 +136,7 @@ def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) ->
 def _shape(text: str) -> tuple[int, ...]:
     sizes = text.replace("x", ",").split(",")
     if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
-        raise argparse.ArgumentTypeError(f"got {text!r}; give the shape of one sample, such as 3,224,224")
+        raise argparse.ArgumentTypeError(f"got {text!r}; pass the shape of one sample, such as 3,224,224")
     return tuple(map(int, sizes))
 
 

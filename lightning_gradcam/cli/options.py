@@ -81,9 +81,9 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mean", nargs="+", type=float, metavar="X", help=what)
     what = "pixels are then divided by this, in the same form"
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help=what)
-    what = "resize pictures first: one number for both sides, or height and width"
+    what = "resize images first: one number for both sides, or height and width"
     parser.add_argument("--size", nargs="+", type=int, metavar="N", help=what)
-    what = "read pictures in colour or grey (default: what the model expects; without a model: RGB)"
+    what = "read images in colour or grey (default: what the model expects; without a model: RGB)"
     parser.add_argument("--mode", choices=("RGB", "L"), help=what)
     what = (
         "class names in order; or imagenet, a file with one name per line, a JSON file, or weights that have the names,"
@@ -107,7 +107,7 @@ def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
     parser.add_argument("--output-key", type=key, metavar="KEY", help=what)
     what = "which score of the logits to explain (default: logit)"
     parser.add_argument("--score", choices=("logit", "probability", "sigmoid"), help=what)
-    parser.add_argument("--batch-size", type=int, metavar="N", help="pictures per forward (default: 32)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images per forward (default: 32)")
 
 
 def target(text: str) -> Any:
@@ -165,13 +165,13 @@ def model_arguments(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigurationError(f"model-args: got {pair!r}; give key=value, such as width=64")
+            raise ConfigurationError(f"model-args: got {pair!r}; pass key=value, such as width=64")
         try:
             found[name] = None if value == "None" else parse_yaml(value, f"model-args: {name}")
         except ConfigurationError:
             raise
         except ValueError as error:
             raise ConfigurationError(
-                f"model-args: a value is not valid YAML ({error!s:.200}); put text into quotes"
+                f"model-args: a value is not valid YAML ({error!s:.200}); put text in quotes"
             ) from error
     return found

@@ -32,12 +32,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "draw, view and save a probe set once, and use it in many runs"
     parser = options.add_command(commands, "probes", what, doc=__doc__)
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    what = "draw probes from a configuration's data, or read a folder of pictures"
+    what = "draw probes from a configuration's data, or read a folder of images"
     draw = options.add_command(actions, "draw", what, doc=_draw.__doc__)
     options.add_config(draw)
     what = "the data module's class: draw from its validation data; with --folder, use its transform"
     draw.add_argument("--data", metavar="CLASS", help=what)
-    draw.add_argument("--folder", metavar="FOLDER", help="use all pictures in this folder")
+    draw.add_argument("--folder", metavar="FOLDER", help="use all images in this folder")
     draw.add_argument("-n", "--num-probes", type=int, metavar="N", help="number to draw (default: the callback's, 8)")
     draw.add_argument("--seed", type=int, metavar="N", help="random seed (default: the callback's, 0)")
     draw.add_argument("-o", "--output", default="probes.npz", metavar="FILE", help="default: %(default)s")
@@ -52,7 +52,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _add_shown(parser: argparse.ArgumentParser) -> None:
-    what = "also draw all probes into this picture: .png, .jpg or .webp"
+    what = "also draw a sheet of all probes to this file: .png, .jpg or .webp"
     parser.add_argument("--sheet", metavar="PICTURE", help=what)
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
@@ -74,15 +74,15 @@ def _draw(chosen: argparse.Namespace) -> int:
     --config.
     """
     if chosen.folder is None and not chosen.config and chosen.data is None:
-        chosen.usage_error("give --config, --data or --folder: draw from what?")
+        chosen.usage_error("there is nothing to draw from; pass --config, --data or --folder")
     if chosen.data is not None and (len(chosen.config) > 1 or chosen.set):
-        chosen.usage_error("with --data, give one --config and no --set")
+        chosen.usage_error("with --data, pass one --config and no --set")
     if chosen.folder is not None and (chosen.num_probes is not None or chosen.seed is not None):
-        chosen.usage_error("all pictures of --folder are taken; leave out -n and --seed")
+        chosen.usage_error("--folder uses all images in the folder; leave out -n and --seed")
     if chosen.size is not None and (len(chosen.size) > 2 or min(chosen.size) < 1):
-        chosen.usage_error(f"--size: got {chosen.size}; give both sides, or height and width, in pixels")
+        chosen.usage_error(f"--size: got {chosen.size}; pass both sides, or height and width, in pixels")
     if (chosen.config or chosen.data is not None) and (chosen.size is not None or chosen.mode is not None):
-        chosen.usage_error("--size and --mode are for a --folder alone: the data's transform does that")
+        chosen.usage_error("--size and --mode are for --folder without --data, whose transform does that")
     if chosen.size is not None and len(chosen.size) == 1:
         chosen.size = chosen.size[0]
     from lightning_gradcam.saved_models.construction import read_class_names
@@ -122,7 +122,7 @@ def _of_data(chosen: argparse.Namespace) -> ProbeSet:
     inherited = type(data).val_dataloader.__module__.split(".")[0] in ("pytorch_lightning", "lightning")
     loader = None if inherited else first_loader(data.val_dataloader())
     if not hasattr(loader, "dataset"):
-        raise ProbeError(f"data: {chosen.data!r} has no validation loader with a data set; give --folder or --config")
+        raise ProbeError(f"data: {chosen.data!r} has no validation loader with a data set; pass --folder or --config")
     return _drawn(chosen, next(options_in_config(config), {}), loader)
 
 
@@ -176,7 +176,7 @@ def _say(probes: ProbeSet, name: str, chosen: argparse.Namespace) -> None:
         return
     print("\n".join(_lines(probes, name)))
     if chosen.sheet is not None:
-        print(f"\npicture: {chosen.sheet}")
+        print(f"\nsheet: {chosen.sheet}")
 
 
 def _write_sheet(probes: ProbeSet, name: str, path: str) -> None:
@@ -186,7 +186,7 @@ def _write_sheet(probes: ProbeSet, name: str, path: str) -> None:
 
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in _FORMATS:
-        raise DrawingError(f"sheet: got {path!r}; give a name that ends with {', '.join(_FORMATS)}")
+        raise DrawingError(f"sheet: got {path!r}; use a name that ends with {', '.join(_FORMATS)}")
     folder, file = os.path.split(path)
     Storage(folder or ".").write(file, contact_sheet(probes, os.path.basename(name)).encoded(_FORMATS[suffix]))
 

@@ -43,7 +43,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="folder (default: %(default)s)")
     options.add_checkpoint(parser)
     options.add_plan(parser, "the config's, else the run's, else auto")
-    parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of pictures")
+    parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of images")
     parser.add_argument("--num-probes", type=int, metavar="N", help="number of probes to draw (default: 8)")
     parser.add_argument("--seed", type=int, metavar="N", help="random seed for the draw (default: 0)")
     parser.add_argument("--name", metavar="NAME", help="the callback's: selects its saved state, and names the archive")
@@ -64,7 +64,7 @@ def _run(chosen: argparse.Namespace) -> int:
     for path, why in found.damaged:
         say(f"{path} is left out: {why}")
     for path in found.repeated:
-        say(f"{path} holds an epoch and step that another checkpoint has, and is left out")
+        say(f"{path} has the same epoch and step as another checkpoint, and is left out")
     for remark in dict.fromkeys(saved.remark for saved in found.checkpoints if saved.remark is not None):
         say(remark)
     last = found.checkpoints[-1].path
@@ -145,8 +145,8 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
         made.append(build(kind, values, "callbacks", parsed=True, kept=kept))
     if chosen.name is not None and len(made) > 1:
         raise ConfigurationError(
-            f"--name: the config has {len(made)} callbacks of lightning-gradcam; leave it out, or give a config with"
-            " one of them"
+            f"--name: the config has {len(made)} callbacks of lightning-gradcam; leave --name out, or pass a config "
+            "with only one of them"
         )
     # Only the run's own settings: the config has no callback here.
     layers = layers_of_run(Recipe(recipe.contents))

@@ -18,7 +18,7 @@ def progress(items: Iterable[T], what: str, *, show: bool | None = None) -> Iter
 
     Args:
         items: The items to process.
-        what: The text before the bar, such as ``"pictures"``.
+        what: The text before the bar, such as ``"images"``.
         show: ``None`` (default): only if standard error is a terminal.
 
     Example:

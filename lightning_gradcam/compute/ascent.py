@@ -74,10 +74,10 @@ class Ascent:
             check_whole(name, getattr(self, name), least)
         if self.step_size is not None and not (_is_number(self.step_size) and self.step_size > 0):
             raise ConfigurationError(
-                f"step_size: got {self.step_size!r}; give the length of a step, above 0, or None for the default"
+                f"step_size: got {self.step_size!r}; pass a step length above 0, or None for the default"
             )
         if not _is_number(self.total_variation) or self.total_variation < 0:
-            raise ConfigurationError(f"total_variation: got {self.total_variation!r}; give a weight, 0 or more")
+            raise ConfigurationError(f"total_variation: got {self.total_variation!r}; pass a weight, 0 or more")
         if self.parametrisation not in get_args(Parametrisation):
             raise ConfigurationError(
                 f"parametrisation: got {self.parametrisation!r}"
@@ -86,7 +86,8 @@ class Ascent:
         limits = tuple(self.value_range) if isinstance(self.value_range, Sequence) else ()
         if len(limits) != 2 or not all(map(_is_number, limits)) or limits[0] >= limits[1]:
             raise ConfigurationError(
-                f"value_range: got {self.value_range!r}; give the inputs' black and white, such as (0.0, 1.0)"
+                f"value_range: got {self.value_range!r}; pass the values of black and white in the inputs, such as "
+                "(0.0, 1.0)"
             )
         object.__setattr__(self, "value_range", limits)
 
@@ -169,7 +170,7 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
     size = input_size(torch.empty(batch, device="meta")) if whole else None
     if size is None:
         raise ConfigurationError(
-            f"shape: got {shape!r:.60}; give the shape of one picture without the batch axis, such as (3, 224, 224)"
+            f"shape: got {shape!r:.60}; pass the shape of one image without the batch axis, such as (3, 224, 224)"
         )
     # Channels come after the batch axis, or last.
     first = 1 if batch[1 : 1 + len(size)] == size and (len(batch) == 3 or batch[2:] != size) else 2

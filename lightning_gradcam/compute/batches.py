@@ -86,7 +86,7 @@ def in_searched_parts(
         call: Maps a part, and the layers by name, to its result.
     """
     if not given.samples:
-        raise ConfigurationError("inputs: got an empty batch; give at least one sample")
+        raise ConfigurationError("inputs: got an empty batch; pass at least one sample")
     given.check()
     available = named_layers(model)
     if asked.check:
@@ -177,9 +177,9 @@ def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mappi
             raise LayerError(f"layout: layer {name!r:.80} not found{did_you_mean(name, available, listing=LISTING)}")
     if samples > 1 and (mixing := mixing_layers(available)):
         warn(
-            f"model: {', '.join(map(repr, mixing))} keep no running statistics, so samples influence each other in"
-            " evaluation mode too: a sample's map depends on the rest of its batch, and on batch_size; give"
-            " track_running_stats=True, or explain one sample at a time"
+            f"model: {', '.join(map(repr, mixing))} keep no running statistics, so samples influence each other even "
+            "in evaluation mode: a sample's map depends on the rest of its batch, and on batch_size. Use "
+            "track_running_stats=True, or explain one sample at a time"
         )
 
 
@@ -189,8 +189,8 @@ def check_layouts(modules: Mapping[str, nn.Module], asked: Request) -> None:
         spec, kind = asked.layout_of(name), type(module)
         if spec and kind in _CHANNELS_FIRST and not spec.startswith(("NC", "(NT)C", "(TN)C")):
             raise ConfigurationError(
-                f"layout: {spec!r} does not fit {name!r}, a {kind.__name__}, whose channels come first; leave it out,"
-                f" or name the layers that it is meant for: layout={{'layer': {spec!r}}}"
+                f"layout: {spec!r} does not fit {name!r}, a {kind.__name__}, whose channels come first; leave layout= "
+                f"out, or name the layers that it is meant for: layout={{'layer': {spec!r}}}"
             )
 
 

@@ -32,7 +32,7 @@ def check_module(model: Any, purpose: str) -> None:
     """
     if not isinstance(model, nn.Module):
         raise ConfigurationError(
-            f"model: got {model!r:.80}; give a torch.nn.Module, {purpose}, and forward= for another way to call it"
+            f"model: got {model!r:.80}; pass a torch.nn.Module, {purpose}, and forward= to call it in another way"
             f"{held_module(model)}"
         )
 
@@ -50,7 +50,7 @@ def check_whole(name: str, value: Any, least: int = 1, *, instead: str = "") -> 
         ConfigurationError: It is not one.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigurationError(f"{name}: got {value!r}; give a whole number, {least} or more{instead}")
+        raise ConfigurationError(f"{name}: got {value!r}; pass a whole number, {least} or more{instead}")
 
 
 def held_module(wrapper: Any) -> str:
@@ -63,12 +63,12 @@ def held_module(wrapper: Any) -> str:
         ': it holds a ReLU, so give its .model, and forward=lambda inputs: wrapper(inputs) if calling it differs'
     """
     if isinstance(wrapper, type) and issubclass(wrapper, nn.Module):
-        return f": that is the class itself, so give an instance, {wrapper.__name__}(...)"
+        return f": that is the class itself; pass an instance, {wrapper.__name__}(...)"
     for name in dict.fromkeys(["model", "module", *vars(wrapper)] if hasattr(wrapper, "__dict__") else ["model"]):
         held = inspect.getattr_static(wrapper, name, None)
         if isinstance(held, nn.Module):
             return (
-                f": it holds a {type(held).__name__}, so give its .{name}, and forward=lambda inputs: wrapper(inputs)"
+                f": it holds a {type(held).__name__}, so pass its .{name}, and forward=lambda inputs: wrapper(inputs)"
                 " if calling it differs"
             )
     return ""
@@ -84,11 +84,13 @@ def several_arguments(model: nn.Module, inputs: Any, error: Exception) -> str:
         taken = "..."
     entries = inputs if isinstance(inputs, (list, tuple)) else []
     if len(entries) > 1 and all(isinstance(entry, Tensor) and entry.dim() == 3 for entry in entries):
-        return "the entries of a list are arguments: give a batch of pictures of one size, torch.stack(pictures)"
+        return (
+            "the entries of a list are separate arguments: for a batch, pass images of one size as torch.stack(images)"
+        )
     how = "a dict gives arguments by name" if isinstance(inputs, Mapping) else "a tuple gives several arguments"
     return (
-        f"its forward takes ({taken:.100}), and {how}: give what it takes as a tuple or dict, or forward=, a function"
-        " of the inputs that calls it"
+        f"its forward takes ({taken:.100}), and {how}: pass its arguments as a tuple or dict, or pass forward=, a "
+        "function of the inputs that calls the model"
     )
 
 
@@ -113,15 +115,15 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
             stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
         except RuntimeError:
             raise ConfigurationError(
-                "torch.compile: called inside of a compiled function, such as the training_step of a LightningModule"
-                " that was compiled as a whole, where no hooks are called; compile the network in it instead:"
-                " self.net = torch.compile(self.net)"
+                "torch.compile: this runs inside a compiled function, such as the training_step of a LightningModule "
+                "compiled as a whole, and compiled code calls no hooks; compile only the network inside it: self.net = "
+                "torch.compile(self.net)"
             ) from None
         return stance
     if compiled := compiled_layers(model):
         raise ConfigurationError(
             f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which"
-            f" calls no hooks, and torch {torch.__version__} can't disable that temporarily; give the model before"
+            f" calls no hooks, and torch {torch.__version__} can't disable that temporarily; pass the model before"
             " compilation (its _orig_mod), or use torch 2.6 or newer"
         )
     return nullcontext()

@@ -117,7 +117,7 @@ def compute_cams(
     if batch_size is not None:
         check_whole("batch_size", batch_size, instead=", or None for all")
     if forward is None and getattr(model.forward, "__func__", None) is nn.Module.forward:
-        raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or give forward=")
+        raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or pass forward=")
     with preserved(model):
         whole = Inputs(inputs, picture)
         names = None if class_names is None else len(class_names)
@@ -163,11 +163,11 @@ def _advice(picture: Tensor, *, single: bool) -> str:
     found = []
     if single:
         axes = "[H, W]" if len(shape) == 2 else "[C, H, W]"
-        found.append(f"where that is a single image {axes}, give a batch of one: {batch}")
+        found.append(f"if that is a single image {axes}, pass a batch of one: {batch}")
     if whole and len(shape) >= 2 + (not single):
         found.append(
-            f"where the model takes floating-point pictures, preprocess them as for training: {batch}.float() / 255,"
-            " then the normalisation"
+            f"if the model takes floating-point images, preprocess them as for training: {batch}.float() / 255, then "
+            "normalise"
         )
     return "; ".join(found)
 
@@ -179,6 +179,6 @@ def _tensor(name: str, values: Any) -> Tensor | None:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TargetError(
-            f"{name}: got {values!r:.80} ({error}); give a tensor, or a list of numbers, with an entry for each input"
+            f"{name}: got {values!r:.80} ({error}); pass a tensor or a list of numbers, one for each input"
         ) from None
     return tensor.clone() if tensor.is_inference() else tensor

@@ -76,9 +76,7 @@ def check_dependence(
         if any(sums[key] != 0 or bool(maps[key].any()) for key in own) or search.is_reached(layer):
             continue
         instead = search.instead_of(layer, later=False)
-        why = (
-            "what follows reads its class or register tokens alone" if layout.extra else "nothing that follows reads it"
-        )
+        why = "later layers read only its class or register tokens" if layout.extra else "no later layer reads it"
         raise LayerError(
             f"layers: the gradient at {layer!r} is zero everywhere by construction: {why}; name"
             f" {repr(instead) if instead else 'an earlier layer'} instead"
@@ -109,15 +107,15 @@ def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None
     for name, move in found.items():
         if move.kind not in _CERTAIN:
             warn(
-                f"layers: {name!r:.80} does not line up with the picture: {move.what}. This happens in a model that"
-                " crops, pads or warps its input. Maps are stretched over the whole picture, so they are misplaced;"
-                " crop or pad the pictures before the model is called, or give a forward without that step (forward=,"
-                " in a callback forward_fn=)"
+                f"layers: {name!r:.80} does not line up with the image: {move.what}. This happens in a model that "
+                "crops, pads or warps its input. Maps are stretched over the whole image, so they are misplaced. Crop "
+                "or pad the images before the model is called, or pass a forward without that step (forward=, in a "
+                "callback forward_fn=)"
             )
             continue
         where = "another sample" if move.kind == "samples" else "other places"
         advice = (
-            "name a layer before the transform or behind its inverse"
+            "name a layer before the transform or after its inverse"
             if move.kind == "spectrum"
             else "do that step before the model is called, or explain a part of the model that does not contain it"
             " (forward=, of a callback forward_fn=)"
@@ -136,10 +134,10 @@ def remark_on_score(given: Given) -> None:
     if given.kind not in ("softmax", "sigmoid") or given.score != "logit" or given.first:
         return
     warn(
-        f"lightning-gradcam: the model ends in a {given.kind}: percentages are its unchanged output, and the maps"
-        " explain this probability, whose gradient vanishes when the model is confident. To explain the logit, return"
-        f" it from forward() and apply the {given.kind} outside the model; if the model returns both, name the logit"
-        " with output_key=; or give a forward without the last layer (forward=, in a callback forward_fn=)"
+        f"lightning-gradcam: the model ends in a {given.kind}: percentages are its unchanged output, and the maps "
+        "explain this probability, whose gradient vanishes when the model is confident. To explain the logit, return "
+        "it from forward() and apply the {given.kind} outside the model; if the model returns both, name the logit "
+        "with output_key=; or pass a forward without the last layer (forward=, in a callback forward_fn=)"
     )
 
 
@@ -159,18 +157,17 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
         name = layer_of(layer)
         instead = f"call of it ({name + '#0'!r})" if search.calls(name) > 1 else "layer"
         warn(
-            f"lightning-gradcam: layer {layer!r} sees a different input ({other}) from the picture ({shape}): its maps"
-            f" show places in that input. Name that tensor with picture=, or another {instead} that sees the"
-            " picture"
+            f"lightning-gradcam: layer {layer!r} sees a different input ({other}) from the image ({shape}): its maps "
+            f"show locations in that input. Pass that tensor as picture=, or name another {instead} that sees the image"
         )
     flat = {name: module for name, module in modules.items() if len(layouts[name].grid) == 2}
     for layer, (axis, reached) in frames_seen(run, inputs, flat).items():
         name, frames = layer_of(layer), reached.nonzero().flatten().tolist()
         calls = f" (a call of {name!r} each: '{name}#0', …)" if search.calls(name) > 1 else ""
         warn(
-            f"lightning-gradcam: layer {layer!r} sees {', '.join(map(str, frames[:5]))} only, of {len(reached)} along"
-            f" axis {axis} of the input {shape}: its maps belong to that part, whatever part of the input they are"
-            f" drawn over{calls}"
+            f"lightning-gradcam: layer {layer!r} sees {', '.join(map(str, frames[:5]))} only, of {len(reached)} along "
+            f"axis {axis} of the input {shape}: its maps belong to that part, even where they are drawn over "
+            f"another{calls}"
         )
 
 

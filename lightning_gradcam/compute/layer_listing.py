@@ -102,7 +102,7 @@ def list_layers(
         except Exception as error:  # a user's forward may raise anything
             raise ConfigurationError(
                 f"model: its forward failed on inputs {list(few.picture.shape)} ({type(error).__name__}:"
-                f" {' '.join(str(error).split())}); give the shape of one sample as the model takes it (--input-shape)"
+                f" {' '.join(str(error).split())}); pass the shape of one sample as the model takes it (--input-shape)"
             ) from error
         step()
         asked = Request(resolve_targets("predicted"), {}, {}, run)
@@ -178,5 +178,5 @@ def _why_not(name: str, layer: nn.Module, last: Any, survey: Survey) -> str:
     except LayerError as error:
         return re.sub(r"^layers: '.*?' ", "", str(error)).split(";")[0]
     if len(layout.grid) and max(layout.grid) == 1:
-        return "a single place"
-    return f"{' x '.join(map(str, layout.grid))} has not the input's proportions"
+        return "one value per channel"
+    return f"{' x '.join(map(str, layout.grid))} does not have the input's proportions"

@@ -155,7 +155,7 @@ def climb(
     """
     if not like.is_floating_point():
         raise ConfigurationError(
-            f"inputs: the model takes {like.dtype}, which has no gradient; give a forward that accepts floats"
+            f"inputs: the model takes {like.dtype}, which has no gradient; pass a forward= that accepts floats"
         )
     tell: Progress = progress or (lambda _done, _total: None)
     found: dict[str, LayerPatterns] = {}
@@ -201,9 +201,9 @@ def _climbed(
             gradients = route.gradients(moved, filters, like.dtype)
         if gradients is None:
             raise CaptureError(
-                f"layers: no gradient leads from {route.name!r} back to the input (a detach(), torch.inference_mode()"
-                " or NumPy in the model's own forward, or inputs that it looks up or rounds); name a layer before"
-                " that, or give a forward without it"
+                f"layers: no gradient leads from {route.name!r} back to the input (a detach(), torch.inference_mode() "
+                "or NumPy in the model's own forward, or inputs that it looks up or rounds); name a layer before that "
+                "step, or pass a forward= without it"
             )
         gradients = gradients.roll([-by for by in move], axes) if any(move) else gradients
         silent &= (gradients == 0).flatten(1).all(1)
@@ -218,7 +218,7 @@ def _chosen(name: str, filters: Filters, channels: int) -> list[int]:
     if filters is None:
         return list(range(channels))
     what = (
-        f"{name!r} has {channels} filters, 0 to {channels - 1}; give some of these, a number of them, or None for all"
+        f"{name!r} has {channels} filters, 0 to {channels - 1}; pass some of these, how many to show, or None for all"
     )
     try:
         if isinstance(filters, Sequence) and not isinstance(filters, str):

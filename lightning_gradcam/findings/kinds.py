@@ -62,9 +62,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "right_elsewhere": Kind(
             "Right, but looking elsewhere",
             "high",
-            f"At the last step, {ELSEWHERE:.0%} or more of at least {PROBES} correctly predicted probes, and at least"
-            f" {NAMED}, have no larger share of their evidence inside the mask or box than the mask's share of the"
-            " picture. Judged in the layer with the largest mean share inside.",
+            f"At the last step, {ELSEWHERE:.0%} or more of at least {PROBES} correctly predicted probes, and at least "
+            f"{NAMED}, have no larger share of their evidence inside the mask or box than the mask's share of the "
+            "image. Judged in the layer with the largest mean share inside.",
         ),
         "blank": Kind(
             "Blank maps",
@@ -103,9 +103,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "wrong_inside": Kind(
             "Wrong, but looking at the right place",
             "medium",
-            f"At the last step, {NAMED} or more wrongly predicted probes, of at least {PROBES} probes with label and"
-            f" mask or box, have {INSIDE:.0%} or more of their evidence inside it, and at least twice the mask's share"
-            " of the picture. Judged in the layer with the largest mean share inside.",
+            f"At the last step, {NAMED} or more wrongly predicted probes, of at least {PROBES} probes with label and "
+            f"mask or box, have {INSIDE:.0%} or more of their evidence inside it, and at least twice the mask's share "
+            "of the image. Judged in the layer with the largest mean share inside.",
         ),
         "moved_in": Kind(
             "Evidence moved into the masks",

@@ -53,7 +53,7 @@ def shortcut(survey: RunSurvey) -> Iterator[Finding]:
             survey.ids(flags),
             (survey.epochs[-1],),
             {"n": n, "count": count, "share": share, "border": place == "at the border"},
-            f"A possible shortcut: {count} of {n} probes have their strongest evidence {place} of the picture{outside}"
+            f"A possible shortcut: {count} of {n} probes have their strongest evidence {place} of the image{outside}"
             f" ({share:.0%} of all their evidence; {survey.named(key)}, {when}; {survey.listed(flags)}).",
             "Look there for a mark, frame, caption or padding that gives the class away; cover it, and validate again."
             " If accuracy falls, the model relies on it.",

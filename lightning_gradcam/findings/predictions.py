@@ -40,7 +40,7 @@ def predictions(survey: RunSurvey) -> Iterator[Finding]:
             (survey.epochs[-1],),
             {"n": total, "count": count, "inside": share, "area": chance},
             f"{count} of {total} correctly predicted probes look elsewhere: {share:.0%} of their evidence is inside"
-            f" masks that cover {chance:.0%} of the picture ({survey.named(key)}, {when}; {survey.listed(flags)}).",
+            f" masks that cover {chance:.0%} of the image ({survey.named(key)}, {when}; {survey.listed(flags)}).",
             "They may be right for another reason, such as the background or a mark: cover the marked part of these"
             " probes, and see whether the prediction changes.",
         )

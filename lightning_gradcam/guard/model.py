@@ -48,9 +48,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
     held = {id(p): p for module in modules for p in module._parameters.values() if p is not None}.values()
     if any("_initialize_hook" in vars(module) for module in modules) or any(map(is_lazy, held)):
         raise ConfigurationError(
-            f"model: {', '.join(uninitialized(model))} of {type(model).__name__} get their parameters in the first"
-            " forward, which draws from the global random numbers, so it must be your own; run one batch through"
-            " the model first"
+            f"model: {', '.join(uninitialized(model))} of {type(model).__name__} get their parameters in the first "
+            "forward, which draws from the global random generator and so must be part of your training; run one batch "
+            "through the model first"
         )
     parameters = [(p, p.requires_grad, p.grad) for p in held]
     attributes = Attributes(map(vars, modules))

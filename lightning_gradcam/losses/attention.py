@@ -107,8 +107,8 @@ class AttentionLoss(nn.Module):
         specs = check_layers(layers)
         if objective == "reasons" and specs != [AUTO]:
             raise ConfigurationError(
-                f"layers: got {layers!r:.80}, but 'reasons' differentiates with respect to the input and looks at no"
-                " layer; leave layers out, or use objective='inside'"
+                f"layers: got {layers!r:.80}, but 'reasons' differentiates with respect to the input and uses no "
+                "layer; leave layers out, or use objective='inside'"
             )
         check_whole("warm_up", warm_up, 0)
         self.objective, self.warm_up, self._score = objective, warm_up, check_score(score)
@@ -197,12 +197,12 @@ class AttentionLoss(nn.Module):
         require_no_inference_mode()
         if watch is None:
             raise CaptureError(
-                "AttentionLoss: no forward was watched; run the forward in `with attention.watching(model):` before"
-                " each call, as logits = model(x), and then call attention(logits, labels, …) once"
+                "AttentionLoss: no forward was watched; run the forward in `with attention.watching(model):` before "
+                "each call, as logits = model(x), and then call attention(logits, labels, …) once"
             )
         if labels is None and any(target.name == "label" for target in self._asked.targets):
             raise TargetError(
-                "labels: got none, but the loss explains the true class; give attention(logits, labels, …)"
+                "labels: got none, but the loss explains the true class; call attention(logits, labels, …)"
             )
         graph = torch.is_grad_enabled()
         device = next(
@@ -243,7 +243,7 @@ class AttentionLoss(nn.Module):
         )
         if wrong[1] is not None:
             raise ConfigurationError(
-                f"{wrong[0]}: {self.objective!r} does not use them; give"
+                f"{wrong[0]}: {self.objective!r} does not use them; pass"
                 f" {'masks= or boxes=' if self.objective == 'inside' else 'maps='}, or choose another objective"
             )
         found, shown = [], []
@@ -260,9 +260,9 @@ class AttentionLoss(nn.Module):
         # Only once, because it waits for the device.
         if self._begins and not bool(torch.stack(shown).any()):
             warn(
-                f"AttentionLoss: every map of the first batch is blank at {', '.join(map(repr, watch.modules))}, so the"
-                " loss has nothing to move. A head that begins at zero does that for a few steps; if it stays so, name"
-                " an earlier layer, or use methods='layercam'"
+                f"AttentionLoss: every map of the first batch is blank at {', '.join(map(repr, watch.modules))}, so "
+                "the loss has nothing to move. A zero-initialised head causes this for a few steps; if it persists, "
+                "name an earlier layer, or use methods='layercam'"
             )
         self._begins = False
         return torch.stack(found).mean()
@@ -281,7 +281,7 @@ class AttentionLoss(nn.Module):
             if gradient is None:
                 raise CaptureError(
                     "inputs: no gradient reaches the input from the score: a part of the model runs in its own"
-                    " torch.no_grad() or behind a detach(); use objective='inside' at a layer behind that"
+                    " torch.no_grad() or behind a detach(); use objective='inside' at a layer after it"
                 )
             found.append(
                 objectives.mean_of(objectives.gradients_outside(full_precision(gradient), outside), region.known)

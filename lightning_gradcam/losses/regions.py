@@ -45,34 +45,34 @@ def region_of(masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, .
     samples = len(like)
     if (masks is None) == (boxes is None):
         raise ConfigurationError(
-            "masks: got masks and boxes; give one of them"
+            "masks: got both masks and boxes; pass only one"
             if masks is not None
-            else "masks: got none, and no boxes; give masks= (bool [N, H, W]; all False for a sample without one) or"
-            " boxes= ([N, 4]: left, top, right and bottom in pixels; NaN for a sample without one)"
+            else "masks: got neither masks nor boxes; pass masks= (bool [N, H, W]; all False for a sample without one) "
+            "or boxes= ([N, 4]: left, top, right and bottom in pixels; NaN for a sample without one)"
         )
     if boxes is not None:
         return _of_boxes(boxes, samples, sizes, like)
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool or masks.dim() < 2:
-        raise ConfigurationError(f"masks: got {described(masks)}; give a bool tensor [N, H, W], such as mask > 0.5")
+        raise ConfigurationError(f"masks: got {described(masks)}; pass a bool tensor [N, H, W], such as mask > 0.5")
     if len(masks) != samples:
         raise ConfigurationError(
-            f"masks: got {len(masks)} for {samples} samples; give one for each, all False for a sample without one"
+            f"masks: got {len(masks)} for {samples} samples; pass one for each, all False for a sample without one"
         )
     shape = tuple(masks.shape[1:])
     if sizes and shape not in sizes:
         raise ConfigurationError(
-            f"masks: got {list(masks.shape)} for pictures of {' or '.join('x'.join(map(str, p)) for p in sizes)};"
-            " give bool masks at the pictures' own size, cropped and resized as the pictures are"
+            f"masks: got {list(masks.shape)} for images of {' or '.join('x'.join(map(str, p)) for p in sizes)}; pass "
+            "bool masks at the images' own size, cropped and resized like the images"
         )
     if not sizes and len(shape) > 1 and not same_proportions(like.shape[1:], shape):
         raise ConfigurationError(
-            f"masks: got {list(masks.shape)}, which has other proportions than the maps {list(like.shape)} of"
-            f" {layer!r}; give masks at the size of the model's pictures"
+            f"masks: got {list(masks.shape)}, whose proportions differ from those of the maps {list(like.shape)} of "
+            f"{layer!r}; pass masks at the size of the model's images"
         )
     # One mask applies to all slices.
     if layer and not 0 <= like.dim() - masks.dim() <= (like.dim() == 4):
         raise ConfigurationError(
-            f"masks: got {list(masks.shape)} for maps {list(like.shape)} of {layer!r}; give"
+            f"masks: got {list(masks.shape)} for maps {list(like.shape)} of {layer!r}; pass"
             f" {'[N, L]' if like.dim() == 2 else '[N, H, W]'}"
         )
     own = masks.to(like.device)
@@ -138,16 +138,16 @@ def maps_on(given: Any, maps: Tensor, layer: str) -> Tensor:
     """
     if not isinstance(given, Tensor) or not given.is_floating_point() or given.dim() != maps.dim():
         raise ConfigurationError(
-            f"maps: got {described(given)}; give floating-point maps [N, h, w] for those of {layer!r}"
+            f"maps: got {described(given)}; pass floating-point maps [N, h, w] for those of {layer!r}"
             f" {list(maps.shape)}, NaN for a sample without one, or a dict of these by layer"
         )
     if len(given) != len(maps):
-        raise ConfigurationError(f"maps: got {len(given)} for {len(maps)} samples; give one for each, NaN for none")
+        raise ConfigurationError(f"maps: got {len(given)} for {len(maps)} samples; pass one for each, NaN for none")
     shape, own = given.shape[1:], maps.shape[1:]
     if len(own) > 1 and not same_proportions(own, shape) and not same_proportions(shape, own):
         raise ConfigurationError(
-            f"maps: got {list(given.shape)}, which has other proportions than the maps {list(maps.shape)} of"
-            f" {layer!r}; give maps of the same pictures"
+            f"maps: got {list(given.shape)}, whose proportions differ from those of the maps {list(maps.shape)} of "
+            f"{layer!r}; pass maps of the same images"
         )
     others = given.detach().to(maps)
     if shape == own:
@@ -162,13 +162,13 @@ def maps_on(given: Any, maps: Tensor, layer: str) -> Tensor:
 def _of_boxes(boxes: Any, samples: int, sizes: Sequence[tuple[int, ...]], like: Tensor) -> Region:
     if not isinstance(boxes, Tensor) or tuple(boxes.shape) != (samples, 4):
         raise ConfigurationError(
-            f"boxes: got {described(boxes)} for {samples} samples; give a tensor [N, 4] of left, top, right and bottom"
+            f"boxes: got {described(boxes)} for {samples} samples; pass a tensor [N, 4] of left, top, right and bottom"
             " in pixels, NaN for a sample without one"
         )
     if not sizes or len(sizes[0]) < 2:
         raise ConfigurationError(
-            "boxes: the picture's height and width are not known, since the watched module itself was not called with"
-            " a picture; call model(x) inside watching(model), give inputs=x, or give masks="
+            "boxes: the image's height and width are not known, because the watched module itself was not called with "
+            "an image; call model(x) inside watching(model), pass inputs=x, or pass masks="
         )
     own = boxes.to(like)
     known = own.isfinite().all(dim=1) & (own[:, 2] > own[:, 0]) & (own[:, 3] > own[:, 1])

@@ -102,12 +102,12 @@ class Watch:
             what = "calls" if inputs is None else "calls with this tensor"
             raise ConfigurationError(
                 f"inputs: the watched forward had {len(own) or 'no'} {what}; call model(x) once inside watching(model),"
-                " and give inputs=x, the same tensor object"
+                " and pass inputs=x, the same tensor object"
             )
         if own[0].leaf is None:
             raise ConfigurationError(
-                f"inputs: numbers of {own[0].picture.dtype} have no gradient; give floating-point pictures (the model"
-                " may still scale them)"
+                f"inputs: values of {own[0].picture.dtype} have no gradient; pass floating-point images (the model may "
+                "still scale them)"
             )
         return own[0].picture, own[0].leaf
 
@@ -135,9 +135,9 @@ class Watch:
             layout = find_layout(name, shape, samples=len(activation), picture=None, given=given, last=last)
         if layout is None:
             raise LayerError(
-                f"layers: the layout of {name!r} {list(shape)} is not known, since the watched module itself was not"
-                " called; call model(x) inside watching(model), watch the part that is called, or give"
-                f" layout={{{name!r}: 'NCHW'}} or another one"
+                f"layers: the layout of {name!r} {list(shape)} is not known, because the watched module itself was not "
+                "called; call model(x) inside watching(model), watch the part that is called, or pass "
+                f"layout={{{name!r}: 'NCHW'}} or another one"
             )
         if not single:
             check_places(name, shape, layout)
@@ -198,8 +198,8 @@ def watched(
             watch.attends = attention.met
         if layers is not None and not captured:
             raise ConfigurationError(
-                "layers: 'auto' and 'layer#*' need a look at the model, which was not called; call model(x) inside"
-                " watching(model), or name the layers"
+                "layers: 'auto' and 'layer#*' need a call of the whole model, which did not happen; call model(x) "
+                "inside watching(model), or name the layers"
             )
         watch.units = units_of(captured[0])
 
@@ -255,7 +255,7 @@ def require_no_inference_mode() -> None:
     if torch.is_inference_mode_enabled():
         raise ConfigurationError(
             "AttentionLoss needs gradients, which torch.inference_mode() does not allow (Lightning validates in it);"
-            " give Trainer(inference_mode=False), or leave the loss out of validation_step"
+            " use Trainer(inference_mode=False), or leave the loss out of validation_step"
         )
 
 

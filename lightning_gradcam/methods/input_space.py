@@ -80,8 +80,8 @@ def fullgrad(rerun: Rerun) -> Tensor:
     for bias, gradients in rerun.bias_gradients():
         if gradients.dim() > min(4, picture.dim()) and gradients.shape[1] != len(picture):
             raise refused(
-                f"'fullgrad' adds up biases' shares for each sample, and a layer's output has {gradients.shape[1]} rows"
-                f" for {len(picture)} samples (frames, windows or crops)"
+                "'fullgrad' adds up the biases' contributions for each sample, but a layer's output has "
+                f"{gradients.shape[1]} rows for {len(picture)} samples (frames, windows or crops)"
             )
         if gradients.dim() != picture.dim() + 1:
             continue
@@ -91,7 +91,8 @@ def fullgrad(rerun: Rerun) -> Tensor:
         total = total + at_size(scaled_maps(shares).sum(dim=2), total.shape[2:])
     if not number:
         raise refused(
-            "'fullgrad' adds up the contributions of biases of convolutions and batch norms, and this model has none"
+            "'fullgrad' adds up the contributions of the biases of convolutions and batch norms, but this model has "
+            "none"
         )
     return total
 

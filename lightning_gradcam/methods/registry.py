@@ -97,7 +97,7 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
         instead = "" if name in _BUILT_IN else ", or replace the method with overwrite=True"
         raise MethodError(f"name: the method {name!r} exists already; choose another name{instead}")
     if not callable(method):
-        raise MethodError(f"method: got {method!r}; give a function of activations and gradients")
+        raise MethodError(f"method: got {method!r}; pass a function of activations and gradients")
     if needs not in get_args(Needs):
         raise MethodError(f"needs: got {needs!r}; valid: {', '.join(map(repr, get_args(Needs)))}")
     _REGISTRY[name] = Method(_checked(name, method), needs)
@@ -110,7 +110,7 @@ def _checked(name: str, method: CamMethod) -> CamMethod:
         maps = method(*(value.clone() if isinstance(value, Tensor) else value for value in given))
         if not isinstance(maps, Tensor):
             raise MethodError(
-                f"methods: {name!r} returned a {type(maps).__name__}; it needs to return its maps as one tensor"
+                f"methods: {name!r} returned a {type(maps).__name__}; a method must return its maps as one tensor"
             )
         return maps
 

@@ -169,8 +169,8 @@ class Rerun:
                 (gradient,) = differentiate(scores, [picture])
             if not met:
                 raise refused(
-                    "guided backpropagation changes how ReLU, ReLU6, LeakyReLU, SiLU, GELU and Hardswish pass gradients"
-                    " back, and this model runs none"
+                    "guided backpropagation changes how ReLU, ReLU6, LeakyReLU, SiLU, GELU and Hardswish pass "
+                    "gradients back, but this model runs none of them"
                 )
             if gradient is None:
                 raise MethodError(
@@ -212,7 +212,7 @@ class Rerun:
                 output = self._model.forward(with_gradient(self._form.own))
             if not paid:
                 raise MethodError(
-                    f"methods: 'legrad' needs attention, and layer {self.layer!r} has none; name a transformer block"
+                    f"methods: 'legrad' needs attention, but layer {self.layer!r} has none; name a transformer block"
                     " or its attention, or use gradcam, hirescam or layercam here"
                 )
             try:
@@ -235,8 +235,8 @@ class Rerun:
         length = self._at.layout.tokens
         if tokens.shape[2] != length or tokens.shape[1] != self._model.inputs.samples:
             raise refused(
-                f"'legrad' needs attention over the whole picture; layer {self.layer!r} attends to {tokens.shape[2]}"
-                f" tokens in {tokens.shape[1]} windows, its output has {length} a sample"
+                f"'legrad' needs attention over the whole image; layer {self.layer!r} attends to {tokens.shape[2]}"
+                f" tokens in {tokens.shape[1]} windows, and its output has {length} per sample"
             )
         return self._at.layout.of_grid(tokens)
 
@@ -258,8 +258,8 @@ class Rerun:
     def _of_classes(self, output: Any, explained: Scored) -> tuple[Tensor, Tensor]:
         if not explained.of_classes:
             raise MethodError(
-                "methods: this method compares one class with the others, and a target is not a single class (a"
-                " contrast, several labels per sample, a callable, a number); use gradcam for it"
+                "methods: this method compares one class with the others, but a target is not a single class (a "
+                "contrast, several labels per sample, a callable, a number); use gradcam for that target"
             )
         return class_logits(output, explained.kind), explained.classes
 

@@ -1,4 +1,4 @@
-"""What is watched during training: CAMs, feature maps, filter patterns; each computes, measures and draws its own.
+"""What is observed during training: CAMs, feature maps and filter patterns. Each computes, measures and draws its own.
 
 Knows nothing of Lightning, threads or schedules.
 """

@@ -1,7 +1,7 @@
-"""What a callback looks at in every logged step: CAMs, feature maps or filter patterns, behind one interface.
+"""What a callback observes at every logged step: CAMs, feature maps or filter patterns, behind one interface.
 
-The recorder knows only this: a monitor looks at the model on the training thread, and its reporter measures and draws
-the record of what was found, on the recording thread.
+The recorder knows only this interface: a monitor observes the model on the training thread, and its reporter measures
+and draws the resulting record on the recording thread.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-# What one logged step found, frozen and on the CPU.
+# The results of one logged step, frozen and on the CPU.
 Record = CamRecord | ChannelRecord
 
 
@@ -41,11 +41,12 @@ class Subject:
     """A model, and how the probes get into it.
 
     Attributes:
-        model: What is explained, in evaluation mode under :attr:`guard`.
-        load: Returns what ``forward`` takes, on the model's device, of the probes from one place to before another.
+        model: The model to explain, in evaluation mode under :attr:`guard`.
+        load: Returns the inputs for ``forward``, on the model's device, for the probes from a start index to a stop
+            index.
         forward: From inputs to the model's output.
-        guard: A context in which the model can be used and is given back as it was.
-        halve: Take half as many probes at once if memory runs out.
+        guard: A context in which the model can be used; on exit the model is restored.
+        halve: Use half as many probes at once if memory runs out.
     """
 
     model: nn.Module
@@ -56,10 +57,10 @@ class Subject:
 
     @classmethod
     def of(cls, model: nn.Module, probes: ProbeSet) -> Subject:
-        """Returns a model that takes the probes' inputs as they are, in a training loop of one's own.
+        """Returns a subject for a model that takes the probes' inputs unchanged, for custom training loops.
 
         Args:
-            model: It returns logits; its parameters say on which device.
+            model: It returns logits; its parameters determine the device.
             probes: The run's.
         """
         device = next((parameter.device for parameter in model.parameters()), None)
@@ -71,7 +72,7 @@ class Subject:
         return cls(model, load, model, partial(preserved, model))
 
     def seen(self, monitor: Monitor, probes: ProbeSet, *, trial: bool = False) -> Any:
-        """Returns what a monitor finds in the model, on the model's device; see :meth:`Monitor.observe`."""
+        """Returns a monitor's results for the model, on the model's device; see :meth:`Monitor.observe`."""
         with self.guard():
             return monitor.observe(self, probes, trial=trial)
 
@@ -87,8 +88,9 @@ class Monitor(ABC):
         layers: The user's layers, or the names that they were resolved to.
         layout: The meaning of the layers' axes, if the user states it.
         batch_size: Largest number of probes per forward.
-        evolution: Draw the run as a whole, during the run and at its end; for channels, only the report.
-        tried: Whether the monitor has run on this model, so that everything independent of its weights is known.
+        evolution: Draw film strips during the run, and the whole run at its end; for channels, only the report.
+        tried: Whether the monitor has already run on this model, so that everything independent of its weights is
+            known.
     """
 
     name: str
@@ -106,21 +108,21 @@ class Monitor(ABC):
         Args:
             subject: The model, guarded by the caller and in evaluation mode.
             probes: The run's probes.
-            trial: Only find out whether it works, and the layers' names and shapes. The first two probes are enough
-                for this, if the known data of the others is checked.
+            trial: Only find out whether it works, and the layers' names and shapes. The first two probes are enough for
+                this, provided that the known data of the others is checked.
         """
 
     def of(self, probes: ProbeSet) -> Self:
-        """Returns the monitor with the data that it takes from the probes, such as class names."""
+        """Returns the monitor completed with data from the probes, such as class names."""
         return self
 
     def pinned(self, found: Any) -> Self:
-        """Returns the monitor with the layers and layouts found, so that they are only searched once per run."""
+        """Returns the monitor with the resolved layers and layouts, so that they are searched only once per run."""
         layouts = {layer: str(layout) for layer, layout in self.layouts_of(found).items()}
         return replace(self, layers=list(layouts), layout=layouts, tried=True)
 
     def layouts_of(self, found: Any) -> Mapping[str, Layout]:
-        """Returns the layers found, with their layouts."""
+        """Returns the resolved layers, with their layouts."""
         layouts: Mapping[str, Layout] = found.layouts
         return layouts
 
@@ -163,7 +165,7 @@ class Reporter(ABC):
     Attributes:
         monitor: What to observe.
         probes: The run's fixed inputs.
-        tick: Called between the pictures of a step, because the thread that draws has other work too.
+        tick: Called between the sheets of a step, because the drawing thread has other work too.
         archived: Whether the run has an archive, from which film strips are drawn.
         compared: The number of previous steps with which a step is compared.
     """
@@ -183,12 +185,13 @@ class Reporter(ABC):
 
     @abstractmethod
     def remember(self, last: Any, limits: Mapping[CamKey, FloatArray], before: Sequence[Any] = ()) -> None:
-        """Takes into account the steps that were recorded earlier.
+        """Takes earlier recorded steps into account.
 
         Args:
             last: The latest of them.
             limits: Each map's largest limits in any of them, ``[N, 2]``; empty for channels.
-            before: The steps before the latest, oldest first: :attr:`compared` steps with it, if they can be read.
+            before: The steps before the latest, oldest first: :attr:`compared` steps including the latest, if they can
+                be read.
         """
 
     @abstractmethod
@@ -196,7 +199,7 @@ class Reporter(ABC):
         """Forgets all measured steps, because training continues from an earlier step."""
 
     def measured(self, record: Any) -> Any:
-        """Returns the next step's record with its numbers; by default it has them already."""
+        """Returns the next step's record with its numbers; by default it already has them."""
         return record
 
     @abstractmethod
@@ -205,7 +208,7 @@ class Reporter(ABC):
 
         Args:
             record: The step.
-            limits: :attr:`limits` as they were when it was measured; those of later steps may be measured already.
+            limits: :attr:`limits` at the time when it was measured; later steps may have been measured since.
         """
 
     @abstractmethod
@@ -231,7 +234,7 @@ class Reporter(ABC):
         return ()
 
     def alarm(self, record: Any) -> str | None:
-        """Returns the user's alarm, once per run, if it rings at a measured step; none by default."""
+        """Returns the user's alarm, once per run, if a measured step raises it; none by default."""
         return None
 
     def remarks(self, record: Any) -> Iterable[str]:
@@ -250,20 +253,20 @@ class Reporter(ABC):
         """Returns what draws the run so far, in parts, and writes it into the archive's folder; nothing by default.
 
         Args:
-            archive: Its steps, one at least.
-            limits: :attr:`limits` as they were after the latest of the steps that are drawn.
+            archive: The archive, with at least one step.
+            limits: :attr:`limits` after the latest of the drawn steps.
             count: How many steps are drawn; all by default.
-            ended: The run is over.
-            rows: Some sink has tables.
+            ended: Whether the run is over.
+            rows: Whether any sink has tables.
         """
         return None
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
-        """Yields what only the end of a run can tell of its steps; nothing by default."""
+        """Yields the numbers that are only known at the end of a run; nothing by default."""
         return iter(())
 
     def findings(self, archive: Archive) -> tuple[Finding, ...]:
-        """Returns what the run shows, and writes it into the archive's folder; nothing by default."""
+        """Returns the run's findings, and writes them into the archive's folder; nothing by default."""
         return ()
 
     @abstractmethod

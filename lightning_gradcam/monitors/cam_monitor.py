@@ -28,18 +28,18 @@ class CamMonitor(Monitor):
     """What is explained, and how it is drawn.
 
     Attributes:
-        methods: As the user gives them.
-        targets: As the user gives them.
-        score: What the targets' scores are.
+        methods: As specified by the user.
+        targets: As specified by the user.
+        score: The kind of score.
         drawing: How sheets are drawn.
-        output_key: Where the explained output is in what the model returns.
-        min_energy_inside: Warn where less of the maps lies inside the probes' masks or boxes.
-        gradients: Put the gradients into numbers, and log their histograms.
+        output_key: Where the explained output is in the model's return value.
+        min_energy_inside: Warn if a smaller share of the maps is inside the probes' masks or boxes.
+        gradients: Also log statistics and histograms of the gradients.
         numbers: Which numbers loggers get: ``"default"`` or ``"all"``.
-        class_names: Names of the classes that the user gives, to be checked against the model's classes.
-        known: Names of the classes by index, those of the probes, for targets that are given by name.
+        class_names: The user's class names, to be checked against the model's classes.
+        known: The probes' class names by index, for targets given by name.
         copies: The model is known to change a layer's output in place.
-        once: What has been looked at once per run; shared with the monitors that this one is replaced by.
+        once: Results that are computed once per run; shared with the monitors that replace this one.
     """
 
     methods: str | Sequence[str]
@@ -68,7 +68,7 @@ class CamMonitor(Monitor):
             moves=moves,
         )
         labels = probes.values if probes.labels is None else probes.labels
-        # Names that a data set gives are not the user's to change.
+        # The user can't change the names that a data set provides.
         own = () if self.class_names is None else tuple(map(str, self.class_names))
         names = len(own) if own and own == probes.class_names else None
         given = Given(len(probes), labels, probes.masks, self.score, names=names)
@@ -81,7 +81,7 @@ class CamMonitor(Monitor):
 
     @cached_property
     def request(self) -> Request:
-        """What is asked of the forward, built once from the options; each look puts the model before ``run``."""
+        """The request to the forward, built once from the options; each call passes the model to ``run``."""
         return Request(
             resolve_targets(self.targets, self.known),
             resolve_methods(self.methods),
@@ -96,11 +96,11 @@ class CamMonitor(Monitor):
         )
 
     def of(self, probes: ProbeSet) -> CamMonitor:
-        """Returns the monitor with the probes' names of classes."""
+        """Returns the monitor with the probes' class names."""
         return self if self.known == probes.class_names else replace(self, known=probes.class_names)
 
     def pinned(self, found: Cams) -> CamMonitor:
-        """Returns the monitor with the layers and layouts that were found, so that they are looked for once per run."""
+        """Returns the monitor with the resolved layers and layouts, so that they are searched only once per run."""
         return replace(super().pinned(found), copies=found.overwritten)
 
     def record(self, found: Cams, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> CamRecord:
@@ -127,11 +127,11 @@ class CamMonitor(Monitor):
         return tag if key.target == self.request.targets[0].name else f"{tag}/{key.target}"
 
     def manifest(self, probes: ProbeSet, found: Cams, run: str) -> Manifest:
-        """Returns what an archive of such maps says of itself.
+        """Returns the manifest of an archive of such maps.
 
         Args:
             probes: The run's fixed inputs.
-            found: Maps of them, for the layers' names and shapes.
+            found: Maps of the probes, for the layers' names and shapes.
             run: The run's own id.
         """
         keys = list(found)
@@ -148,19 +148,19 @@ class CamMonitor(Monitor):
 
 
 def _remark(cams: Cams, load: Callable[[int, int], Inputs]) -> None:
-    """Warns where a map may belong to another input than the one that it is drawn on."""
+    """Warns if a map may belong to an input other than the one that it is drawn on."""
     called = [layer for layer in cams.layouts if call_of(layer) is not None]
     called += [layer for (layer, _), names in cams.levels.items() if any(call_of(name) is not None for name in names)]
     if called and load(0, 1).pictures > 1:
         warn(
-            f"lightning-gradcam: {called[0]!r} is called once for each of several inputs, and sheets show all its maps"
-            " on one picture, the one input_key= selects. A map belongs to the input of its own call: 'layer#0' is the"
-            " first call's. To see it on that input, add a second callback for that call, with its input_key="
+            f"lightning-gradcam: {called[0]!r} is called once for each of several inputs, but sheets show all its maps "
+            "on one image, the one that input_key= selects. A map belongs to the input of its own call ('layer#0' is "
+            "the first call). To see a map on its own input, add a second callback for that call, with its input_key="
         )
 
 
 def _shapes(cams: Cams) -> dict[str, list[int]]:
-    """Layer to the shape of its maps, and ``layer/method`` to that of a method whose maps have one of their own."""
+    """The shape of each layer's maps; ``layer/method`` for methods whose maps have their own shape."""
     layers = dict.fromkeys(key.layer for key in cams if key.layer in cams.layouts)
     shapes = {layer: list(cams.layouts[layer].grid) for layer in layers}
     for key, maps in cams.items():

@@ -23,9 +23,9 @@ from lightning_gradcam.sinks.histograms import histograms_of
 from lightning_gradcam.stats.settled import SETTLED_STEPS
 from lightning_gradcam.storage import join
 
-# An overlay with a larger share of colours hides the picture.
+# An overlay with a larger share of colours hides the image.
 MOST_OPAQUE = 0.6
-# At least what a probe takes of a film strip of few steps.
+# The fewest pixels that a probe takes in a film strip with few steps.
 _ROW_PIXELS = 150_000
 
 
@@ -45,11 +45,11 @@ class CamReporter(Reporter):
         self._meter = Meter(monitor, probes)
 
     def remember(self, last: CamRecord, limits: Mapping[CamKey, FloatArray], before: Sequence[CamRecord] = ()) -> None:
-        """Takes the steps into account that were recorded earlier."""
+        """Takes earlier recorded steps into account."""
         self._meter.remember(last, limits, before)
 
     def forget(self) -> None:
-        """Begins anew: training continues from an earlier step."""
+        """Starts over, because training continues from an earlier step."""
         self._meter.forget()
 
     def measured(self, record: CamRecord) -> CamRecord:
@@ -64,7 +64,7 @@ class CamReporter(Reporter):
     def pictures(self, record: CamRecord, limits: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer and method.
 
-        The inputs are the same in every step. Where an overlay shows them, and the film strip has them alone, a
+        The inputs are the same at every step. If an overlay shows them, and the film strip has them without colours, a
         training's sheets leave them out: they are half of a sheet's bytes.
         """
         found, drawing, note = {}, self.monitor.drawing, ""
@@ -108,8 +108,8 @@ class CamReporter(Reporter):
         return self._meter.alarm(record)
 
     def remarks(self, record: CamRecord) -> Iterable[str]:
-        """Returns what makes maps blank, once per layer."""
-        return [*self._meter.vanishing(record), *self._meter.blanks(record)]
+        """Returns why maps are blank or not finite, once per layer."""
+        return [*self._meter.vanishing(record), *self._meter.blanks(record), *self._meter.broken(record)]
 
     def histograms(self, record: CamRecord) -> dict[str, Histogram]:
         """Returns histograms of the gradients and of the channel weights."""
@@ -124,7 +124,7 @@ class CamReporter(Reporter):
         ended: bool,
         rows: bool,
     ) -> Evolving:
-        """Returns what draws film strips, at the end also animations, and writes them into the archive's folder."""
+        """Returns the drawing of film strips and, at the end, animations into the archive's folder."""
         return Evolving(archive, self.monitor, self.probes, limits, ended=ended, rows=rows, count=count)
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
@@ -132,7 +132,7 @@ class CamReporter(Reporter):
         return late_numbers(archive, self._meter) if self.monitor.numbers == "all" else iter(())
 
     def findings(self, archive: Archive) -> tuple[Finding, ...]:
-        """Writes ``findings.md``, and returns what is in it."""
+        """Writes ``findings.md``, and returns the findings."""
         return write_findings(archive)
 
     def report(self, archive: Archive) -> None:

@@ -1,4 +1,4 @@
-"""What monitors of feature maps and of filter patterns have in common: channels, as archives and sheets hold them."""
+"""The base of the monitors of feature maps and filter patterns: channels, as archives and sheets hold them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lightning_gradcam.render.picture import Picture
 
 
 class Channels(NamedTuple):
-    """What a look at channels has found.
+    """The results of observing channels.
 
     Attributes:
         pictures: Layer to its channels ``[N, C, h, w]``.
-        chosen: Layer to which of its channels, or filters, these are.
+        chosen: Layer to the indices of these channels or filters.
         numbers: Layer to numbers of the channels, by name.
     """
 
@@ -37,8 +37,8 @@ class ChannelMonitor(Monitor):
 
     Attributes:
         title: What its sheets show, such as ``"Feature maps"``.
-        kind: What archive and record call it.
-        curve: The number that the report draws over the steps, one of :meth:`numbers`, and what it is called there.
+        kind: The kind of archive and record.
+        curve: The number that the report draws over the steps, one of :meth:`numbers`, and its title there.
     """
 
     title: ClassVar[str]
@@ -47,11 +47,11 @@ class ChannelMonitor(Monitor):
 
     @abstractmethod
     def channels(self, found: Any) -> Channels:
-        """Returns what :meth:`observe` has found, as every step of an archive has it."""
+        """Returns the results of :meth:`observe` in the form of an archive's steps."""
 
     @abstractmethod
     def settings(self, found: Any) -> dict[str, Any]:
-        """Returns what the manifest keeps of how the channels were found and are drawn, in plain values."""
+        """Returns the manifest's settings, in plain values: how the channels were found and are drawn."""
 
     @abstractmethod
     def sheet(self, record: ChannelRecord, layer: str, probes: ProbeSet) -> Picture:
@@ -59,7 +59,7 @@ class ChannelMonitor(Monitor):
 
         Args:
             record: The step.
-            layer: Which of its layers.
+            layer: One of its layers.
             probes: The run's.
         """
 
@@ -68,7 +68,7 @@ class ChannelMonitor(Monitor):
         """Returns the step's numbers, by layer and name."""
 
     def manifest(self, probes: ProbeSet, found: Any, run: str) -> Manifest:
-        """Returns what an archive of such channels says of itself: patterns have one shape, feature maps one a probe.
+        """Returns the manifest of an archive of such channels: patterns have one shape, feature maps one per probe.
 
         Args:
             probes: The run's.
@@ -97,7 +97,7 @@ class ChannelMonitor(Monitor):
             step=step,
             stage=stage,
             kind=self.kind,
-            # Patterns are of no probe.
+            # Patterns belong to no probe.
             probe_ids=probes.ids if self.kind == "features" else (),
             channels={layer: _array(maps) for layer, maps in pictures.items()},
             chosen=chosen,

@@ -21,7 +21,7 @@ class ChannelReporter(Reporter):
     """Draws and counts channels.
 
     Args:
-        monitor: What is looked at, and how it is drawn.
+        monitor: What is observed, and how it is drawn.
         probes: The run's fixed inputs.
     """
 
@@ -30,10 +30,10 @@ class ChannelReporter(Reporter):
     def remember(
         self, last: ChannelRecord, limits: Mapping[CamKey, FloatArray], before: Sequence[ChannelRecord] = ()
     ) -> None:
-        """Needs nothing of earlier steps: channels are not compared."""
+        """Ignores earlier steps, because channels are not compared."""
 
     def forget(self) -> None:
-        """Needs nothing of earlier steps."""
+        """Ignores earlier steps."""
 
     def pictures(self, record: ChannelRecord, limits: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer."""
@@ -52,7 +52,7 @@ class ChannelReporter(Reporter):
         }
 
     def report(self, archive: Archive) -> None:
-        """Writes ``report.html``: the sheets of all steps, or of as many as a page can hold."""
+        """Writes ``report.html`` with the sheets of all steps, or of as many as a page can hold."""
         write_report([], join(archive.path, REPORT), galleries=[gallery_of(archive, self.monitor)])
 
 
@@ -60,16 +60,16 @@ def gallery_of(archive: Archive, monitor: ChannelMonitor, *, title: str | None =
     """Draws the sheets of a run.
 
     Args:
-        archive: Of feature maps or filter patterns.
-        monitor: Says how to draw.
-        title: What the run is called; the last two parts of the archive's path by default.
+        archive: An archive of feature maps or filter patterns.
+        monitor: Determines how the sheets are drawn.
+        title: The run's title; by default the last two parts of the archive's path.
 
     Raises:
         ArchiveError: A step can't be read.
     """
     count = len(archive.steps)
     last = _Step.of(archive, monitor, count - 1)
-    # No more are drawn than have room, and one after the other: all sheets of a run can take gigabytes.
+    # Only as many as fit are drawn, one at a time: all sheets of a run can take gigabytes.
     shown = places_for(count, last.shots.values())
     steps = [_Step.of(archive, monitor, place) if place < count - 1 else last for place in shown]
     shots = {layer: [step.shots[layer] for step in steps] for layer in last.shots}

@@ -1,4 +1,4 @@
-"""A run over its steps: film strips, animations, a table's rows, and what only its end can tell."""
+"""A run over its steps: film strips, animations, a table's rows, and the numbers known only at its end."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from lightning_gradcam.stats import affordable
 from lightning_gradcam.storage import Storage, safe_name
 
 FOLDER = "evolution"
-# Pairs of a layer and a method that are drawn: each strip and animation takes up to seconds and megabytes.
+# The number of layer and method pairs that are drawn: each strip and animation can take seconds and megabytes.
 MOST_PAIRS = 32
-# More have no room in a strip.
+# More do not fit into a strip.
 MOST_PROBES = 128
-# Pixels of all strips together; where there are many strips, each may still have as many as the second number.
+# Pixels of all strips together. With many strips, each may still have as many as the second number.
 ALL_PIXELS, LEAST_PIXELS = 64_000_000, 4_000_000
-# With more animations than this, each shows only as many probes as fit into a file without making pictures smaller:
-# finding out how small takes seconds.
+# With more animations than this, each shows only as many probes as fit into a file without shrinking the images:
+# finding the size takes seconds.
 MANY_ANIMATIONS = 8
-# Bytes of maps that are held at once: of as many pairs as fit, and of a single pair of as many probes as fit.
+# Bytes of maps in memory at once: as many pairs as fit, and for a single pair as many probes as fit.
 MAP_BYTES = 128_000_000
 _MOST_ROW_PROBES, _MOST_ROW_PICTURES = 16, 1_500
-# Of layers in a remark.
+# The number of layers named in a remark.
 _NAMED = 5
 
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """One layer and method to draw: its map, of the first target, and each probe's limit, over all targets."""
+    """One layer and method to draw: its map for the first target, and each probe's limit over all targets."""
 
     key: CamKey
     limits: FloatArray
@@ -58,19 +58,19 @@ class _Pair:
 class Evolving:
     """One drawing of the run so far, in parts that each take a few seconds at most.
 
-    What is drawn is bounded, whatever was asked for: strips and animations of :data:`MOST_PAIRS` layers and methods, of
-    24 steps and of :data:`MOST_PROBES` probes, each evenly chosen; the more strips, the fewer pixels each. Only maps
-    that are drawn are read, of as many layers at once as take :data:`MAP_BYTES`. Headers say what was left out, and at
-    the end of a run so does the remark of :meth:`result`.
+    The amount of drawing is bounded: strips and animations of :data:`MOST_PAIRS` layers and methods, 24 steps and
+    :data:`MOST_PROBES` probes, evenly chosen; the more strips, the fewer pixels each. Only maps that are drawn are
+    read, for as many layers at once as fit into :data:`MAP_BYTES`. Headers say what was left out, and at the end of a
+    run so does the remark of :meth:`result`.
 
     Args:
-        archive: Its steps, one at least.
-        monitor: Names the tags, and says how to draw.
+        archive: The archive, with at least one step.
+        monitor: Names the tags, and determines how to draw.
         probes: The run's.
         limits: Each map's limits over all steps, ``[N, 2]``; copied.
-        ended: The run is over: draw animations, too.
-        rows: If it is over, make the rows of a table, too.
-        count: Only the first ``count`` steps exist for this drawing; default: all that there are now.
+        ended: Whether the run is over, so that animations are drawn too.
+        rows: Whether to also create the rows of a table if the run is over.
+        count: Use only the first ``count`` steps. Default: all current steps.
 
     Example:
         >>> evolving = Evolving(archive, monitor, probes, limits, ended=True, rows=False)  # doctest: +SKIP
@@ -106,12 +106,12 @@ class Evolving:
         keys = [list(first.values())[place] for place in chosen if place < len(first)]
         sizes = {key: 4 * math.prod(archive.shape_of(key.layer, key.method) or (1,)) for key in keys}
         room = MAP_BYTES // (max(sizes.values(), default=1) * len(self._places))
-        # The places of the probes that are read.
+        # The indices of the probes that are read.
         self._chosen = evenly(len(probes), min(MOST_PROBES, room))
         self._probes, self._all_probes = probes.view.part(self._chosen), len(probes)
         self._pairs = [_Pair(key, common[key][self._chosen], sizes[key] * len(self._chosen)) for key in keys]
         most = max(1, _MOST_ROW_PICTURES // max(1, len(self._places) * len(keys)))
-        # Of these, those in the table.
+        # The indices among these that are in the table.
         self._rows = evenly(len(self._chosen), min(most, _MOST_ROW_PROBES)) if ended and rows else []
         self._records: dict[int, CamRecord] = {}
         # Kept for the animation, which follows the strip of the same map.
@@ -122,10 +122,10 @@ class Evolving:
         self._table: list[Row] = []
 
     def parts(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Yields what there is to do: a name for reports, and a call that does it; to be called in this order.
+        """Yields the parts of the work, each with a name for reports and a call; call them in this order.
 
-        A strip or animation is also written into the archive's folder ``evolution/``. Where a call fails, what it would
-        have drawn is missing, or the step that it would have read.
+        A strip or animation is also written into the archive's folder ``evolution/``. If a call fails, its strip or
+        animation, or the step that it would have read, is missing.
         """
         if len(self._places) < self._count:
             yield "choosing steps for film strips", self._choose
@@ -150,7 +150,7 @@ class Evolving:
         return Evolution(self._monitor.name, step, epoch, self._ended, strips, animations, self._table, remark=remark)
 
     def _batches(self) -> Iterator[list[_Pair]]:
-        """Yields the pairs, as many at once as their maps have room in memory."""
+        """Yields the pairs in batches whose maps fit into memory."""
         batch: list[_Pair] = []
         for pair in self._pairs:
             if batch and len(self._places) * sum(one.bytes for one in (*batch, pair)) > MAP_BYTES:
@@ -177,7 +177,7 @@ class Evolving:
     def _read(self, batch: Sequence[_Pair], number: int) -> None:
         place = self._places[number]
         if number == 0:
-            # Of the batch before.
+            # Of the previous batch.
             self._records = {}
         record = self._archive.record(place, keys={pair.key for pair in batch}).part(self._chosen)
         self._records[place] = record
@@ -193,7 +193,7 @@ class Evolving:
         picture = film_strip(self._read_records, self._probes, drawing=drawing, **self._shared(pair))
         format, content = picture.file()
         self._write(pair.key, format, content, others=("png", "jpeg", "webp"))
-        # Pixels of all strips at once would take too much memory.
+        # The pixels of all strips at once would take too much memory.
         self._strips[self._tag(pair.key)] = PackedPicture(picture)
 
     def _draw_animation(self, pair: _Pair) -> None:
@@ -205,7 +205,7 @@ class Evolving:
         self._animations[self._tag(pair.key)] = animation
 
     def _shared(self, pair: _Pair) -> dict[str, Any]:
-        """Returns what a film strip and an animation of one map have in common."""
+        """Returns the data that a film strip and an animation of one map share."""
         name, shown = self._monitor.name, len(self._chosen)
         title = name if shown == self._all_probes else f"{name} ({shown} of {self._all_probes} probes)"
         drawn = f"drawn for {len(self._pairs)} of {self._of} layers and methods, evenly chosen; all are in the archive"
@@ -236,7 +236,7 @@ class Evolving:
     def _write(self, key: CamKey, format: str, content: bytes, others: Sequence[str] = ()) -> None:
         storage, stem = Storage(self._archive.path), f"{FOLDER}/{safe_name(self._short(key))}"
         storage.write(f"{stem}.{format}", content)
-        # A strip that has become large has another format than the earlier one.
+        # A strip that has become large has a different format than the earlier one.
         for other in others:
             if other != format and storage.exists(f"{stem}.{other}"):
                 storage.remove(f"{stem}.{other}")
@@ -268,10 +268,10 @@ class Evolving:
 
 
 def late_numbers(archive: Archive, meter: Meter) -> Iterator[Numbers]:
-    """Yields what each step's maps have in common with the last one's; of very many or large ones, evenly chosen.
+    """Yields the similarity of each step's maps to the last step's; if there are too many, steps are evenly chosen.
 
     Args:
-        archive: With all steps.
+        archive: The archive with all steps.
         meter: Names the numbers.
     """
     count = len(archive.steps)

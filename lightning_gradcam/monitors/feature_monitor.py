@@ -1,4 +1,4 @@
-"""Feature maps as a monitor: which layers are looked at, and how their channels are drawn."""
+"""Feature maps as a monitor: which layers are observed, and how their channels are drawn."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lightning_gradcam.sheets.channel_sheet import channel_sheet
 
 @dataclass(frozen=True)
 class FeatureMonitor(ChannelMonitor):
-    """Which layers' channels are looked at, and how they are drawn.
+    """Which layers' channels are observed, and how they are drawn.
 
     Attributes:
         drawing: How sheets are drawn.
-        max_channels: How many channels of a layer are kept at most, evenly chosen; ``None``: all.
+        max_channels: Largest number of a layer's channels to keep, evenly chosen; ``None``: all.
     """
 
     drawing: GridDrawing
@@ -35,7 +35,7 @@ class FeatureMonitor(ChannelMonitor):
     curve: ClassVar[tuple[str, str]] = (DEAD, "dead channels")
 
     def observe(self, subject: Subject, probes: ProbeSet, *, trial: bool = False) -> FeatureMaps:
-        """Takes the feature maps of all probes, to the CPU: those of many layers can be larger than the model."""
+        """Copies the probes' feature maps to the CPU: those of many layers can be larger than the model."""
         return feature_maps(
             subject.model,
             self.layers,
@@ -64,5 +64,5 @@ class FeatureMonitor(ChannelMonitor):
         return channel_sheet(record, probes, layer=layer, drawing=self.drawing, title=self.name)
 
     def numbers(self, record: ChannelRecord) -> Mapping[str, Mapping[str, float]]:
-        """Returns how many channels of each layer are dead, and which share of them that is."""
+        """Returns the number and share of each layer's dead channels."""
         return dead_numbers(record)

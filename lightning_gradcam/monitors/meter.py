@@ -17,6 +17,7 @@ from lightning_gradcam.record.blank import blank_remarks
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import vanished_layers, vanished_of, vanishing_remark
+from lightning_gradcam.record.not_finite import not_finite_remark
 from lightning_gradcam.render.scale import both_limits, raise_limits
 from lightning_gradcam.stats import DEFAULT, STATS, measure, to_last
 from lightning_gradcam.stats.boxes import known_boxes, picture_size
@@ -27,14 +28,14 @@ class Meter:
     """Measures steps in their order; each is compared with the one before.
 
     Attributes:
-        limits: The values that each map's colours reach to so far, ``[N, 2]``, as :attr:`CamRecord.limits`.
+        limits: The ends of each map's colour scale so far, ``[N, 2]``, as in :attr:`CamRecord.limits`.
 
     Args:
         monitor: Its ``min_energy_inside`` is the alarm.
-        probes: Their masks or boxes are what maps are held against.
+        probes: The probes; maps are compared with their masks or boxes.
 
     Raises:
-        ProbeError: There is an alarm, and no probe has a mask or box.
+        ProbeError: There is an alarm, but no probe has a mask or box.
     """
 
     def __init__(self, monitor: CamMonitor, probes: ProbeSet) -> None:
@@ -42,16 +43,17 @@ class Meter:
         self._monitor = monitor
         self._regions = probes.regions
         self._boxes, self._size = known_boxes(probes), picture_size(probes)
-        # The latest logged steps, oldest first: as many as maps have to stay close to.
+        # The latest logged steps, oldest first: as many as maps must stay close to in order to count as settled.
         self._earlier: deque[CamRecord] = deque(maxlen=SETTLED_STEPS)
         self._alarmed = False
         self._vanished: set[str] = set()
         self._blank: set[str] = set()
+        self._broken: set[str] = set()
         if monitor.min_energy_inside is not None and (self._regions is None or not self._regions.any()):
             raise ProbeError(
-                f"min_energy_inside: got {monitor.min_energy_inside}, but no probe has a mask or a box to compare the"
-                " maps with; give probes=ProbeSet(..., masks=...) or boxes=, define probe_mask(index) on the data set,"
-                " or leave min_energy_inside out"
+                f"min_energy_inside: got {monitor.min_energy_inside}, but no probe has a mask or box to compare the "
+                "maps with; pass probes=ProbeSet(..., masks=...) or boxes=, define probe_mask(index) on the data set, "
+                "or leave min_energy_inside out"
             )
 
     def measured(self, record: CamRecord) -> CamRecord:
@@ -80,12 +82,12 @@ class Meter:
         )
 
     def remember(self, last: CamRecord, limits: Mapping[CamKey, FloatArray], before: Sequence[CamRecord] = ()) -> None:
-        """Takes the steps into account that were measured earlier.
+        """Takes earlier measured steps into account.
 
         Args:
             last: The latest of them.
-            limits: Each map's largest in any of them, ``[N, 2]``.
-            before: Those before the latest, oldest first; without them, maps count as settled only when enough new
+            limits: Each map's largest limits in any of them, ``[N, 2]``.
+            before: The steps before the latest, oldest first; without them, maps count as settled only when enough new
                 steps are close.
         """
         self._earlier.clear()
@@ -93,12 +95,12 @@ class Meter:
         self.limits = dict(limits)
 
     def forget(self) -> None:
-        """Begins anew: training continues from an earlier step."""
+        """Starts over, because training continues from an earlier step."""
         self.limits = {}
         self._earlier.clear()
 
     def _back(self, record: CamRecord, key: CamKey) -> Iterator[tuple[FloatArray, npt.NDArray[np.bool_] | None]]:
-        """Yields a key's maps at the steps before a record, latest first, and where they explain another class."""
+        """Yields a key's maps at the steps before a record, latest first, and which of them explain another class."""
         for other in reversed(self._earlier):
             if key not in other.maps:
                 return
@@ -128,9 +130,9 @@ class Meter:
         """Returns the tags of all numbers that steps with such maps can have, from the second one on.
 
         Args:
-            record: Of some of the probes; not measured.
+            record: An unmeasured record of some of the probes.
         """
-        # Measure a single probe, which costs next to nothing, with itself as the previous step.
+        # Measure a single probe, which costs almost nothing, with itself as the previous step.
         one = record.part([0])
         masks = None if self._regions is None else self._regions[:1]
         boxes = None if self._boxes is None else self._boxes[~np.isnan(self._boxes).any(axis=1)][:1]
@@ -139,7 +141,7 @@ class Meter:
         return tuple(printable(tag) for kind in self._tagged(replace(one, numbers=named)) for tag in kind)
 
     def _tagged(self, record: CamRecord) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-        """Returns a measured step's numbers by tag, each ``[N]``: those of which loggers get means, and the counts."""
+        """Returns a measured step's numbers by tag, each ``[N]``: those averaged for loggers, and the counts."""
         found: dict[str, FloatArray] = {}
         counts: dict[str, FloatArray] = {}
         for place, target in enumerate(record.scores):
@@ -157,7 +159,7 @@ class Meter:
         return found, counts
 
     def vanishing(self, record: CamRecord) -> list[str]:
-        """Returns a warning, once per layer, where no gradient reaches it in a trained step."""
+        """Returns a warning, once per layer, if no gradient reaches the layer at a trained step."""
         if record.epoch == UNTRAINED_EPOCH:
             return []
         new = [layer for layer in vanished_layers(record.gradients) if layer not in self._vanished]
@@ -165,7 +167,7 @@ class Meter:
         return [vanishing_remark(layer, epoch=record.epoch, step=record.step, score=record.score) for layer in new]
 
     def blanks(self, record: CamRecord) -> list[str]:
-        """Returns a warning, once per layer, where maps are blank in a trained step: how many, why, and what to use.
+        """Returns a warning, once per layer, if maps are blank at a trained step: how many, why, and what to use.
 
         Args:
             record: The step's.
@@ -174,11 +176,17 @@ class Meter:
             return []
         when = f"in epoch {record.epoch}, step {record.step}, "
         found = blank_remarks(record.maps, record.causes, when)
-        # A layer that no gradient reaches has been warned of.
+        # There has already been a warning about a layer that no gradient reaches.
         new = [layer for layer in found if layer not in self._blank | self._vanished]
         self._blank.update(new)
         once = "(this is reported once a layer; sheets and the report show it for every step)"
         return [f"{found[layer]} {once}" for layer in new]
+
+    def broken(self, record: CamRecord) -> list[str]:
+        """Returns a warning, once per layer, where maps are not finite."""
+        text, layers = not_finite_remark(record, self._broken)
+        self._broken.update(layers)
+        return [text] if text else []
 
     def means_to_last(self, record: CamRecord, last: CamRecord) -> dict[str, float]:
         """Returns how far a step still is from the run's last one, by tag."""
@@ -189,7 +197,7 @@ class Meter:
         return _means(found)
 
     def alarm(self, record: CamRecord) -> str | None:
-        """Returns a warning, once per run, where a trained step's maps lie outside the probes' masks or boxes.
+        """Returns a warning, once per run, if a trained step's maps are outside the probes' masks or boxes.
 
         Args:
             record: As :meth:`measured` returned it.
@@ -217,5 +225,5 @@ class Meter:
 
 def _means(values: Mapping[str, FloatArray]) -> dict[str, float]:
     known = {tag: found[np.isfinite(found)] for tag, found in values.items()}
-    # Loggers write tags into files, where a layer's name can do harm.
+    # Loggers use tags in file names, where a layer's name can do harm.
     return {printable(tag): float(found.mean(dtype=np.float64)) for tag, found in known.items() if len(found)}

@@ -1,4 +1,4 @@
-"""The page of several runs, whatever they hold: CAMs in the viewer, sheets of channels below it."""
+"""The page of several runs of any kind: CAMs in the viewer, sheets of channels below it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lightning_gradcam.sheets.pattern_sheet import PatternDrawing
 
 
 def write_page(archives: Sequence[Archive], path: str | os.PathLike[str], *, title: str | None = None) -> None:
-    """Writes one page of all runs, whole or not at all.
+    """Writes one page of all runs, either completely or not at all.
 
     Args:
-        archives: Of any kind.
+        archives: Archives of any kind.
         path: The page's file.
-        title: Of the page.
+        title: The page's title.
 
     Raises:
         ArchiveError: A run is damaged.
@@ -37,13 +37,13 @@ def write_page(archives: Sequence[Archive], path: str | os.PathLike[str], *, tit
 
 
 def monitor_of(manifest: Manifest) -> ChannelMonitor:
-    """Returns what a run of feature maps or filter patterns looked at, and how its sheets were drawn.
+    """Returns the monitor of a run of feature maps or filter patterns: what it observed, and how its sheets were drawn.
 
     Args:
         manifest: The run's.
 
     Raises:
-        ArchiveError: What it says of that can't be used.
+        ArchiveError: The settings can't be used.
     """
     name, layers, settings = manifest.name, list(manifest.layers), manifest.settings or {}
     try:

@@ -1,4 +1,4 @@
-"""Filter patterns as a monitor: which filters are looked at, how their patterns are found, and how they are drawn."""
+"""Filter patterns as a monitor: which filters are observed, how their patterns are found, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from lightning_gradcam.sheets.pattern_sheet import SILENT, PatternDrawing, patte
 
 Patterns = dict[str, LayerPatterns]
 
-# What takes less needs no bar.
+# Shorter work needs no progress bar.
 _PATIENCE = 2.0
-# Seconds between two looks of the bar; rich, where it draws Lightning's own bar, makes a new line of each.
+# Seconds between two updates of the bar; if rich draws Lightning's own bar, each update takes a new line.
 _INTERVAL, _INTERVAL_OF_LINES = 0.1, 10.0
 
 
 @dataclass(frozen=True)
 class PatternMonitor(ChannelMonitor):
-    """Which filters are looked at, how their patterns are found, and how they are drawn.
+    """Which filters are observed, how their patterns are found, and how they are drawn.
 
     Attributes:
-        filters: ``None``: all; a number: as many of the first ones; a list: these.
+        filters: ``None``: all; a number: that many of the first filters; a list: these filters.
         ascent: How patterns are found.
         drawing: How sheets are drawn.
-        progress: Show a bar where finding them takes more than two seconds, in a terminal.
-        log_untrained: What the first look finds is logged; where it is not, that look takes a single step.
+        progress: Show a bar in a terminal if finding them takes more than two seconds.
+        log_untrained: Whether the first result is logged; if not, it takes a single step.
     """
 
     filters: Filters = None
@@ -53,13 +53,12 @@ class PatternMonitor(ChannelMonitor):
     curve: ClassVar[tuple[str, str]] = (ACTIVATION, "mean activation")
 
     def observe(self, subject: Subject, probes: ProbeSet, *, trial: bool = False) -> Patterns:
-        """Finds the patterns of all filters that are meant.
+        """Finds the patterns of all selected filters.
 
         Args:
-            subject: The first of its probes shows what pictures look like, and gives all inputs but the picture where
-                there are several.
+            subject: Its first probe determines the image's shape, and provides all other inputs if there are several.
             probes: The run's.
-            trial: No patterns are kept: a single step is taken.
+            trial: Take a single step and keep no patterns.
 
         Raises:
             ConfigurationError: The model takes clips or volumes.
@@ -67,13 +66,13 @@ class PatternMonitor(ChannelMonitor):
         first = subject.load(0, 1)
         if not first.picture.is_floating_point():
             raise ConfigurationError(
-                f"inputs: the model takes {first.picture.dtype}, which has no gradient; if it accepts the same as"
-                " floating-point numbers, give probes=ProbeSet(pictures.float()) and their value_range"
+                f"inputs: the model takes {first.picture.dtype}, which has no gradient; if it also accepts "
+                "floating-point images, pass probes=ProbeSet(images.float()) and their value_range"
             )
         shape = tuple(first.picture.shape[1:])
         if len(spatial_axes(shape)) != 2:
             raise ConfigurationError(
-                f"inputs: got {list(shape)} for a sample, but patterns are drawn for pictures [C, H, W]; call"
+                f"inputs: got {list(shape)} for a sample, but patterns are drawn for images [C, H, W]; call"
                 " lightning_gradcam.filter_patterns() for patterns of clips and volumes"
             )
         short = trial or (not self.tried and not self.log_untrained)
@@ -92,11 +91,11 @@ class PatternMonitor(ChannelMonitor):
             )
 
     def layouts_of(self, found: Patterns) -> Mapping[str, Layout]:
-        """Returns the layers that were found, and what their axes mean."""
+        """Returns the resolved layers, and the meaning of their axes."""
         return {layer: patterns.layout for layer, patterns in found.items()}
 
     def channels(self, found: Patterns) -> Channels:
-        """Returns the patterns, ``[F, c, H, W]``, whatever form the model takes pictures in."""
+        """Returns the patterns, ``[F, c, H, W]``, whatever the form of the model's input images."""
         return Channels(
             {layer: _channels_first(p.pictures) for layer, p in found.items()},
             {layer: p.filters for layer, p in found.items()},
@@ -104,13 +103,13 @@ class PatternMonitor(ChannelMonitor):
         )
 
     def settings(self, found: Patterns) -> dict[str, Any]:
-        """Returns how the patterns are found and drawn, and of which filters they are."""
+        """Returns how the patterns are found and drawn, and which filters they belong to."""
         filters = {layer: list(p.filters) for layer, p in found.items()}
         return {"drawing": asdict(self.drawing), "ascent": asdict(self.ascent), "filters": filters}
 
     def sheet(self, record: ChannelRecord, layer: str, probes: ProbeSet) -> Picture:
         """Draws one layer's patterns; see :func:`~lightning_gradcam.sheets.pattern_sheet.pattern_sheet`."""
-        # The step's length goes by the number of values, wherever the channels stand.
+        # The step's length depends on the number of values, wherever the channel axis is.
         settings = self.ascent.described(record.channels[layer].shape[1:])
         return pattern_sheet(record, layer, drawing=self.drawing, title=self.name, settings=settings, note=probes.note)
 
@@ -123,7 +122,7 @@ class PatternMonitor(ChannelMonitor):
 
 
 def _channels_first(pictures: Tensor) -> Tensor:
-    """Returns pictures ``[F, c, H, W]``, of whatever a model takes."""
+    """Returns images ``[F, c, H, W]``, from the model's input format."""
     if pictures.dim() == 3:
         return pictures[:, None]
     return pictures if spatial_axes(pictures.shape[1:]) == (2, 3) else pictures.permute(0, 3, 1, 2)
@@ -131,7 +130,7 @@ def _channels_first(pictures: Tensor) -> Tensor:
 
 @contextmanager
 def _bar(name: str, *, shown: bool) -> Iterator[Progress | None]:
-    """Shows a bar in a terminal once it takes long, on the first rank, and takes it away again."""
+    """Shows a bar in a terminal on rank zero if the work takes long, and removes it at the end."""
     ranked = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not shown or (ranked and torch.distributed.get_rank()):
         yield None

@@ -12,7 +12,7 @@ from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sheets.film import Film
 from lightning_gradcam.sinks import Row
 
-# Of a table's pictures, in pixels.
+# The size of a table's images, in pixels.
 _SIDE = 112
 
 
@@ -27,8 +27,8 @@ def table_rows(
 
     Args:
         records: The steps, in order; each has all of the maps.
-        probes: Those of the records, all of which are in the table.
-        keys: Sheet's tag to map; the score is that of the first map's target.
+        probes: The records' probes, all of which are in the table.
+        keys: Sheet's tag to map key; the score is that of the first map's target.
         limits: Each map's limit in the whole run, ``[N]``, over all targets.
         drawing: As for a film strip.
     """

@@ -1,4 +1,4 @@
-"""Gives finished work to the sinks, each on the thread that it asks for, and keeps the outcome."""
+"""Passes finished work to the sinks, each on the thread that it requires, and keeps the outcome."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ WORKER = "the background worker"
 
 @dataclass(frozen=True)
 class Parcel:
-    """What the sinks get of one step, finished and frozen.
+    """The data of one step for the sinks, finished and frozen.
 
     Attributes:
         step: The x value.
-        entry: Its pictures.
+        entry: Its sheets.
         histograms: Its histograms.
         evolution: The run so far.
         numbers: Its numbers; logged last.
-        timed: Which of the numbers is in seconds and still lacks what the sinks take for all that comes before it.
-        summary: At the end of the run, what it shows, by tag.
+        timed: The number in seconds to which the sinks' time for everything before it is still to be added.
+        summary: At the end of the run, its findings by tag.
     """
 
     step: int
@@ -42,7 +42,7 @@ class Parcel:
 
     @property
     def pictures(self) -> list[Picture]:
-        """All pictures in it."""
+        """All images in it."""
         found = list(self.entry.pictures.values()) if self.entry is not None else []
         if self.evolution is not None:
             found += self.evolution.strips.values()
@@ -51,7 +51,7 @@ class Parcel:
 
     @property
     def nbytes(self) -> int:
-        """What it keeps in memory, in bytes: pictures, animations and histograms."""
+        """Its memory in bytes: images, animations and histograms."""
         once = {id(picture): picture.nbytes for picture in self.pictures}
         animations = self.evolution.animations.values() if self.evolution is not None else ()
         histograms = self.histograms.values.values() if self.histograms is not None else ()
@@ -65,13 +65,12 @@ class Parcel:
 class Delivery:
     """Serves a run's sinks.
 
-    Those that can be called in the background are called on a thread that does nothing else: a logger that hangs
-    holds up neither the archive nor drawing. The others are called by :meth:`settle`, on the training thread, where
-    all that has failed is reported, too.
+    Thread-safe sinks are called on a dedicated background thread, so a logger that hangs delays neither the archive nor
+    drawing. The others are called by :meth:`settle` on the training thread, where all failures are also reported.
 
     Args:
-        sinks: Where pictures and numbers go.
-        failures: Reports what fails, and decides what is given up.
+        sinks: Destinations for images and numbers.
+        failures: Reports failures, and decides what is disabled.
         worker: Calls the sinks.
     """
 
@@ -81,7 +80,7 @@ class Delivery:
         self._worker = worker
         self._unclosed: dict[str, Sink] = {}
         self._handed: deque[tuple[str, int, Callable[[], None]]] = deque()
-        # What became of each part of the work: its kind and step, and the error where it failed.
+        # The outcome of each part of the work: its kind and step, and the error if it failed.
         self._outcomes: deque[tuple[str, int, Exception | None]] = deque()
         self._in_a_row: Counter[str] = Counter()
         self._remarks: deque[str] = deque()
@@ -97,16 +96,16 @@ class Delivery:
         return any(sink.takes_rows for sink in self._sinks.values())
 
     def begin(self) -> None:
-        """Something is going to be logged: the sinks have to be closed in the end."""
+        """Marks that something will be logged, so the sinks must be closed in the end."""
         self._unclosed = dict(self._sinks)
         self._open = True
 
     def attempt(self, kind: str, step: int, call: Callable[[], object]) -> None:
-        """Does a part of a step's work, unless it is given up; failures are kept for :meth:`settle`.
+        """Does a part of a step's work, unless this kind is disabled; failures are kept for :meth:`settle`.
 
         Args:
-            kind: What a report calls it.
-            step: Which step's.
+            kind: Its name in reports.
+            step: The step that it belongs to.
             call: The work.
         """
         # Reports come later, on the training thread; by then a lagging worker would have tried more often.
@@ -117,7 +116,7 @@ class Delivery:
         except Exception as error:
             self.note(kind, step, error)
         except BaseException as error:
-            # On the training thread these two are the user's; in the background they would go unnoticed.
+            # On the training thread these two belong to the user; in the background they would go unnoticed.
             main = threading.current_thread() is threading.main_thread()
             if main and isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
@@ -126,18 +125,18 @@ class Delivery:
             self.note(kind, step)
 
     def note(self, kind: str, step: int, error: Exception | None = None) -> None:
-        """Keeps the outcome of a part of the work."""
+        """Stores the outcome of a part of the work."""
         self._in_a_row[kind] = 0 if error is None else self._in_a_row[kind] + 1
         self._outcomes.append((kind, step, error))
 
     def remark(self, text: str) -> None:
-        """Keeps a warning of something that is not a failure."""
+        """Stores a warning about something that is not a failure."""
         self._remarks.append(text)
 
     def send(self, parcel: Parcel) -> None:
-        """Has the sinks called, in the order in which parcels are sent; does not wait for them.
+        """Schedules the calls of the sinks, in the order in which parcels are sent, without waiting.
 
-        Once the sinks are closed, what a disk that hung has held back until then is no longer sent.
+        Once the sinks are closed, parcels that a hanging disk had delayed are no longer sent.
         """
         if not self._sinks or not self._open:
             return
@@ -148,10 +147,10 @@ class Delivery:
             self.note(WORKER, parcel.step, error)
 
     def settle(self, *, final: bool = False) -> None:
-        """Serves, on this thread, the sinks that ask for it, and reports what has failed since the last call.
+        """Calls the sinks that require this thread, and reports failures since the last call.
 
         Args:
-            final: The run is over: failures are only reported.
+            final: Whether the run is over, so that failures are only reported.
         """
         while self._handed:
             self.attempt(*self._handed.popleft())
@@ -162,20 +161,20 @@ class Delivery:
             if error is None:
                 self._failures.succeeded(kind)
             elif not self._failures.given_up(kind):
-                # What was under way when it was given up is not reported again.
+                # Work in progress when its kind was disabled is not reported again.
                 self._failures.failed(kind, step, error, final=final)
 
     def close(self, step: int) -> None:
-        """Closes, once, the sinks that something was logged to; failures are reported and not raised."""
+        """Closes, once, the sinks that received something; failures are reported, not raised."""
         sinks, self._unclosed, self._open = self._unclosed, {}, False
         self.settle(final=True)
         ended: list[BaseException] = []
         for name, sink in sinks.items():
-            # A sink may be called by one thread at a time.
+            # Only one thread at a time may call a sink.
             if name != self._called:
                 try:
                     self.attempt(f"closing {name}", step, sink.close)
-                except BaseException as error:  # the user's; the other sinks are closed all the same
+                except BaseException as error:  # the user's; the other sinks are still closed
                     ended.append(error)
         self.settle(final=True)
         if ended:
@@ -196,17 +195,17 @@ class Delivery:
         self._serve(step, " (summary)", Sink.log_summary, parcel.summary)
 
     def _encode(self, parcel: Parcel) -> None:
-        # Sinks that are served on the training thread find finished files.
+        # Sinks that are called on the training thread get finished files.
         wanted = {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}
         for picture in parcel.pictures if wanted else ():
             for formats in wanted:
                 self.attempt("drawing", parcel.step, partial(picture.file, formats))
 
     def _serve(self, step: int, what: str, method: Callable[..., None], content: object) -> None:
-        """Has every sink called with a part of a step, where the step has that part."""
+        """Calls every sink with a part of a step, if the step has that part."""
         for name, sink in self._sinks.items() if content is not None else ():
             if not self._open:
-                # Closed while another sink, which has come back now, hung.
+                # Closed while another sink, which has returned by now, was hanging.
                 return
             call = partial(getattr(sink, method.__name__), content)
             if sink.thread_safe:
@@ -219,7 +218,7 @@ class Delivery:
 
 
 def _named(sinks: Iterable[Sink]) -> dict[str, Sink]:
-    """Returns the sinks by what a report calls them."""
+    """Returns the sinks by their names in reports."""
     found: dict[str, Sink] = {}
     for sink in sinks:
         name = f"the sink {type(sink).__name__}"
@@ -228,7 +227,7 @@ def _named(sinks: Iterable[Sink]) -> dict[str, Sink]:
 
 
 def reportable(error: BaseException) -> Exception:
-    """Returns an exception that can be reported and raised like any other, for one that would end a thread."""
+    """Converts an exception that would end a thread to one that can be reported and raised like any other."""
     if isinstance(error, Exception):
         return error
     found = RuntimeError(f"{type(error).__name__}({error}) was raised in the background, where it would end the thread")

@@ -19,12 +19,12 @@ class Destination:
     """Where a run's results go.
 
     Attributes:
-        folder: The folder around the archive's own, local or a URL; ``None``: nothing is written.
-        loggers: Those that pictures and numbers go to.
-        sinks: Further ones.
-        run: The run's own id.
-        resumed: What a checkpoint kept of the run that goes on here, empty without one.
-        copy_steps: Take over that run's steps.
+        folder: The parent of the archive's folder, local or a URL; ``None``: nothing is written.
+        loggers: The loggers that receive images and numbers.
+        sinks: Additional sinks.
+        run: The run's id.
+        resumed: The checkpoint's state of the resumed run; empty without one.
+        copy_steps: Whether to take over that run's steps.
     """
 
     folder: str | None
@@ -36,7 +36,7 @@ class Destination:
 
     @property
     def parent(self) -> Mapping[str, Any] | None:
-        """What an archive has to know of the run that goes on here; ``None`` without one."""
+        """The archive's reference to the resumed run; ``None`` without one."""
         if not self.resumed.get("archive"):
             return None
         return {key: self.resumed[key] for key in ("archive", "run", "step", "logged") if key in self.resumed}
@@ -45,13 +45,13 @@ class Destination:
         """Opens the archive and the sinks.
 
         Args:
-            monitor: What is looked at.
+            monitor: What is observed.
             probes: The run's fixed inputs.
-            found: What it found in them, for the layers' names and shapes.
+            found: Its results for the probes, for the layers' names and shapes.
 
         Returns:
-            The archive, ``None`` if nothing is written; why it is not in the folder named after the monitor, empty
-            where it is; and the sinks.
+            The archive, ``None`` if nothing is written; why it is not in the folder named after the monitor, empty if
+            it is; and the sinks.
 
         Raises:
             ArchiveError: The folder can't be written.
@@ -59,7 +59,7 @@ class Destination:
         archive, aside, served = None, "", list(self.sinks)
         if self.folder is not None:
             root, manifest = join(self.folder, monitor.name), monitor.manifest(probes, found, self.run)
-            # The recording thread takes the earlier steps over: they can be many.
+            # The recording thread takes over the earlier steps, because there can be many.
             archive, aside = start_beside(root, manifest, probes, parent=self.parent, copy_steps=self.copy_steps)
             files = partial(FileSink, join(archive.path, "sheets"), prefix=monitor.name)
             served = [*sinks_for(self.loggers, files), *served]

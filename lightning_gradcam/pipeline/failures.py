@@ -1,4 +1,4 @@
-"""What happens where our own work fails while training runs."""
+"""Handles failures in lightning-gradcam during training."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ IN_A_ROW = 3
 
 OnError = Literal["warn", "raise"]
 
-# What a failure of each kind costs; sinks are named after their classes.
+# The consequence of each kind of failure; sinks are named after their classes.
 _MEANS = {
-    "explaining": "no maps and no pictures of this step",
-    "taking probes": "these samples are no probes; the next batch is tried",
-    "reading the trainer's metrics": "this step's record has none; its maps are in the archive all the same",
-    "reading an earlier step": "it does not count in the scale of the coming pictures",
-    "measuring": "no numbers of this step; its maps are in the archive all the same",
+    "explaining": "no maps and no sheets of this step",
+    "taking probes": "these samples can't be used as probes; the next batch is tried",
+    "reading the trainer's metrics": "this step's record has none; its maps are still in the archive",
+    "reading an earlier step": "it does not count in the scale of later sheets",
+    "measuring": "no numbers of this step; its maps are still in the archive",
     "the end of the run": "no film strips, last numbers and report of the whole run; its maps are in the archive",
-    "the check of the maps": "there is no verdict on the maps; they are in the archive all the same",
+    "the check of the maps": "there is no verdict on the maps; they are still in the archive",
     "the checkpoint of the alarm": "this one checkpoint is missing",
-    "the evolution": "no film strips of the run so far; its maps are in the archive all the same",
-    "the findings": "no findings.md, and none in the last lines of the run; Archive.findings has them",
+    "the evolution": "no film strips of the run so far; its maps are still in the archive",
+    "the findings": "no findings.md, and no findings in the run's last lines; Archive.findings has them",
     "the last numbers": "no drift from the last step in the loggers; Archive.numbers has it",
-    "the report": "make it anew with: lightning-gradcam report ARCHIVE -o report.html",
-    "the archive": "this step's maps are not kept; those of other steps are as they were",
-    "drawing": "no pictures of this step; its maps are in the archive all the same",
-    "the background worker": "what waits behind that job is kept in memory, within a bound, and done if it comes back;"
-    " nobody waits for it again",
-    "closing": "what was not written out by then may be missing there",
-    "the sink": "this step is missing there; other loggers and the archive are not concerned",
+    "the report": "create it with: lightning-gradcam report ARCHIVE -o report.html",
+    "the archive": "this step's maps are lost; those of other steps are kept",
+    "drawing": "no sheets of this step; its maps are still in the archive",
+    "the background worker": "later jobs are kept in memory, up to a limit, and run if that job ends; nothing waits "
+    "for it again",
+    "closing": "whatever was not flushed by then may be missing there",
+    "the sink": "this step is missing there; other loggers and the archive are not affected",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Failures:
-    """Keeps failures in lightning-gradcam from stopping a training; each kind is given up after three in a row.
+    """Prevents failures in lightning-gradcam from stopping training; each kind is disabled after three in a row.
 
-    The first failure of a kind is reported with what it means, what to do and its traceback, the next ones in short.
+    The first failure of a kind is reported with its meaning, advice and traceback, later ones briefly.
 
     Args:
         on_error: ``"warn"`` reports a failure; ``"raise"`` lets it through.
-        warn: Takes the report.
+        warn: Receives the report.
 
     Example:
         >>> failures = Failures("warn", print)
@@ -63,13 +63,13 @@ class Failures:
         self._explained: set[str] = set()
 
     def given_up(self, kind: str) -> bool:
-        """Whether that failed too often in a row to be tried again."""
-        # Each stall of the worker, and each step that is left out for it, is one of its own.
+        """Whether this kind failed too often in a row to be tried again."""
+        # Each stall of the worker, and each step that is left out because of it, counts separately.
         return self._in_a_row[kind] >= IN_A_ROW and not kind.startswith("the background worker")
 
     @contextmanager
     def contained(self, kind: str, *, step: int) -> Iterator[None]:
-        """Runs the body; a failure in it is reported and does not come out, unless it should."""
+        """Runs the body; a failure is reported, and raised only with ``on_error="raise"``."""
         try:
             yield
         except Exception as error:
@@ -78,11 +78,11 @@ class Failures:
             self.succeeded(kind)
 
     def say(self, remark: str) -> None:
-        """Warns of something that is not a failure."""
+        """Warns about something that is not a failure."""
         self._warn(f"lightning-gradcam: {remark}")
 
     def succeeded(self, kind: str) -> None:
-        """Begins the count anew."""
+        """Resets the count."""
         self._in_a_row[kind] = 0
 
     def failed(self, kind: str, step: int, error: Exception, *, final: bool = False) -> None:
@@ -92,11 +92,12 @@ class Failures:
             kind: What failed, as a noun: ``"explaining"``, ``"the archive"``.
             step: The logged step it belongs to.
             error: The failure.
-            final: Nothing can be stopped or tried again any more: it is reported, whatever ``on_error`` says.
+            final: Whether nothing can be stopped or retried any more: the failure is only reported, whatever
+                ``on_error`` is.
 
         Raises:
-            Exception: The failure itself, with ``on_error="raise"``, and where ranks have lost each other: going on
-                would leave the others waiting for ever.
+            Exception: The failure itself, with ``on_error="raise"``, or if ranks are out of step: continuing would
+                leave the others waiting forever.
         """
         if (self._on_error == "raise" and not final) or isinstance(error, LostRankError):
             raise error
@@ -128,8 +129,8 @@ def _advice(error: Exception) -> str:
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
         return "What to do: let this process write there, or log to another folder."
     if isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)):
-        return "What to do: look whether a folder was moved, deleted or replaced by a file, and put it back."
+        return "What to do: check whether a folder was moved, deleted or replaced by a file, and restore it."
     return (
-        "What to do: the traceback's last lines name the place; where that is neither your own code nor your logger's,"
-        " please report it with this text."
+        "What to do: see where the traceback ends; if that is neither your own code nor your logger's, please report "
+        "it with this text."
     )

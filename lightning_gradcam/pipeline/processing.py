@@ -1,4 +1,4 @@
-"""What becomes of a record: measured, archived, drawn and sent to the sinks, in the order of the steps."""
+"""Processes records in order: measures, archives and draws them, and sends the results to the sinks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Measured:
 
     Attributes:
         numbers: All its numbers, by tag.
-        alarm: Whether the run's alarm rings at this step.
+        alarm: Whether this step raises the run's alarm.
     """
 
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -40,13 +40,13 @@ class Step:
     """A record on its way from the training thread to the sinks.
 
     Attributes:
-        record: As it came, and then with its numbers.
-        count: How many steps there were with it; 0 until it is measured.
-        archived: How many of them the archive had.
-        limits: Each map's limits by then.
+        record: The record, first without and then with its numbers.
+        count: The number of steps including this one; 0 until it is measured.
+        archived: How many of these steps were in the archive.
+        limits: Each map's limits at that time.
         means: Its numbers for the loggers.
         measured: All its numbers, and the alarm.
-        seconds: What has been spent on it.
+        seconds: The time spent on it.
     """
 
     record: Record
@@ -63,22 +63,22 @@ class Step:
         return self.record.nbytes
 
 
-# Of the end of a run: what a report calls such a part, its own name, and the call that does it.
+# A part of the end of a run: its kind in reports, its name, and the call.
 Parts = Iterator[tuple[str, str, Callable[[], object]]]
 
 
 class Processor:
-    """Owns what steps are compared with, the archive's writing side, and drawing.
+    """Owns the state that steps are compared with, the archive's writer, and drawing.
 
-    All of it is called on one thread, the recording one. Steps are archived as they come, also while an earlier one is
-    drawn, so that a process that is killed has lost none; they are drawn one after the other, each from what was known
-    when it was archived, so that its pictures do not depend on how far training has got meanwhile.
+    All methods are called on the recording thread. Steps are archived as they arrive, even while an earlier one is
+    drawn, so that a killed process loses none. They are drawn one after the other, each with the data known when it was
+    archived, so that its sheets do not depend on how far training has advanced since.
 
     Args:
         reporter: Measures and draws.
-        archive: Where records go; ``None`` writes none (``fast_dev_run``).
-        delivery: Takes what is finished.
-        worker: Does all of it; told of progress between the parts of a long job.
+        archive: Stores the records; ``None``: nothing is written (``fast_dev_run``).
+        delivery: Receives finished work.
+        worker: Runs the jobs; notified of progress between the parts of a long job.
     """
 
     def __init__(self, reporter: Reporter, archive: ArchiveWriter | None, delivery: Delivery, worker: Worker) -> None:
@@ -90,19 +90,19 @@ class Processor:
             archive.tick = worker.tick
         reporter.tick = self._pause
         reporter.archived = archive is not None
-        # Spent on later steps while one is drawn.
+        # Time spent on later steps while one is drawn.
         self._aside = 0.0
-        # How many steps there were, and how many when the run was last drawn as a whole.
+        # The number of steps, and the number when the whole run was last drawn.
         self._count = self._evolved = 0
-        # How many of them the archive has.
+        # How many of them are in the archive.
         self._archived = 0
         # Read by the training thread for checkpoints; `None` until the earlier steps have been taken over.
         self.earlier: int | None = None
-        # What the run shows, once it is over.
+        # The run's findings, once it is over.
         self.findings: tuple[Finding, ...] = ()
 
     def recall(self, parent: Mapping[str, Any] | None, step: int) -> None:
-        """Takes the earlier steps over: those of the run that is resumed, and what later ones are compared with.
+        """Takes over the steps of the resumed run, and the state that later steps are compared with.
 
         Args:
             parent: The resumed run.
@@ -111,7 +111,7 @@ class Processor:
         if self._archive is None:
             return
         if parent is not None:
-            # Until it is known how many of them are there.
+            # Until it is known how many of them exist.
             self.earlier = parent.get("logged")
             self._delivery.attempt("the archive", step, partial(self._take_over, self._archive, parent))
         self._delivery.attempt(RECALLING, step, partial(self._remember, self._archive))
@@ -123,13 +123,13 @@ class Processor:
 
         Args:
             step: The next one.
-            blocked: How many seconds training has waited for it.
-            metrics: What else was measured of the model at this step.
+            blocked: The seconds that training has waited for it.
+            metrics: The trainer's metrics at this step.
         """
         return partial(self._keep, step, metrics), partial(self._show, step, blocked)
 
     def measure(self, kept: Step) -> Measured:
-        """Measures a step, once: where its numbers are waited for, before the parts of :meth:`step`."""
+        """Measures a step, once; if its numbers are waited for, before the parts of :meth:`step`."""
         if kept.count:
             return kept.measured
         begin, record = time.perf_counter(), kept.record
@@ -175,24 +175,24 @@ class Processor:
         self._delivery.send(replace(parcel, evolution=evolution, numbers=numbers, timed=timed))
 
     def _pause(self) -> None:
-        """Between two parts of drawing: archives what has come meanwhile."""
+        """Called between two parts of drawing: archives the records that have arrived since."""
         begin = time.perf_counter()
         self._worker.ahead()
         self._aside += time.perf_counter() - begin
         self._worker.tick()
 
     def end(self, submit: Callable[[str, Callable[[], object]], None], step: int) -> None:
-        """Has the whole run drawn, in parts of a few seconds each.
+        """Schedules the drawing of the whole run, in parts of a few seconds each.
 
         Args:
-            submit: Takes a part's name and the call that does it, in order.
+            submit: Receives each part's name and call, in order.
             step: The last step.
         """
         for kind, name, part in self._ending(step):
             submit(name, partial(self._delivery.attempt, kind, step, part))
 
     def rewind(self, step: int) -> None:
-        """Forgets what was recorded after ``step``: training continues from an earlier checkpoint of this run."""
+        """Forgets the steps after ``step``, because training continues from an earlier checkpoint of this run."""
         if self._archive is not None:
             self._archive.rewind(step)
         self._reporter.forget()
@@ -210,14 +210,14 @@ class Processor:
         if last is not None:
             self._reporter.remember(last, limits, () if damaged else self._before_last(archive))
         for why in damaged:
-            self._delivery.remark(f"an earlier step does not count in the scale of the coming pictures: {why}")
+            self._delivery.remark(f"an earlier step does not count in the scale of later sheets: {why}")
 
     def _before_last(self, archive: ArchiveWriter) -> list[Record]:
         rows = range(max(0, self._count - self._reporter.compared), self._count - 1)
         try:
             return [archive.any_record(row) for row in rows]
         except ArchiveError:
-            # Reported where steps are read one by one; the next steps are compared with fewer.
+            # Reported where steps are read one by one; the next steps are compared with fewer earlier ones.
             return []
 
     def _drawn(self, kept: Step) -> Parcel:
@@ -234,13 +234,13 @@ class Processor:
         return parcels[-1]
 
     def _evolution(self, kept: Step) -> Evolution | None:
-        """Draws the run so far at once: while training goes on there are no animations and no table."""
+        """Draws the run so far in one job: during training there are no animations and no table."""
         if self._archive is None or not self._reporter.monitor.evolution or kept.record.stage != "fit":
             return None
         found: list[Evolution] = []
 
         def draw(archive: ArchiveWriter) -> None:
-            # Without a step the folder went away, which the archive's own failure reports.
+            # If there is no step, the folder has disappeared, which the archive's own failure reports.
             if not kept.archived or not archive.steps:
                 return
             evolving = self._reporter.evolving(archive, kept.limits, count=kept.archived, ended=False, rows=False)

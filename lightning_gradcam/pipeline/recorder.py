@@ -1,4 +1,4 @@
-"""One run's recorder: explains on the calling thread, and does everything else in the background. Knows no Trainer."""
+"""One run's recorder: explains on the calling thread, does the rest in the background, and knows no Trainer."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from lightning_gradcam.storage import absolute
 
 
 class Recorder:
-    """Records step after step of one run.
+    """Records the steps of one run.
 
-    The calling thread explains, and hands a frozen record over. One thread measures it, writes the archive and draws;
-    another calls the sinks that can be called in the background, and :meth:`settle` the rest, on the calling thread.
+    The calling thread explains and hands over a frozen record. One thread measures it, writes the archive and draws.
+    Another calls the thread-safe sinks, and :meth:`settle` calls the rest on the calling thread.
 
     Args:
         reporter: Measures and draws.
-        archive: Where records go; ``None`` writes none (``fast_dev_run``).
-        sinks: Where pictures and numbers go.
-        worker: Makes the two background workers.
-        failures: Reports what fails, and decides what is given up.
+        archive: Stores the records; ``None``: nothing is written (``fast_dev_run``).
+        sinks: Destinations for images and numbers.
+        worker: Creates the two background workers.
+        failures: Reports failures, and decides what is disabled.
 
     Example::
 
@@ -56,14 +56,14 @@ class Recorder:
         self.monitor: Monitor = reporter.monitor
         self.probes = reporter.probes
         self.last_step = -1
-        # Why the archive is not in the folder named after the monitor, for the user; empty where it is.
+        # Why the archive is not in the folder named after the monitor, for the user; empty if it is.
         self.aside = ""
         self._archive = archive
         self._failures = failures
         self._threads = Threads(worker, self._stalled)
         self._delivery = Delivery(sinks, failures, self._threads.serving)
         self._processor = Processor(reporter, archive, self._delivery, self._threads.recording)
-        # The latest step, with how long training has waited for it, while its metrics are not known yet.
+        # The latest step, and how long training has waited for it, until its metrics are known.
         self._held: tuple[Step, float] | None = None
         self._stage = ""
         self._handed, self._concluded = 0, -1
@@ -84,13 +84,13 @@ class Recorder:
         """Opens the archive and the sinks of a run.
 
         Args:
-            monitor: What is looked at.
+            monitor: What is observed.
             probes: The run's fixed inputs.
-            found: What it found in them, for the layers' names and shapes.
+            found: Its results for the probes, for the layers' names and shapes.
             reporter: Measures and draws.
-            to: Where the results go.
-            worker: Makes a background worker.
-            failures: Reports what fails.
+            to: The destination of the results.
+            worker: Creates a background worker.
+            failures: Reports failures.
 
         Raises:
             ArchiveError: The folder can't be written.
@@ -104,11 +104,11 @@ class Recorder:
 
     @property
     def archive(self) -> Archive | None:
-        """The archive, to read, with every step that was handed over; waits until these are written."""
+        """The archive, for reading. Waits until every step that was handed over is written."""
         if self._archive is None:
             return None
         if not self._threads.recording.here:
-            # A sink may ask while training goes on: the step that is held is the training thread's to release.
+            # A sink may ask during training: only the training thread may release a step that is held.
             if not self._threads.serving.here:
                 self.release()
             self._threads.recorded()
@@ -121,13 +121,13 @@ class Recorder:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the run shows, the most severe first; empty until it is over and everything is written."""
+        """The run's findings, the most severe first; empty until it is over and everything is written."""
         return self._processor.findings
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of the record, in plain types: up to the last step handed over.
+        """Returns the record's state for a checkpoint, in plain types: up to the last step handed over.
 
-        Nothing is waited for: if the process is killed before that step is written, a resumed run reports it missing.
+        It does not wait: if the process is killed before that step is written, a resumed run reports it missing.
         """
         state: dict[str, Any] = {"archive": self.place, "step": self.last_step}
         if self._archive is not None:
@@ -137,14 +137,14 @@ class Recorder:
         return state
 
     def log(self, subject: Subject, *, epoch: int, step: int, stage: str = "fit", hold: bool = False) -> float:
-        """Explains a model, and has the result recorded, drawn and logged.
+        """Explains a model, and schedules recording, drawing and logging of the result.
 
         Args:
             subject: The model.
             epoch: Counted from 0.
             step: The x value.
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
-            hold: Record it at :meth:`release`, which has this step's metrics, or before whatever is asked for next.
+            hold: Record it at :meth:`release`, which receives this step's metrics, or before the next request.
 
         Returns:
             The seconds that the caller has waited for this step so far.
@@ -154,10 +154,10 @@ class Recorder:
         return self.hand_over(found, epoch=epoch, step=step, stage=stage, began=began, hold=hold)
 
     def hand_over(self, found: Any, *, epoch: int, step: int, stage: str, began: float, hold: bool = False) -> float:
-        """Copies what was found to the CPU, and has it recorded, drawn and logged; returns what :meth:`log` does.
+        """Copies the results to the CPU, and schedules recording, drawing and logging; returns the same as :meth:`log`.
 
         Args:
-            found: What the monitor found.
+            found: The monitor's results.
             epoch: Counted from 0.
             step: The x value.
             stage: As in :meth:`log`.
@@ -181,7 +181,7 @@ class Recorder:
         return self._held is not None
 
     def measured(self) -> tuple[Measured, float]:
-        """Waits for the numbers of the step that is held; returns them, and how long training has waited for it."""
+        """Waits for the numbers of the held step; returns them, and how long training has waited for the step."""
         if self._held is None:
             return Measured(), 0.0
         began, (step, blocked) = time.perf_counter(), self._held
@@ -190,10 +190,10 @@ class Recorder:
         return found or Measured(), self._held[1]
 
     def release(self, metrics: Mapping[str, float] | None = None) -> None:
-        """Has the step recorded, drawn and logged that :meth:`log` holds, if there is one.
+        """Schedules recording, drawing and logging of the step that :meth:`log` holds, if there is one.
 
         Args:
-            metrics: What else was measured of the model at this step.
+            metrics: The trainer's metrics at this step.
         """
         if self._held is None:
             return
@@ -202,7 +202,7 @@ class Recorder:
         self._threads.hand_over(f"step {self.last_step}", keep, show, step.nbytes)
 
     def settle(self, *, final: bool = False) -> None:
-        """Serves the sinks that are called on this thread, and reports what has failed; see :meth:`Delivery.settle`."""
+        """Calls the sinks that require this thread, and reports failures; see :meth:`Delivery.settle`."""
         if self._is_forked:
             return
         self.release()
@@ -212,13 +212,13 @@ class Recorder:
             self._delivery.settle(final=final)
 
     def check(self, found: Any = None) -> None:
-        """Rejects a change after which further steps do not fit those recorded so far.
+        """Rejects a change after which new steps do not match those recorded so far.
 
         Args:
-            found: What the monitor finds now, if it was looked at.
+            found: The monitor's current results, if there are any.
 
         Raises:
-            TakenError: Layers or their sizes changed, or the archive is no longer this run's.
+            TakenError: Layers or their sizes changed, or the archive no longer belongs to this run.
         """
         if self._archive is None:
             return
@@ -227,15 +227,15 @@ class Recorder:
         self._archive.reclaim()
 
     def discard(self) -> None:
-        """Deletes the archive's steps and manifest, to begin again in its folder; for a recorder that is closed."""
+        """Deletes the archive's steps and manifest, to start over in its folder; for a closed recorder."""
         if self._archive is not None:
             self._archive.discard()
 
     def rewind(self, step: int) -> None:
-        """Forgets what was recorded after ``step``: training continues from an earlier checkpoint of this run.
+        """Forgets the steps after ``step``, because training continues from an earlier checkpoint of this run.
 
         Raises:
-            Exception: Later steps could not be deleted; training from here would mix them with its own.
+            Exception: Later steps could not be deleted, so new steps would be mixed with them.
         """
         self.release()
         self.last_step = min(self.last_step, step)
@@ -254,7 +254,7 @@ class Recorder:
             raise failed[0]
 
     def conclude(self) -> None:
-        """Has the whole run drawn, once, where it was a training."""
+        """Schedules the drawing of the whole run, once, if it was a training."""
         unneeded = self._concluded == self.last_step or self._is_forked or not self.monitor.evolution
         if self._archive is None or self._stage != "fit" or unneeded:
             return
@@ -264,17 +264,17 @@ class Recorder:
         self._threads.submit(what, partial(self._delivery.attempt, what, self.last_step, end))
 
     def wait(self) -> None:
-        """Waits until everything is written that is written in the background."""
+        """Waits until all background writing is finished."""
         self.release()
         self._threads.finish()
 
     def finish(self) -> None:
-        """Waits until everything is written; what has failed is raised or reported."""
+        """Waits until everything is written; failures are raised or reported."""
         self.wait()
         self.settle()
 
     def close(self) -> None:
-        """Waits until everything is written, and closes the sinks, once; failures are reported and not raised."""
+        """Waits until everything is written, and closes the sinks, once; failures are reported, not raised."""
         if self._is_forked:
             return
         self.release()
@@ -287,7 +287,7 @@ class Recorder:
 
     @property
     def _is_forked(self) -> bool:
-        """Whether this is a child of the process whose run it is, which has copies of the sinks and owns nothing."""
+        """Whether this is a child of the run's process: a child has copies of the sinks and owns nothing."""
         return self._process != os.getpid()
 
     def _recall(self, parent: Mapping[str, Any] | None) -> None:

@@ -1,4 +1,4 @@
-"""When to explain: the user's schedule, widened where explaining would take too large a share of the time."""
+"""When to explain: the user's schedule, widened if explaining would take too large a share of the time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class Schedule:
     Args:
         every_n_epochs: All validations of every n-th epoch.
         every_n_validations: Every n-th validation instead.
-        max_overhead: The largest share of the time that explaining may take; more widens the schedule. ``None``: any.
+        max_overhead: The largest share of the time that explaining may take; beyond it, the schedule is widened.
+            ``None``: no limit.
 
     Example:
         >>> schedule = Schedule(2, None, None)
@@ -33,12 +34,12 @@ class Schedule:
         self._said = False
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps: the count, and how far ``max_overhead`` has widened which option."""
+        """Returns the state for a checkpoint: the count, and how far ``max_overhead`` has widened which option."""
         widened = {"widened": self.every, "widened_from": self._option} if self.every > self._least else {}
         return {"validations": self.validations, **widened}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a checkpoint; an option that has changed since comes before what was widened then.
+        """Continues from a checkpoint; an option that has changed since replaces the earlier widening.
 
         Args:
             state: As :meth:`state` returned it.
@@ -59,15 +60,15 @@ class Schedule:
         return place % self.every == 0
 
     def spent(self, seconds: float) -> str | None:
-        """Takes how long an explanation has blocked training, and widens the schedule where that is too long.
+        """Receives how long an explanation has blocked training, and widens the schedule if that is too long.
 
         Returns:
-            What to tell the user, the first time.
+            The message for the user, the first time.
         """
         self._measured += 1
         # An epoch may have several validations.
         self._cost += seconds
-        # The first one warms caches up and is slower than all others.
+        # The first one warms up caches and is slower than all others.
         if self._max_overhead is None or self._measured < 2 or self._period <= 0:
             return None
         needed = math.ceil(self._cost / (self._max_overhead * self._period))
@@ -79,7 +80,7 @@ class Schedule:
         self._said = True
         unit = "epochs" if self._by_epoch else "validations"
         return (
-            f"explaining takes {self._cost:.2g} s, and {unit} {self._period:.2g} s each: it is done every {needed}"
-            f" {unit} from here on, to stay within max_overhead={self._max_overhead:g} (wider still, if that is not"
-            " enough)"
+            f"logging takes {self._cost:.2g} s, and {unit} {self._period:.2g} s each: maps are logged every {needed} "
+            f"{unit} from here on, to stay within max_overhead={self._max_overhead:g} (less often still, if that is "
+            "not enough)"
         )

@@ -1,4 +1,4 @@
-"""A run's two threads in the background, and how long training has waited for them."""
+"""A run's two background threads, and how long training has waited for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_gradcam.pipeline.worker import Worker
 
 T = TypeVar("T")
 
-# Of the thread that measures and draws.
+# The name of the thread that measures and draws.
 _NICENESS = 10
 
 
@@ -21,8 +21,8 @@ class Threads:
     """The thread that measures, writes the archive and draws, and the one that calls loggers.
 
     Args:
-        worker: Makes a background worker.
-        stalled: Told of a thread that makes no progress, instead of the caller that waits for it.
+        worker: Creates a background worker.
+        stalled: Notified of a thread that makes no progress, in place of the waiting caller.
 
     Attributes:
         recording: Measures, writes the archive and draws.
@@ -30,14 +30,14 @@ class Threads:
     """
 
     def __init__(self, worker: Callable[..., Worker], stalled: Callable[[StalledError], None]) -> None:
-        # Loggers start their own threads and processes, which are the user's.
+        # Loggers start their own threads and processes, which belong to the user.
         self.recording, self.serving = worker(niceness=_NICENESS), worker()
         self._stalled = stalled
         self._blocked = 0.0
 
     @contextmanager
     def blocking(self) -> Iterator[None]:
-        """Counts the body's time as what training has waited for."""
+        """Counts the body's time as training's waiting time."""
         begin = time.perf_counter()
         try:
             yield
@@ -45,22 +45,22 @@ class Threads:
             self._blocked += time.perf_counter() - begin
 
     def blocked_before(self) -> float:
-        """Returns how many seconds training has waited, and begins to count anew."""
+        """Returns how many seconds training has waited, and resets the count."""
         blocked, self._blocked = self._blocked, 0.0
         return blocked
 
     def hand_over(self, name: str, keep: Callable[[], None], show: Callable[[], None], nbytes: int) -> None:
-        """Has a step recorded, once there is room for it.
+        """Schedules the recording of a step, once there is room for it.
 
         Args:
-            name: The step's, for reports.
-            keep: The first part of the work, which is not to wait for the second part of earlier steps.
+            name: The step's name in reports.
+            keep: The first part of the work, which does not wait for the second part of earlier steps.
             show: The second part.
-            nbytes: What the step holds in memory.
+            nbytes: The step's memory in bytes.
         """
         with self.blocking():
             self._wait_for(partial(self.recording.submit, name, show, first=keep, nbytes=nbytes))
-            # Sinks that lag hold the training up, and not the archive.
+            # Slow sinks delay training, but not the archive.
             self._wait_for(partial(self.serving.wait_for_room, name))
 
     def answer(self, name: str, question: Callable[[], T]) -> T | None:
@@ -80,7 +80,7 @@ class Threads:
         return found[0] if found else None
 
     def submit(self, name: str, job: Callable[[], object]) -> None:
-        """Gives the recording thread a job; nothing is waited for."""
+        """Gives the recording thread a job, without waiting."""
         self._wait_for(partial(self.recording.submit, name, job, wait=False))
 
     def failed(self) -> Iterator[tuple[str, BaseException]]:
@@ -89,18 +89,18 @@ class Threads:
             yield from worker.failed()
 
     def recorded(self) -> None:
-        """Waits until the recording thread has nothing left to do."""
+        """Waits until the recording thread has finished all jobs."""
         self._wait_for(self.recording.finish)
 
     def finish(self) -> None:
-        """Waits until both threads have nothing left to do."""
+        """Waits until both threads have finished all jobs."""
         self.recorded()
         self._wait_for(self.serving.finish)
 
     def close(self) -> None:
         """Waits until everything is written, and ends both threads."""
         self._wait_for(self.recording.close)
-        # A sink that is closed takes nothing more.
+        # A closed sink accepts nothing more.
         self._wait_for(partial(self.serving.close, drop=True))
 
     def _wait_for(self, call: Callable[[], None]) -> None:

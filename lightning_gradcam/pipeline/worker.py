@@ -1,4 +1,4 @@
-"""A background thread that does jobs in order, so that the training thread need not wait for drawing and writing."""
+"""A background thread that runs jobs in order, so that the training thread does not wait for drawing and writing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from lightning_gradcam.errors import StalledError
 
 THREAD_NAME = "lightning-gradcam"
-# How long one look at the clock lasts, in seconds: a process that was suspended meanwhile has waited that long at most.
+# Seconds between two readings of the clock: a suspended process counts at most this long as waiting.
 _LOOK = 0.25
-# Seconds in which, at the end, a job that was given up may still come back.
+# Seconds at the end in which an abandoned job may still finish.
 _GRACE = 1.0
-# What may wait behind a job that hangs: later jobs are kept for the case that it comes back.
+# The limit on jobs that wait for a hanging job: they are kept in case it finishes.
 _MOST_BYTES, _MOST_JOBS = 256 * 2**20, 1000
 
 
@@ -32,7 +32,7 @@ class _Job:
     begun: bool = False
 
     def now(self) -> None:
-        """Does all of it."""
+        """Runs the whole job."""
         if self.first is not None and not self.begun:
             self.first()
         if self.call is not None:
@@ -40,16 +40,16 @@ class _Job:
 
 
 class Worker:
-    """Does jobs one after the other, in the order in which they were given.
+    """Runs jobs one after the other, in the order in which they were submitted.
 
-    A job may have a first part that is not to wait for the rest of earlier ones: see :meth:`ahead`.
+    A job may have a first part that does not wait for the rest of earlier jobs: see :meth:`ahead`.
 
-    The thread begins with the first job and ends with :meth:`close`; there is never more than one. At the interpreter's
-    exit, what waits is done first. A caller that has waited in vain for a job does not wait for it again: until that
-    job ends, later ones are only kept, within a bound.
+    The thread starts with the first job and ends with :meth:`close`; there is never more than one. At the interpreter's
+    exit, waiting jobs run first. A caller that has waited in vain for a job does not wait for it again: until that job
+    ends, later jobs are only kept, up to a limit.
 
     Args:
-        background: ``False`` does each job at once, in the thread that gives it.
+        background: ``False``: run each job immediately, on the submitting thread.
         size: How many jobs may wait; a caller that submits one more waits until there is room.
         patience: Seconds without progress after which callers stop waiting. Time in which the process was suspended
             does not count.
@@ -81,7 +81,7 @@ class Worker:
         self._progress = 0
         self._stalled = False
         self._closing = False
-        # What an earlier call of `close` has left behind and reported.
+        # Jobs that an earlier call of `close` has reported and left behind.
         self._left: list[str | None] = []
         self._failed: deque[tuple[str, BaseException]] = deque()
         self._process = os.getpid()
@@ -100,18 +100,19 @@ class Worker:
         nbytes: int = 0,
         wait: bool = True,
     ) -> None:
-        """Takes a job, and then waits until there is room again; interrupted, the job is in the queue all the same.
+        """Queues a job, then waits until there is room again; if interrupted, the job stays in the queue.
 
         Args:
-            name: What errors call it.
-            job: What it raises ends neither the thread nor later jobs, and is kept for :meth:`failed`; may be left out.
-            first: Done before the job, and before earlier jobs that had a first part, too, and wait.
-            nbytes: What it keeps in memory while it waits.
-            wait: ``False`` does not wait for room.
+            name: Its name in errors.
+            job: The work; its exceptions end neither the thread nor later jobs, and are kept for :meth:`failed`. May be
+                left out.
+            first: Runs before the job, and before waiting earlier jobs that also have a first part.
+            nbytes: Its memory in bytes while it waits.
+            wait: ``False``: do not wait for room.
 
         Raises:
-            StalledError: The job at work has run out of patience, which is raised once for each such job; or so much
-                waits behind it that this one is left out.
+            StalledError: The current job exceeded the patience (raised once for each such job), or so many jobs are
+                waiting that this one is left out.
         """
         if not self._background:
             _Job(name, job, nbytes, first).now()
@@ -126,7 +127,7 @@ class Worker:
                 )
             self._waiting.append(_Job(name, job, nbytes, first))
             if not self.here:
-                # A job that gives further ones does not keep a thread alive that is to end.
+                # A job that submits more jobs does not keep a thread alive that should end.
                 self._closing = False
             self._run()
             self._changed.notify_all()
@@ -139,7 +140,7 @@ class Worker:
 
     def finish(self) -> None:
         """Waits, as :meth:`wait_until`, until all jobs have ended."""
-        self.wait_until(lambda: not self._waiting and self._current is None, "what waits behind it is not done yet")
+        self.wait_until(lambda: not self._waiting and self._current is None, "the jobs after it have not run yet")
 
     def wait_until(self, ready: Callable[[], bool], otherwise: str) -> None:
         """Waits until jobs have brought about a condition.
@@ -149,7 +150,7 @@ class Worker:
             otherwise: The consequence if it does not, for the error.
 
         Raises:
-            StalledError: The job at work has run out of patience; what waits is kept.
+            StalledError: The current job exceeded the patience; waiting jobs are kept.
         """
         self._leave_parent()
         with self._changed:
@@ -170,13 +171,13 @@ class Worker:
                 waited += min(time.monotonic() - begin, look)
 
     def close(self, *, drop: bool = False) -> None:
-        """Waits until all jobs have ended, and ends the thread; a later job begins a new one.
+        """Waits until all jobs have ended, and ends the thread; a later job starts a new one.
 
         Args:
-            drop: Where the job at work hangs, forget what waits behind it; else the thread goes on if it comes back.
+            drop: If the current job hangs, drop the waiting jobs; otherwise the thread continues if that job finishes.
 
         Raises:
-            StalledError: The job at work hangs; the thread is left to it. Raised once for the same jobs.
+            StalledError: The current job hangs, and its thread is abandoned. Raised once for the same jobs.
         """
         self._leave_parent()
         thread = self._thread
@@ -185,7 +186,7 @@ class Worker:
             return
         try:
             with self._changed:
-                # A job that hangs may come back just now.
+                # A hanging job may finish at this moment.
                 self._changed.wait_for(lambda: not self._stalled, timeout=min(_GRACE, self._patience))
             self.finish()
         finally:
@@ -196,33 +197,33 @@ class Worker:
                     self._waiting.clear()
                 told = self._left == [hangs, *waiting]
                 if self._stalled:
-                    # By now somebody has been told of it.
+                    # By now it has been reported.
                     self._left = [hangs, *(job.name for job in self._waiting)]
                 self._changed.notify_all()
-        # Not before: an interrupt that comes while this waits leaves the rest to the interpreter's exit.
+        # Not earlier: if the wait is interrupted, the rest is left to the interpreter's exit.
         atexit.unregister(self.close)
         if hangs is None:
             thread.join()
         elif not told:
-            then = "what waits behind it is dropped" if drop else "what waits behind it is done if it comes back"
+            then = "the jobs after it are dropped" if drop else "the jobs after it run if it ends"
             raise StalledError(
                 f"background: {hangs} still has not finished; {then}: {', '.join(waiting[:3]) or 'nothing'}"
                 + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")
             )
 
     def failed(self) -> list[tuple[str, BaseException]]:
-        """Returns, once, which jobs have raised, and what."""
+        """Returns, once, the jobs that raised an exception, with the exception."""
         return [self._failed.popleft() for _ in range(len(self._failed))]
 
     def tick(self) -> None:
-        """Called by a job of several parts: it makes progress."""
+        """Called by a job with several parts to report progress."""
         with self._changed:
             self._advance()
 
     def ahead(self) -> None:
-        """Does, from a job, the first parts of those that wait, in order, up to the first job that has none.
+        """Runs, from within a job, the first parts of waiting jobs, in order, up to the first job without one.
 
-        The worker does so before each job; one of several parts that each take long may call it between them.
+        The worker does this before each job; a job with several long parts may call it between them.
         """
         while True:
             with self._changed:
@@ -236,12 +237,12 @@ class Worker:
             self.tick()
 
     def _leave_parent(self) -> None:
-        """Begins anew in a process that was forked: the thread, and what it was given, are the parent's."""
+        """Starts over in a forked process: the thread and its jobs belong to the parent."""
         if self._process != os.getpid():
             self._begin()
 
     def _run(self) -> None:
-        """Starts the thread if there is none, or where something has killed it."""
+        """Starts the thread if there is none, or if it was killed."""
         if self._thread is not None and self._thread.is_alive():
             return
         self._current, self._stalled = None, False
@@ -249,7 +250,7 @@ class Worker:
         try:
             self._thread.start()
         except RuntimeError as error:
-            # The system has no more threads: from here on everything is done at once, on the thread that asks for it.
+            # The system has no more threads: from here on, each job runs immediately, on the submitting thread.
             self._thread, self._background = None, False
             self._failed.append(("starting a thread", error))
             while self._waiting:
@@ -284,7 +285,7 @@ class Worker:
                 self.ahead()
             if job.call is not None:
                 self._do(job.name, job.call)
-            # Not kept until the next job comes: what it holds is as large as a step's maps and pictures.
+            # Not kept until the next job arrives: it holds as much memory as a step's maps and sheets.
             del job
             with self._changed:
                 self._current = None
@@ -294,5 +295,5 @@ class Worker:
         try:
             call()
         except BaseException as error:
-            # A `SystemExit` here would end the thread, and with it the training's wait for room.
+            # A `SystemExit` here would end the thread, and training would wait for room forever.
             self._failed.append((name, error))

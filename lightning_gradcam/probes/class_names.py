@@ -15,7 +15,7 @@ _SUFFIXES = (".txt", ".json", ".csv", ".names", ".lst", ".labels", ".yaml", ".ym
 _LARGEST = 1 << 22
 # The accepted forms of class names, for errors.
 FORMS = (
-    "give the names, a file with one name a line, a JSON file, 'imagenet', or the weights that have them, such as"
+    "pass the names, a file with one name per line, a JSON file, 'imagenet', or the weights that have them, such as"
     " torchvision.models:ResNet18_Weights"
 )
 
@@ -88,7 +88,7 @@ def _of_file(path: str) -> list[str]:
     lines = [line.strip() for line in content.rstrip().splitlines()]
     if "" in lines or not lines:
         where = f"line {lines.index('') + 1} of {path!r:.200} is empty" if lines else f"{path!r:.200} is empty"
-        raise TargetError(f"class_names: {where}; give one name a line, in the order of the model's outputs")
+        raise TargetError(f"class_names: {where}; write one name per line, in the order of the model's outputs")
     return lines
 
 
@@ -99,7 +99,7 @@ def _of_imagenet() -> list[str]:
     except (ImportError, RuntimeError, AttributeError) as error:
         raise TargetError(
             "class_names: 'imagenet' takes the 1000 names from torchvision 0.13 or newer, which can't be imported"
-            f" ({type(error).__name__}: {error!s:.120}); pip install torchvision, or give a file with one name a line"
+            f" ({type(error).__name__}: {error!s:.120}); pip install torchvision, or pass a file with one name per line"
         ) from error
     return list(weights.meta["categories"])
 
@@ -135,11 +135,11 @@ def _listed_names(values: Any, source: str) -> list[str]:
             numbered = {}
         if set(numbered) != set(range(len(values))):
             raise TargetError(
-                f"class_names: {source!r:.200} does not number its names from 0 to {len(values) - 1}; give a name for"
+                f"class_names: {source!r:.200} does not number its names from 0 to {len(values) - 1}; pass a name for"
                 ' each class, {"0": "cat", "1": "dog"}'
             )
         values = [numbered[place] for place in range(len(numbered))]
         values = [value[-1] if isinstance(value, list) and value else value for value in values]
     if not isinstance(values, (list, tuple)) or not values or not all(isinstance(name, str) for name in values):
-        raise TargetError(f"class_names: {source!r:.200} holds no list of names; {FORMS}")
+        raise TargetError(f"class_names: {source!r:.200} does not hold a list of names; {FORMS}")
     return list(values)

@@ -106,8 +106,8 @@ def draw(
     """
     if not has_indices(dataset):
         raise UnindexedError(
-            f"probes: {type(dataset).__name__} has no indices to draw from; give probes=ProbeSet(...), a saved probe"
-            " set, or a folder of pictures"
+            f"probes: {type(dataset).__name__} can't be indexed, so no probes can be drawn from it; pass "
+            "probes=ProbeSet(...), a saved probe set, or a folder of images"
         )
     with isolated(dataset, collate_fn):
         if indices is None:
@@ -177,7 +177,7 @@ def _chosen(dataset: Any, options: ProbeOptions, among: Sequence[int]) -> list[i
     count = min(DEFAULT_PROBES, total) if wanted is None else min(wanted, total) if options.fewer else wanted
     if not 1 <= count <= total:
         got = DEFAULT_PROBES if wanted is None else wanted
-        raise ProbeError(f"num_probes: got {got}; the data set has {total} samples, so give 1 to {total}")
+        raise ProbeError(f"num_probes: got {got}; the data set has {total} samples, so pass 1 to {total}")
     places = torch.randperm(total, generator=torch.Generator().manual_seed(options.seed)).numpy()
     order = places if among == range(total) else np.asarray(among)[places]
     label_key = options.label_key
@@ -193,7 +193,9 @@ def _check_indices(indices: Sequence[int], total: int) -> None:
     wrong = [int(index) for index in indices if not 0 <= index < total]
     if wrong or len(indices) == 0:
         came = f"index {wrong[0]}" if wrong else "no index"
-        raise ProbeError(f"indices: got {came}; the data set has {total} samples, give some of 0 to {total - 1}")
+        raise ProbeError(
+            f"indices: got {came}; the data set has {total} samples, so pass indices from 0 to {total - 1}"
+        )
 
 
 def _label(sample: Any, label_key: Key | None) -> Hashable | None:
@@ -248,7 +250,7 @@ def _collated_order(indices: list[int], samples: list[Any], pictures: Tensor) ->
         return indices  # inputs that are rejected as probes
     places = origins(samples, pictures)
     if len(set(places)) < len(places):
-        raise UnindexedError("probes: collate_fn replaces samples with other ones")
+        raise UnindexedError("probes: collate_fn replaces samples with others")
     return [indices[place] for place in places]
 
 

@@ -38,13 +38,13 @@ def normalization(mean: float | Sequence[float] | None, std: float | Sequence[fl
     if mean is None and std is None:
         return None
     if mean is None or std is None:
-        raise ProbeError(f"mean, std: got mean={mean!r} and std={std!r}; give both or neither")
+        raise ProbeError(f"mean, std: got mean={mean!r} and std={std!r}; pass both or neither")
     means = (float(mean),) if isinstance(mean, (int, float)) else tuple(map(float, mean))
     stds = (float(std),) if isinstance(std, (int, float)) else tuple(map(float, std))
     if len(means) != len(stds) or not means or min(stds) <= 0:
         raise ProbeError(
-            f"mean, std: got mean={mean!r} and std={std!r}; give as many positive deviations as means: one, or one per"
-            " channel"
+            f"mean, std: got mean={mean!r} and std={std!r}; pass as many positive deviations as means: one, or one per "
+            "channel"
         )
     return Normalization(means, stds, "mean and std as given")
 
@@ -85,8 +85,8 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
     pixels = inputs[:, None] if inputs.dim() == 3 else inputs
     if pixels.dim() not in (4, 5):
         raise ProbeError(
-            f"probes: got inputs of shape {list(inputs.shape)}; pictures are [N, C, H, W] or [N, H, W], clips and"
-            " volumes [N, C, T, H, W]; give a ProbeSet with its own display pixels for anything else"
+            f"probes: got inputs of shape {list(inputs.shape)}; images are [N, C, H, W] or [N, H, W], clips and "
+            "volumes [N, C, T, H, W]; for anything else, pass a ProbeSet with its own display pixels"
         )
     pixels = pixels.movedim(-1, 1) if ends_in_channels(pixels.shape) else pixels
     channels, clips = pixels.shape[1], pixels.dim() == 5
@@ -97,13 +97,13 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
             valid = "1" if channels == 1 else f"1 or {channels}"
             order = " (a clip's channels come before its frames: [N, C, T, H, W])" if clips else ""
             raise ProbeError(
-                f"mean, std: got {len(normalized.mean)} values for inputs of {channels} channels; give {valid}{order}"
+                f"mean, std: got {len(normalized.mean)} values for inputs of {channels} channels; pass {valid}{order}"
             )
         along = (-1, *[1] * (pixels.dim() - 2))
         mean, std = (torch.tensor(v, dtype=torch.float64).view(along) for v in (normalized.mean, normalized.std))
         scaled, how = pixels.double() * std + mean, normalized.source
     else:
-        stretched = "each clip or volume min-max stretched" if clips else "each picture min-max stretched"
+        stretched = "each clip or volume min-max stretched" if clips else "each image min-max stretched"
         scaled, how = _stretched(pixels.double()), stretched
     if channels in (3, 4):
         scaled = scaled[:, :3]

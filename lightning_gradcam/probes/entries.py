@@ -107,7 +107,7 @@ def _item(batch: Any, key: Key | None, usual: tuple[str, ...], place: int, argum
             return key(batch)
         except Exception as error:
             why = f"{type(error).__name__}: {error!s:.120}"
-            raise _wrong(f"{argument}: {_shown(key)} fails on the batch ({why})", batch) from error
+            raise _wrong(f"{argument}: {_shown(key)} failed on the batch ({why})", batch) from error
     named, is_sequence = named_in(batch), isinstance(batch, (list, tuple))
     if key is None and named is not None:
         key = next((name for name in usual if name in named), None)

@@ -60,7 +60,7 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
         found = {key: checked(file[key], key, *valid) for key, valid in _OPTIONAL.items() if key in file}
         inputs, dtype = torch.from_numpy(file["inputs"]), _DTYPES[text(meta, "dtype")]
         if inputs.dtype != (torch.int16 if dtype == torch.bfloat16 else dtype):
-            raise TypeError(f"its inputs are {inputs.dtype}, and stated to be {dtype}")
+            raise TypeError(f"its inputs are {inputs.dtype}, but stated to be {dtype}")
         optional: dict[str, Any] = {key: torch.from_numpy(array) for key, array in found.items()}
         probes = ProbeSet(
             inputs.view(dtype),
@@ -78,7 +78,7 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
     except Exception as error:  # corrupt bytes raise various errors from zip, zlib, NumPy and JSON
         raise ProbeFileError(
             f"probes: {name!r} is truncated or not a probe set ({type(error).__name__}: {error!s:.200}); save the"
-            " probes again, or leave probes= out to have them drawn"
+            " probes again, or leave probes= out to draw new ones"
         ) from error
     if not intact:
         raise ProbeFileError(f"probes: {name!r} is damaged: its inputs do not have the fingerprint it states")

@@ -80,7 +80,7 @@ class Preparation:
         if odd is not None:
             raise ProbeError(
                 f"probes: {ids[odd]!r} and {ids[0]!r} have different shapes ({list(tensors[odd].shape)} and"
-                f" {list(tensors[0].shape)}); give size= (--size), or a transform that resizes"
+                f" {list(tensors[0].shape)}); pass size= (--size), or a transform that resizes"
             )
         given = normalization(self.mean, self.std)
         if self.transform is not None:
@@ -102,10 +102,10 @@ def read_folder(path: str | os.PathLike[str], how: Preparation) -> ProbeSet:
     """
     root = Path(path)
     if not root.is_dir():
-        raise ProbeError(f"probes: {str(path)!r} is not a folder; give a folder of pictures or a saved probe set")
+        raise ProbeError(f"probes: {str(path)!r} is not a folder; pass a folder of images or a saved probe set")
     files = pictures_in(root)
     if not files:
-        raise ProbeError(f"probes: no picture in {str(path)!r}; it looks for {', '.join(SUFFIXES)}")
+        raise ProbeError(f"probes: no image in {str(path)!r}; files end in {', '.join(SUFFIXES)}")
     own = how if how.transform is None else replace(how, transform=_from_pictures(how.transform, path))
     tensors = [read_picture(file, how.mode or "RGB", own.apply) for file in files]
     labels, names = _labels(root, files, how.class_names)
@@ -146,7 +146,7 @@ def read_picture(file: Path, mode: str, apply: Callable[[Any], A]) -> A:
         with Image.open(file) as image:
             return apply(upright(image, str(file)).convert(mode))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise ProbeError(f"probes: {str(file)!r} can't be read as a picture ({error}); remove or repair it") from error
+        raise ProbeError(f"probes: {str(file)!r} can't be read as an image ({error}); remove or repair it") from error
 
 
 def upright(image: Any, name: str) -> Any:
@@ -164,8 +164,8 @@ def upright(image: Any, name: str) -> Any:
         values = np.asarray(turned)
         if turned.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ProbeError(
-                f"probes: {name!r} holds {values.dtype} values from {values.min():g} to {values.max():g}, whose range"
-                " is not known; save it with 8 or 16 bits, or give tensors"
+                f"probes: {name!r} holds {values.dtype} values from {values.min():g} to {values.max():g}, whose range "
+                "is not known; save it with 8 or 16 bits, or pass tensors"
             )
         # Pillow's own conversion would clip everything above 255.
         return Image.fromarray((values // 257).astype(np.uint8))
@@ -186,9 +186,9 @@ def _from_pictures(transform: Callable[[Any], Any], path: str | os.PathLike[str]
             return result
         name = getattr(transform, "__name__", type(transform).__name__)
         raise ProbeError(
-            f"probes: the transform {name} turns no PIL image into a tensor, but {what}; give"
-            f" probes=ProbeSet.from_folder({str(path)!r}, transform=...) with one that does, or the size=, mean= and"
-            " std= of the preprocessing instead of transform="
+            f"probes: the transform {name} should turn a PIL image into a tensor, but {what}; pass "
+            f"probes=ProbeSet.from_folder({str(path)!r}, transform=...) with one that does, or pass the size=, mean= "
+            "and std= of the preprocessing instead of transform="
         ) from cause
 
     return apply
@@ -205,7 +205,7 @@ def _labels(
     unknown = next((folder for folder in folders if folder not in names), None)
     if unknown is not None:
         raise ProbeError(
-            f"probes: the sub-folder {unknown!r} is not among the classes {', '.join(names)}; rename it, or put the"
-            " pictures into the folder itself"
+            f"probes: the sub-folder {unknown!r} is not among the classes {', '.join(names)}; rename it, or put the "
+            "images into the folder itself"
         )
     return torch.tensor([names.index(folder) for folder in folders]), names

@@ -52,13 +52,13 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
         return _named(texts, samples, names)
     values = _numbers(found)
     if values is None:
-        return Labels(remark=f"labels: got a {type(found).__name__}, and not a class for each sample; {_NAME_THEM}")
+        return Labels(remark=f"labels: got a {type(found).__name__}, not one class for each sample; {_NAME_THEM}")
     if not values.dim() or len(values) != samples:
         came = list(values.shape)
-        return Labels(remark=f"labels: got {came} for {samples} samples, and not a class for each; {_NAME_THEM}")
+        return Labels(remark=f"labels: got {came} for {samples} samples, not one class for each; {_NAME_THEM}")
     values = values.reshape(samples, *[size for size in values.shape[1:] if size != 1])
     if values.dim() > 2:
-        why = f"labels: got {list(values.shape)}, and not a class for each sample; sheets show no true classes"
+        why = f"labels: got {list(values.shape)}, not one class for each sample; sheets show no true classes"
         return Labels(remark=f"{why} (label_key= names another entry of the batch)")
     fraction = values.is_floating_point() and not (whole and bool((values == values.round()).all()))
     if (values.dim() == 1 and not fraction) or bool(((values == 0) | (values == 1)).all()):
@@ -92,7 +92,7 @@ def class_in(label: Any) -> Hashable | None:
     return marked[0] if len(marked) == 1 else marked
 
 
-_NAME_THEM = "name the labels with label_key=, or give probes=ProbeSet(inputs, labels=…)"
+_NAME_THEM = "name the labels with label_key=, or pass probes=ProbeSet(inputs, labels=…)"
 
 
 def _texts(found: Any) -> list[str] | None:
@@ -104,17 +104,17 @@ def _texts(found: Any) -> list[str] | None:
 
 def _named(texts: Sequence[str], samples: int, names: Sequence[str] | None) -> Labels:
     if len(texts) != samples:
-        return Labels(remark=f"labels: got {len(texts)} texts for {samples} samples; {_NAME_THEM}")
+        return Labels(remark=f"labels: got {len(texts)} strings for {samples} samples; {_NAME_THEM}")
     if names is None:
         return Labels(
-            remark=f"labels: the text {texts[0]!r:.60} is the name of a class, but no names are known; give"
+            remark=f"labels: the text {texts[0]!r:.60} is the name of a class, but no names are known; pass"
             " class_names=, in the order of the model's outputs"
         )
     unknown = next((text for text in texts if text not in names), None)
     if unknown is not None:
         return Labels(
             remark=f"labels: {unknown!r:.60} is not among the class names{did_you_mean(unknown, list(names), limit=5)};"
-            " give class_names=, in the order of the model's outputs"
+            " pass class_names=, in the order of the model's outputs"
         )
     return Labels(classes=torch.tensor([list(names).index(text) for text in texts]))
 

@@ -179,22 +179,22 @@ def no_tensor(selected: Any, batch: Any) -> str:
         shapes = list(dict.fromkeys(str(list(entry.shape)) for entry in entries))
         first = "resize or pad them to one size, then stack" if len(shapes) > 1 else "stack"
         return (
-            f"it holds {len(entries)} pictures of one sample each ({' and '.join(shapes[:2])}); {first} them by"
-            " torch.stack in collate_fn, or give probes=ProbeSet(pictures) with such a stack; where forward() needs a"
-            " list, give forward_fn=lambda module, batch: module(list(batch[0])), too"
+            f"it holds {len(entries)} images of one sample each ({' and '.join(shapes[:2])}); {first} them with "
+            "torch.stack in collate_fn, or pass probes=ProbeSet(images) with such a stack; if forward() needs a list, "
+            "pass forward_fn=lambda module, batch: module(list(batch[0])) too"
         )
     found = [(path, tensor) for path, tensor in tensors_in(batch) if tensor.dim() >= 3]
     if not found:
-        return "name the entry that holds the pictures, or give probes=ProbeSet(pictures)"
-    several = "" if len(found) == 1 else f"; where forward() takes several, also {fed(found)}"
+        return "name the entry that holds the images, or pass probes=ProbeSet(images)"
+    several = "" if len(found) == 1 else f"; if forward() takes several inputs, also {fed(found)}"
     keys = [f"input_key={'.'.join(map(str, path))!r:.60} {list(tensor.shape)}" for path, tensor in found[:3]]
-    return f"name the entry that holds the pictures, {' or '.join(keys)}{several}"
+    return f"name the entry that holds the images, {' or '.join(keys)}{several}"
 
 
 def fed(found: Sequence[tuple[Path, Tensor]]) -> str:
     """Returns the ``forward_fn`` that passes these tensors of a batch to the module."""
     arguments = ", ".join("batch" + "".join(f"[{key!r:.40}]" for key in path) for path, _ in found[:3])
-    return f"give forward_fn=lambda module, batch: module({arguments})"
+    return f"pass forward_fn=lambda module, batch: module({arguments})"
 
 
 def inputs_in(batch: Any) -> list[tuple[Path, Tensor]]:

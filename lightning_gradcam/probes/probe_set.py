@@ -82,7 +82,7 @@ class ProbeSet:
         put("inputs", torch.as_tensor(self.inputs).detach().cpu())
         count = len(self.inputs)
         if count == 0:
-            raise ProbeError("probes: got no inputs; give at least one")
+            raise ProbeError("probes: got no inputs; pass at least one")
         put("ids", tuple(map(str, self.ids)) or tuple(map(str, range(count))))
         if self.class_names is not None:
             put("class_names", tuple(map(str, named_classes(self.class_names))))
@@ -90,7 +90,7 @@ class ProbeSet:
             read = read_labels(self.labels, count, self.class_names, whole=True)
             if read.remark is not None:
                 other = hasattr(self.labels, "__len__") and len(self.labels) != count
-                few = f"got {len(self.labels)} labels for {count} inputs; give one for each" if other else read.remark
+                few = f"got {len(self.labels)} labels for {count} inputs; pass one for each" if other else read.remark
                 raise ProbeError(f"probes: {few}")
             put("labels", read.classes)
             put("values", self.values if read.numbers is None else read.numbers)
@@ -111,16 +111,16 @@ class ProbeSet:
         shape = self.pixels.shape
         if self.pixels.dtype != np.uint8 or len(shape) not in (4, 5) or shape[-1] != 3 or 0 in shape[1:]:
             raise ProbeError(
-                f"probes: got display pixels {self.pixels.dtype} {list(shape)}; give uint8 [N, H, W, 3], or for clips"
+                f"probes: got display pixels {self.pixels.dtype} {list(shape)}; pass uint8 [N, H, W, 3], or for clips"
                 " and volumes [N, T, H, W, 3]"
             )
         for name in _EACH:
             value = getattr(self, name)
             if value is not None and len(value) != count:
-                raise ProbeError(f"probes: got {len(value)} {name} for {count} inputs; give one for each")
+                raise ProbeError(f"probes: got {len(value)} {name} for {count} inputs; pass one for each")
         if len(set(self.ids)) != count:
             twice = Counter(self.ids).most_common(1)[0][0]
-            raise ProbeError(f"probes: the id {twice!r} is used more than once; give each probe its own id")
+            raise ProbeError(f"probes: the id {twice!r} is used more than once; use a different id for each probe")
         # Not lazily: the first use is in the background, where nothing may call torch.
         put("_view", self._viewed())
 

@@ -51,12 +51,12 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
     """
     dataset: Any = getattr(loader, "dataset", None)
     if not has_indices(dataset):
-        raise UnindexedError("probes: the data can't be indexed")
+        raise UnindexedError("probes: the data set can't be indexed")
     if not hasattr(loader, "batch_sampler"):
         return range(len(dataset))
     sampler = loader.batch_sampler
     if sampler is None:
-        raise UnindexedError("probes: batch_size=None leaves the batches to the data set")
+        raise UnindexedError("probes: with batch_size=None, the data set makes the batches")
     plain = isinstance(sampler, data.BatchSampler) and type(sampler).__iter__ is data.BatchSampler.__iter__
     if plain and batches is not None:
         # Lightning replaces any other sampler with a sequential one.
@@ -121,7 +121,7 @@ def _flat(batches: Iterable[Any]) -> Iterator[Any]:
     left = _MOST
     for batch in batches:
         if not isinstance(batch, _LISTS):
-            raise UnindexedError(f"probes: the batch sampler yields {type(batch).__name__} instead of lists of numbers")
+            raise UnindexedError(f"probes: the batch sampler yields {type(batch).__name__} instead of lists of indices")
         yield from batch
         left -= max(len(batch), 1)
         if left <= 0:
@@ -137,9 +137,9 @@ def _numbers(found: Iterable[Any], total: int) -> Sequence[int]:
     except ValueError:  # entries of different lengths
         values = np.empty(0)
     if values.ndim != 1 or values.dtype.kind not in "iu":
-        raise UnindexedError(f"probes: the sampler yields {type(listed[0]).__name__} instead of numbers")
+        raise UnindexedError(f"probes: the sampler yields {type(listed[0]).__name__} instead of indices")
     if values.min() < 0 or values.max() >= total:
-        raise UnindexedError(f"probes: the sampler yields numbers other than 0 to {total - 1}")
+        raise UnindexedError(f"probes: the sampler yields indices outside 0 to {total - 1}")
     # For millions of indices, this is faster than sorting.
     yielded = np.zeros(total, bool)
     yielded[values] = True

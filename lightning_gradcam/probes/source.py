@@ -22,9 +22,7 @@ from lightning_gradcam.probes.samplers import sampled
 from lightning_gradcam.probes.streaming import Passing
 from lightning_gradcam.probes.wrapped import find_class_names, find_transform, has_indices
 
-_ONE_SIZE = (
-    "pictures of several sizes are archived at one size, at which their maps can't be compared with earlier ones"
-)
+_ONE_SIZE = "images of several sizes are archived at one size, so their maps can't be compared with earlier ones"
 
 
 def obtain_probes(
@@ -63,7 +61,7 @@ def obtain_probes(
         if options.given is not None:
             drawn = _given(options, find_loader)
             if resumed and resumed["fingerprint"] != drawn.probes.fingerprint:
-                remark = "the given probes are others than the checkpoint's, so its earlier maps can't be compared"
+                remark = "the given probes differ from the checkpoint's, so its earlier maps can't be compared"
         elif passing is not None:
             drawn, remark = _passed(options, find_loader, passing)
         elif resumed.get("transferred"):
@@ -90,8 +88,8 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     transform = find_transform(dataset)
     if transform is None and options.mean is not None:
         raise ProbeError(
-            "mean, std: they undo a normalization for display, but the validation data set has no transform= that would"
-            f" apply it to the pictures of {str(path)!r}; give probes=ProbeSet.from_folder({str(path)!r}, mean=...,"
+            "mean, std: these undo a normalization for display, but the validation data set has no transform= that"
+            f" applies it to the images in {str(path)!r}; pass probes=ProbeSet.from_folder({str(path)!r}, mean=...,"
             " std=..., size=...), which applies it, or a file of `lightning-gradcam probes draw --folder`"
         )
     grey = transform is not None and has_indices(dataset) and _draw(options, loader, [0]).probes.inputs.shape[1] == 1
@@ -117,7 +115,10 @@ def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Pass
     # Loaders from other libraries have no data set.
     drawn, few = passing.drawn(getattr(_found(find_loader), "dataset", None)), None
     if not passing.complete and options.num_probes is not None and not options.fewer:
-        few = f"num_probes: got {options.num_probes}, and only {len(passing)} samples passed by; these are the probes"
+        few = (
+            f"num_probes: got {options.num_probes}, but the loader yielded only {len(passing)} samples; these are the "
+            "probes"
+        )
     return drawn, few
 
 
@@ -142,15 +143,15 @@ def _drawn_again(
             drawn = _recalled(options, resumed, archived)
             return drawn, f"the checkpoint's {_ONE_SIZE}" if resumed.get("form") == "apart" else None
         except LightningGradCAMError:
-            changed = "the checkpoint's indices are another data set's"
+            changed = "the checkpoint's indices belong to another data set"
     elif resumed["indices"] is None:
-        changed = "the checkpoint's probes were given and not drawn"
+        changed = "the checkpoint's probes were given, not drawn"
     else:
         try:
             drawn = _draw(options, find_loader(), resumed["indices"])
             if drawn.probes.fingerprint == resumed["fingerprint"]:
                 return drawn, None
-            changed = "the data set gives other inputs at the checkpoint's indices"
+            changed = "the data set has different inputs at the checkpoint's indices"
         except Exception as error:  # a data set whose files have changed may raise anything
             changed = f"the checkpoint's probes can't be drawn again ({type(error).__name__}: {error})"
     try:
@@ -158,7 +159,7 @@ def _drawn_again(
         return _recalled(options, resumed, archived), f"{changed}; the archived inputs are used{used}"
     except LightningGradCAMError as error:
         fresh, few = _fresh(options, find_loader(), batches)
-        why = f"{changed}, and its archive can't be read ({error}); new probes are drawn, maps can't be compared"
+        why = f"{changed}, and its archive can't be read ({error}); new probes are drawn, so maps can't be compared"
         return fresh, f"{why}; {few}" if few else why
 
 
@@ -168,7 +169,7 @@ def _fresh(options: ProbeOptions, loader: Any, batches: int | None) -> tuple[Dra
     # note.
     few = options.num_probes is not None and len(among) < options.num_probes <= len(loader.dataset)
     drawn = _draw(replace(options, num_probes=len(among)) if few else options, loader, None, among)
-    remark = f"num_probes: got {options.num_probes}, and the loader has only {len(among)} samples; these are the probes"
+    remark = f"num_probes: got {options.num_probes}, but the loader has only {len(among)} samples; these are the probes"
     return drawn, remark if few else None
 
 

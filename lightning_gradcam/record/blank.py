@@ -39,19 +39,19 @@ HIRESCAM = 16
 """Added to a cause if HiResCAM's map of the same layer and target is not blank."""
 
 _WHY = {
-    Cause.NOWHERE_POSITIVE: "the method finds no place that speaks for the score",
-    Cause.NO_GRADIENT: "no gradient arrives (dead ReLUs behind the layer, or a saturated probability)",
+    Cause.NOWHERE_POSITIVE: "the method finds no evidence for the score anywhere",
+    Cause.NO_GRADIENT: "no gradient reaches the layer (dead ReLUs after it, or a saturated probability)",
     Cause.NO_ACTIVATION: "the layer's own output is zero everywhere (dead ReLUs)",
-    Cause.CANCELLED: "the gradient cancels in its mean over places, as behind a linear layer on flattened features",
-    Cause.NEGATIVE: "the gradient's mean over places is negative for every active channel",
-    Cause.OUTWEIGHED: "at every place the channels against the score outweigh those for it",
-    Cause.AT_LIMIT: "the similarity is at its limit, as that of a probe to itself",
+    Cause.CANCELLED: "the gradient's mean over locations is zero, as before a linear layer on flattened features",
+    Cause.NEGATIVE: "the gradient's mean over locations is negative for every active channel",
+    Cause.OUTWEIGHED: "at every location the channels against the score outweigh those for it",
+    Cause.AT_LIMIT: "the similarity is at its maximum, as for a probe compared with itself",
     Cause.ROUNDING: "the gradient cancels up to rounding, as before a norm that removes what the map measures",
 }
 _INSTEAD = {
     Cause.NO_GRADIENT: "Use a later layer, or score='logit'.",
     Cause.AT_LIMIT: "Compare with another probe.",
-    Cause.ROUNDING: "Use a layer behind the norm.",
+    Cause.ROUNDING: "Use a layer after the norm.",
 }
 _EARLIER = "Use an earlier layer."
 _USE_HIRESCAM = "Use methods=['hirescam'] or an earlier layer."

@@ -49,7 +49,7 @@ def find_key(keys: Sequence[CamKey], wanted: object) -> CamKey:
     if len(matches) != 1:
         why = "is ambiguous" if matches else "not found"
         listed = ", ".join(str(tuple(key)) for key in (matches or keys))
-        raise KeyError(f"{wanted!r} {why}; give (layer, method, target), one of: {listed}")
+        raise KeyError(f"{wanted!r} {why}; pass one of these (layer, method, target): {listed}")
     return matches[0]
 
 

@@ -58,20 +58,22 @@ class ChannelRecord:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ChannelKind):
-            raise ValueError(f"kind: got {self.kind!r:.40}; give 'features' or 'patterns'")
+            raise ValueError(f"kind: got {self.kind!r:.40}; pass 'features' or 'patterns'")
         if self.kind == "patterns" and self.probe_ids:
-            raise ValueError(f"probe_ids: got {len(self.probe_ids)} for patterns, which belong to no probe; give ()")
+            raise ValueError(f"probe_ids: got {len(self.probe_ids)} for patterns, which belong to no probe; pass ()")
         if set(self.channels) != set(self.chosen) or not set(self.numbers) <= set(self.channels):
             raise ValueError(
                 f"channels, chosen, numbers: got the layers {list(self.channels)}, {list(self.chosen)} and"
-                f" {list(self.numbers)}; give the same ones"
+                f" {list(self.numbers)}; pass the same layers in all three"
             )
         channels = {layer: _frozen(values) for layer, values in self.channels.items()}
         chosen = {layer: tuple(map(int, self.chosen[layer])) for layer in channels}
         for layer, values in channels.items():
             self._check(layer, values, len(chosen[layer]))
             if min(chosen[layer], default=0) < 0 or len(set(chosen[layer])) < len(chosen[layer]):
-                raise ValueError(f"chosen: {layer!r} has {chosen[layer]}; give each channel's number once, from 0")
+                raise ValueError(
+                    f"chosen: {layer!r} has {chosen[layer]}; list each channel's number once, counted from 0"
+                )
         numbers = {
             layer: MappingProxyType({name: _frozen(values) for name, values in named.items()})
             for layer, named in self.numbers.items()
@@ -90,7 +92,7 @@ class ChannelRecord:
         if values.ndim not in axes or values.shape[: len(expected)] != expected or not values.size:
             what = "[N, C, h, w]" if self.kind == "features" else "[F, c, H, W]"
             raise ValueError(
-                f"channels: {layer!r} is {list(values.shape)}; give {what} for {len(self.probe_ids)} probes and"
+                f"channels: {layer!r} is {list(values.shape)}; pass {what} for {len(self.probe_ids)} probes and"
                 f" {chosen} chosen"
             )
 
@@ -139,7 +141,7 @@ def _check_numbers(layer: str, name: str, values: FloatArray, chosen: tuple[int,
     least = max(chosen, default=-1) + 1 if name == DEAD else 0
     if values.ndim != 1 or len(values) < least or (name == ACTIVATION and len(values) != len(chosen)):
         raise ValueError(
-            f"numbers: {name!r} of {layer!r} is {list(values.shape)}; give one axis, with an entry for each"
+            f"numbers: {name!r} of {layer!r} is {list(values.shape)}; pass one axis, with an entry for each"
             f" {'channel of the layer' if name == DEAD else 'of the chosen ' + str(len(chosen))}"
         )
 

@@ -261,11 +261,11 @@ def vanishing_remark(layer: str, *, epoch: int, step: int, score: str) -> str:
         score: The kind of score: a saturated probability is a likely cause.
     """
     cause = (
-        f"a {score} that has saturated (explain the 'logit' instead), or ReLUs behind it that have died"
+        f"a {score} that has saturated (explain the 'logit' instead), or dead ReLUs after the layer"
         if score in ("probability", "sigmoid")
-        else "ReLUs behind it that have died, weights that have become zero, or a contrast of a class with itself"
+        else "dead ReLUs after the layer, weights that have become zero, or a contrast of a class with itself"
     )
     return (
-        f"layer {layer!r}: in epoch {epoch}, step {step}, the gradient of the score is zero there for every probe, so"
-        f" that its maps are blank; usual causes are {cause} (reported once per layer)"
+        f"layer {layer!r}: in epoch {epoch}, step {step}, the gradient of the score is zero for every probe, so its "
+        f"maps are blank; common causes are {cause} (reported once per layer)"
     )

@@ -1,4 +1,4 @@
-"""Boxes drawn on pictures: lines that are seen on any colour, and what they mean."""
+"""Boxes drawn on images: lines that are visible on any colour, and their legend."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.stats.boxes import bounding_boxes, iou, known_boxes, picture_size, strongest_slices
 
-# A line of two pixels in the colour, with one of the dark around it; dashes of six pixels in ten.
+# A line two pixels wide in the colour, with a dark edge of one pixel; dashes of six pixels in ten.
 FOUND, KNOWN = (255, 70, 220), (255, 255, 255)
 _DARK = 16
 _DASH, _PERIOD = 6, 10
 
 
 def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, known: bool = False) -> None:
-    """Draws a box on a picture, in place; one with NaN is not drawn.
+    """Draws a box on an image, in place; a box with NaN is not drawn.
 
     Args:
-        picture: uint8 ``[H, W, 3]``, of any magnification; at least 8 pixels a side.
-        box: Left, top, right and bottom, in pixels of a picture of ``size``.
-        size: Its height and width.
-        known: As the probe's own box, dashed in white; else as that of a map, one line.
+        picture: The image, uint8 ``[H, W, 3]``, of any magnification; at least 8 pixels per side.
+        box: Left, top, right and bottom, in pixels of an image of ``size``.
+        size: Height and width of that image.
+        known: Draw it as the probe's own box, dashed in white; otherwise as a map's box, a solid line.
     """
     if np.isnan(box).any():
         return
     height, width = picture.shape[:2]
-    # The line is on the box's edge; at the picture's border, just within.
+    # The line is on the box's edge; at the image's border, just inside.
     left, right = (min(max(round(float(x) * width / size[1]), 2), width - 2) for x in box[[0, 2]])
     top, bottom = (min(max(round(float(y) * height / size[0]), 2), height - 2) for y in box[[1, 3]])
     line = np.zeros((height, width), bool)
@@ -45,7 +45,7 @@ def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, kn
         line[y - 1 : y + 1, across] |= flat
     for x in (left, right):
         line[down, x - 1 : x + 1] |= upright[:, None]
-    # All pixels of the line, and those that touch them.
+    # All pixels of the line and their neighbours.
     picture[np.asarray(Image.fromarray(line.astype(np.uint8)).filter(ImageFilter.MaxFilter(3))) > 0] = _DARK
     picture[line] = KNOWN if known else FOUND
 
@@ -53,19 +53,19 @@ def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, kn
 def put_boxes(
     pictures: Pixels, maps: FloatArray, probes: ProbeView, rows: Sequence[int], slices: Slices, threshold: float
 ) -> list[tuple[str, ...]]:
-    """Draws the boxes of maps and of their probes on finished overlays, in place.
+    """Draws the boxes of maps and their probes on finished overlays, in place.
 
     Args:
-        pictures: uint8 ``[n, H, W, 3]``; of maps with slices, these side by side. Boxes are on the slice with the
-            largest value alone, where that is shown.
-        maps: Those that the pictures show, ``[n, h, w]`` or ``[n, d, h, w]``.
-        probes: All; their known boxes.
-        rows: The places of the probes that are drawn, ``[n]``.
+        pictures: The overlays, uint8 ``[n, H, W, 3]``, with slices side by side. Boxes are only on the slice with the
+            largest value, if it is shown.
+        maps: The maps on the overlays, ``[n, h, w]`` or ``[n, d, h, w]``.
+        probes: All probes, for their known boxes.
+        rows: The indices of the drawn probes, ``[n]``.
         slices: Which slices are shown.
-        threshold: Share of a map's maximum above which a place belongs to its box.
+        threshold: Share of a map's maximum above which a pixel belongs to its box.
 
     Returns:
-        The caption below each: the intersection over union; nothing where no probe has a known box.
+        The caption below each overlay: the intersection over union; empty if no probe has a known box.
     """
     known, size = known_boxes(probes), picture_size(probes)
     found = bounding_boxes(maps, size, threshold)
@@ -91,11 +91,11 @@ def put_boxes(
 
 
 def legend(threshold: float, *, known: bool) -> list[tuple[Pixels, str]]:
-    """Returns what the lines mean: a sample of each kind, uint8 ``[14, 38, 3]``, and its meaning.
+    """Returns the legend: a sample of each kind of line, uint8 ``[14, 38, 3]``, and its meaning.
 
     Args:
-        threshold: Share of a map's maximum above which a place belongs to its box.
-        known: Some probe's own box is drawn, too.
+        threshold: Share of a map's maximum above which a pixel belongs to its box.
+        known: Whether any probe's own box is drawn too.
     """
     texts = [f"box around the largest part of the map above {threshold * 100:g} % of its maximum"]
     if known:

@@ -1,4 +1,4 @@
-"""How sheets are drawn: plain choices that YAML can give, and the look-up tables behind their names."""
+"""How sheets are drawn: plain options for YAML, and the colour tables behind their names."""
 
 from __future__ import annotations
 
@@ -48,33 +48,33 @@ class Drawing:
         colormap: ``"turbo"`` (default), ``"jet"``, ``"Reds"`` and nine more are built in; matplotlib's others are
             available by name if matplotlib is installed.
         opacity: Share of the heatmap in the overlay, 0 to 1.
-        interpolation: How maps are resized from the layer's resolution to the picture's: ``"bilinear"`` (default),
+        interpolation: How maps are resized from the layer's resolution to the image's: ``"bilinear"`` (default),
             ``"bicubic"`` or ``"nearest"``.
         columns: Any of ``"input"``, ``"overlay"``, ``"heatmap"`` (only the map) and ``"guided"`` (Guided Grad-CAM of
             the same layer and target, on every method's sheet; needs ``"guided_gradcam"`` among the methods), in the
             order given. All but the input appear once for each target.
         scale: The value of the brightest colour. ``"run"`` (default): one for each probe, layer and method, over all
-            targets and all logged steps so far: the largest 98th percentile of a map's places, so that a few extreme
-            places can't darken all others. ``"image"``: each map's own maximum. ``"layer"``: the largest value of any
+            targets and all logged steps so far: the largest 98th percentile of a map's values, so that a few extreme
+            values can't darken all others. ``"image"``: each map's own maximum. ``"layer"``: the largest value of any
             probe and target at this layer and step. ``"minmax"``: each signed map from its minimum to its maximum,
             without ReLU.
-        format: The format of pictures in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default)
-            is PNG for enlarged pictures, and otherwise the smaller of PNG and JPEG. Loggers that can't show WebP get
+        format: The format of images in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default)
+            is PNG for enlarged images, and otherwise the smaller of PNG and JPEG. Loggers that can't show WebP get
             PNG.
-        magnification: The whole number of screen pixels for each picture pixel along a side, without smoothing; 0
+        magnification: The whole number of screen pixels for each image pixel along a side, without smoothing; 0
             (default) chooses the one that brings the shorter side nearest to 112.
-        max_tile: Longest side of a picture in pixels; larger pictures are scaled down to it.
+        max_tile: Longest side of an image in pixels; larger images are scaled down to it.
         max_sheet_pixels: Largest sheet in pixels. A larger sheet shows fewer probes, evenly chosen and the same at
             every step, and says so; the archive has all of them.
         boxes: Draw on each overlay the box around the map's largest part (:func:`~lightning_gradcam.bounding_boxes`)
             and, if the probe's own box is known, that box as a dashed line, with the intersection over union of the two
             below.
-        box_threshold: Share of the map's maximum above which a place belongs to its box, from 0 to less than 1. Maps
-            with few places need more than the default, 0.15. The logged number ``box_iou`` always uses 0.15.
+        box_threshold: Share of the map's maximum above which a pixel belongs to its box, from 0 to less than 1. Maps
+            with few pixels need more than the default, 0.15. The logged number ``box_iou`` always uses 0.15.
         top: Number of most likely classes listed above each probe (0 to 10).
-        signed: Also draw what speaks against the score: red for, blue against, grey at zero, up to the same magnitude
-            on both sides, on pictures without their own colours. The colour map is then ``"coolwarm"``, or ``"RdBu_r"``
-            if ``colormap`` names it. Boxes are drawn around what speaks for the score.
+        signed: Also draw the evidence against the score: red for, blue against, grey at zero, up to the same magnitude
+            on both sides, on grey images. The colour map is then ``"coolwarm"``, or ``"RdBu_r"`` if ``colormap`` names
+            it. Boxes are drawn around the evidence for the score.
 
     Raises:
         DrawingError: An option is unknown or out of range.
@@ -103,35 +103,40 @@ class Drawing:
         columns = (self.columns,) if isinstance(self.columns, str) else tuple(self.columns or ())
         object.__setattr__(self, "columns", columns)
         if not columns or len(set(columns)) < len(columns) or not set(columns) <= set(_COLUMNS):
-            raise DrawingError(f"drawing.columns: got {list(columns)}; give each of {', '.join(_COLUMNS)} once at most")
+            raise DrawingError(
+                f"drawing.columns: got {list(columns)}; list any of {', '.join(_COLUMNS)}, each at most once"
+            )
         if not isinstance(self.opacity, (int, float)) or not 0 <= self.opacity <= 1:
-            raise DrawingError(f"drawing.opacity: got {self.opacity!r}; give a share from 0 (picture) to 1 (heatmap)")
+            raise DrawingError(
+                f"drawing.opacity: got {self.opacity!r}; pass a share from 0 (image only) to 1 (heatmap only)"
+            )
         share = self.box_threshold
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
             raise DrawingError(
-                f"drawing.box_threshold: got {share!r}; give a share of the map's maximum from 0 to less than 1, such"
+                f"drawing.box_threshold: got {share!r}; pass a share of the map's maximum from 0 to less than 1, such"
                 " as 0.15"
             )
         if not isinstance(self.magnification, int) or self.magnification < 0:
-            raise DrawingError(f"drawing.magnification: got {self.magnification!r}; give 0 (automatic) or more")
+            raise DrawingError(f"drawing.magnification: got {self.magnification!r}; pass 0 (automatic) or more")
         if not isinstance(self.max_tile, int) or self.max_tile < 16:
-            raise DrawingError(f"drawing.max_tile: got {self.max_tile!r}; give at least 16 pixels")
+            raise DrawingError(f"drawing.max_tile: got {self.max_tile!r}; pass at least 16 pixels")
         if not isinstance(self.max_sheet_pixels, int) or self.max_sheet_pixels < 100_000:
             raise DrawingError(
-                f"drawing.max_sheet_pixels: got {self.max_sheet_pixels!r}; give at least 100000 (one or two probes)"
+                f"drawing.max_sheet_pixels: got {self.max_sheet_pixels!r}; pass at least 100000 (enough for one or two "
+                "probes)"
             )
         if not isinstance(self.top, int) or isinstance(self.top, bool) or not 0 <= self.top <= MOST_LISTED:
-            raise DrawingError(f"drawing.top: got {self.top!r}; give how many classes to list, 0 to {MOST_LISTED}")
+            raise DrawingError(f"drawing.top: got {self.top!r}; pass the number of classes to list, 0 to {MOST_LISTED}")
         lookup_table(self.colormap)
-        # The default is what a saved configuration states, too.
+        # Saved configurations contain this default.
         if self.signed and self.colormap not in (Drawing.colormap, *DIVERGING):
             raise DrawingError(
-                f"drawing.signed: colormap {self.colormap!r} has no middle for zero; leave colormap out, or"
-                f" give {' or '.join(DIVERGING)}"
+                f"drawing.signed: colormap {self.colormap!r} has no neutral middle for zero; leave colormap out, or "
+                f"pass {' or '.join(DIVERGING)}"
             )
         if self.signed and self.scale == "minmax":
             raise DrawingError(
-                "drawing.signed: scale='minmax' moves zero away from the middle; give scale='run', 'image' or 'layer'"
+                "drawing.signed: scale='minmax' moves zero away from the middle; pass scale='run', 'image' or 'layer'"
             )
 
 
@@ -141,16 +146,16 @@ def check_look(
     ranges: Mapping[str, tuple[int, int]],
     switches: Sequence[str] = (),
 ) -> None:
-    """Refuses values that options of a drawing can't have.
+    """Rejects invalid values of a drawing's options.
 
     Args:
         drawing: A dataclass.
-        choices: Name of an option to its possible values.
-        ranges: Name to the least and the largest whole number.
-        switches: Names of those that are true or false.
+        choices: Option name to its possible values.
+        ranges: Option name to its smallest and largest whole number.
+        switches: Names of the options that are true or false.
 
     Raises:
-        DrawingError: A value is another one.
+        DrawingError: A value is invalid.
     """
     for name, possible in choices.items():
         if (value := getattr(drawing, name)) not in possible:
@@ -158,18 +163,18 @@ def check_look(
     for name, (least, most) in ranges.items():
         value = getattr(drawing, name)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise DrawingError(f"drawing.{name}: got {value!r}; give a whole number from {least} to {most}")
+            raise DrawingError(f"drawing.{name}: got {value!r}; pass a whole number from {least} to {most}")
     for name in switches:
         if not isinstance(value := getattr(drawing, name), bool):
-            raise DrawingError(f"drawing.{name}: got {value!r}; give true or false")
+            raise DrawingError(f"drawing.{name}: got {value!r}; pass true or false")
 
 
 def check_columns(drawing: Drawing, methods: str | Sequence[str]) -> None:
-    """Refuses columns that need a method which is not among those asked for.
+    """Rejects columns that need a method which is not requested.
 
     Args:
         drawing: How sheets are drawn.
-        methods: A method's name, or several.
+        methods: The name of a method, or several names.
 
     Raises:
         DrawingError: ``"guided"`` is a column, but ``"guided_gradcam"`` is not among the methods.
@@ -189,7 +194,7 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
     """Returns the colour map as uint8 ``[256, 3]``.
 
     Raises:
-        DrawingError: It is not built in, and matplotlib is not installed or does not know it.
+        DrawingError: It is not built in, and matplotlib is not installed or does not have it.
     """
     if name in BUILT_IN:
         return np.asarray(_built_in()[BUILT_IN.index(name)])
@@ -197,8 +202,8 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
         from matplotlib import colormaps
     except ImportError:
         raise DrawingError(
-            f"drawing.colormap: {name!r} is not built in{did_you_mean(name, BUILT_IN)}; others come with"
-            " matplotlib: pip install matplotlib"
+            f"drawing.colormap: {name!r} is not built in{did_you_mean(name, BUILT_IN)}; matplotlib has more: pip "
+            "install matplotlib"
         ) from None
     if name not in colormaps:
         choices = dict.fromkeys([*BUILT_IN, *colormaps])
@@ -209,7 +214,7 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
 def colors_of(drawing: Drawing) -> npt.NDArray[np.uint8]:
     """Returns the colours of a drawing's maps, uint8 ``[256, 3]``.
 
-    Without ``signed`` 0 is the lowest value and 255 the highest. With it 128 is zero, and 1 and 255 are the two ends.
+    Without ``signed``, 0 is the lowest value and 255 the highest. With it, 128 is zero, and 1 and 255 are the two ends.
     """
     if not drawing.signed:
         return lookup_table(drawing.colormap)

@@ -1,4 +1,4 @@
-"""Channel grids: every channel of a layer side by side, sixteen a row, as tutorials on feature maps draw them.
+"""Channel grids: every channel of a layer side by side, sixteen per row, as in tutorials on feature maps.
 
 The grid and its normalisation are those of François Chollet and Matthew Watson, "Deep Learning with Python", 3rd
 edition, chapter 10 (listings 10.1 to 10.23), "Visualizing intermediate activations".
@@ -24,17 +24,17 @@ class GridDrawing:
     """How channel grids are drawn.
 
     Attributes:
-        scale: ``"channel"`` (default): each map by itself, its mean in the middle of the colours and two standard
+        scale: ``"channel"`` (default): each map separately, its mean in the middle of the colours and two standard
             deviations to either end. ``"layer"``: one scale for all channels and probes of the layer at this step, from
-            0 (from the smallest value where any is negative) to the largest.
+            0 (or the smallest value if any is negative) to the largest.
         colormap: As in :class:`~lightning_gradcam.Drawing`.
         columns: Number of channels in a row.
-        tile: What a channel's longer side is brought to, in pixels: smaller maps are magnified by the largest whole
-            number that keeps below it, larger ones scaled down.
-        max_channels: A layer with more channels shows this many, evenly chosen and the same in every step, and says so.
-        format: Of the pictures, as in :class:`~lightning_gradcam.Drawing`.
-        max_sheet_pixels: A sheet of more pixels shows fewer probes, and if one alone is more, fewer channels; it says
-            so.
+        tile: Size of a channel's longer side in pixels: smaller maps are magnified by the largest whole number that
+            does not exceed it, larger ones are scaled down.
+        max_channels: Largest number of channels shown, evenly chosen and the same at every step; the sheet says so.
+        format: The format of the sheets, as in :class:`~lightning_gradcam.Drawing`.
+        max_sheet_pixels: Largest sheet in pixels. A larger sheet shows fewer probes, or, if a single probe is too
+            large, fewer channels, and says so.
 
     Raises:
         DrawingError: An option is unknown or out of range.
@@ -64,20 +64,20 @@ class GridDrawing:
 
 
 def normalised(maps: FloatArray, scale: Normalisation, limits: tuple[float, float] | None = None) -> Pixels:
-    """Brings maps to 0…255, as the first of three steps: normalise, tile, colour.
+    """Scales maps to 0…255, the first of three steps: normalise, tile, colour.
 
-    ``"channel"`` is the chapter's: each map minus its mean, divided by its standard deviation, times 64, plus 128,
-    clipped to 0…255 and cut to whole numbers. A map that is zero everywhere stays 0; any other constant one
-    becomes 128, where the chapter's would divide by zero. ``"layer"`` is linear between two limits, rounded.
+    ``"channel"`` is the chapter's scale: each map minus its mean, divided by its standard deviation, times 64, plus
+    128, clipped to 0…255 and truncated to whole numbers. A map that is zero everywhere stays 0; any other constant map
+    becomes 128, where the chapter would divide by zero. ``"layer"`` is linear between two limits, rounded.
 
     Args:
-        maps: ``[..., h, w]``; with a third axis of places, ``[N, C, d, h, w]``, mean and deviation are those of a
+        maps: ``[..., h, w]``; with a third spatial axis, ``[N, C, d, h, w]``, mean and deviation are those of a
             channel's whole volume.
         scale: ``"channel"`` or ``"layer"``.
         limits: The values of 0 and 255 with ``"layer"``; default: those of ``maps``, see :func:`layer_limits`.
 
     Returns:
-        uint8, of the same shape; places that are not finite are 0.
+        uint8, of the same shape; values that are not finite become 0.
 
     Example:
         >>> maps = np.array([[[[1.0, 3.0]], [[0.0, 0.0]], [[5.0, 5.0]]]], np.float32)
@@ -98,8 +98,8 @@ def normalised(maps: FloatArray, scale: Normalisation, limits: tuple[float, floa
         count = np.maximum(finite.sum(axis=axes, keepdims=True), 1)
         centred = np.where(finite, values - values.sum(axis=axes, keepdims=True) / count, 0.0)
         deviation = np.sqrt((centred**2).sum(axis=axes, keepdims=True) / count)
-        # Compared by their ends: the mean of equal numbers can differ from them in the last bit, and what is left would
-        # be stretched.
+        # Compared by their minimum and maximum: the mean of equal numbers can differ from them in the last bit, and
+        # that difference would be stretched.
         ends = (
             np.where(finite, maps, np.inf).min(axis=axes, keepdims=True),
             np.where(finite, maps, -np.inf).max(axis=axes, keepdims=True),
@@ -115,23 +115,23 @@ def layer_limits(maps: FloatArray) -> tuple[float, float]:
     """Returns the values at the ends of a layer's common scale.
 
     Args:
-        maps: All of the layer, of any shape.
+        maps: All maps of the layer, of any shape.
 
     Returns:
-        0 and the largest finite value; the smallest and the largest where any is negative.
+        0 and the largest finite value, or the smallest and the largest if any value is negative.
     """
     values = maps[np.isfinite(maps)]
     return (min(0.0, float(values.min())), float(values.max())) if values.size else (0.0, 0.0)
 
 
 def tiled(tiles: npt.NDArray[Any], columns: int = 16, gap: int = 1, fill: Any = 0) -> npt.NDArray[Any]:
-    """Puts pictures next to each other, row by row; what remains of the last row is filled.
+    """Puts images next to each other, row by row, and fills the rest of the last row.
 
     Args:
         tiles: ``[C, h, w]`` or ``[C, h, w, 3]``.
-        columns: Number of pictures in a row.
-        gap: Number of pixels between two.
-        fill: What the gaps are filled with; the chapter's are 0.
+        columns: Number of images in a row.
+        gap: Number of pixels between two images.
+        fill: The value of the gaps; 0 in the chapter.
 
     Returns:
         ``[rows * (h + gap) - gap, columns * (w + gap) - gap]``, with colours if ``tiles`` have any.

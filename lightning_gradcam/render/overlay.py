@@ -1,4 +1,4 @@
-"""Maps laid over pictures: scaled, resized, coloured and mixed."""
+"""Overlays of maps on images: scaled, resized, coloured and mixed."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from lightning_gradcam.render.signals import put_band
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.stats.resize import Interpolation, resized
 
-# Bytes of overlays that are kept while a map's strip and animation are drawn.
+# Bytes of overlays to keep while a map's strip and animation are drawn.
 LAID_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Overlays:
-    """Maps laid over pictures.
+    """Overlays of maps on images.
 
     Attributes:
-        mixed: Picture and heatmap, uint8 ``[N, s, H, W, 3]``; the picture alone where the map is zero everywhere. Under
-            maps with their sign it is without its own colours.
-        blank: Which maps are zero everywhere (after the ReLU, unless they are drawn with their sign or the scale is
+        mixed: Image and heatmap, uint8 ``[N, s, H, W, 3]``; only the image if the map is zero everywhere. Under signed
+            maps, the image is grey.
+        blank: Which maps are zero everywhere (after the ReLU, unless they are drawn signed or the scale is
             ``"minmax"``), ``[N]``.
-        broken: Which are not finite, ``[N]``; their pictures are faded, and the caller crosses them out.
-        places: Each pixel's place in the colour map, uint8 ``[N, s, H, W]``.
+        broken: Which maps are not finite, ``[N]``; their images are faded, and the caller crosses them out.
+        places: Each pixel's index in the colour map, uint8 ``[N, s, H, W]``.
         table: The colour map, uint8 ``[256, 3]``.
     """
 
@@ -43,49 +43,49 @@ class Overlays:
 
     @property
     def colors(self) -> Pixels:
-        """The heatmap alone, uint8 ``[N, s, H, W, 3]``; grey where the map is not finite."""
+        """Only the heatmap, uint8 ``[N, s, H, W, 3]``; grey if the map is not finite."""
         colors = self.table[self.places]
         colors[self.broken] = 224
         return colors
 
 
 def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawing) -> Overlays:
-    """Lays coloured maps over pictures.
+    """Overlays coloured maps on images.
 
     Args:
-        base: The pictures, uint8 ``[N, s, H, W, 3]``.
-        maps: Whole signed maps, ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` of signals, which are drawn in the
-            band below the curve; used to find those that are zero everywhere or not finite.
-        shares: What is shown of them, in 0…1, ``[N, s, h, w]``; in -1…1 if they are drawn with their sign.
+        base: The images, uint8 ``[N, s, H, W, 3]``.
+        maps: Whole signed maps, ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` for signals, which are drawn in the
+            band below the curve; used to find maps that are zero everywhere or not finite.
+        shares: Their scaled slices, in 0…1, ``[N, s, h, w]``; in -1…1 if they are drawn signed.
         drawing: Colour map, opacity, interpolation and scale.
     """
     values, table = heat(shares, base.shape[2:4], drawing.interpolation), colors_of(drawing)
     shades = 128 + 127 * np.clip(values, -1, 1) if drawing.signed else np.clip(values, 0, 1) * 255
     places = shades.round().astype(np.uint8)
     if maps.ndim == 2:
-        # A signal's curve stays as it is, above its map.
+        # A signal's curve stays unchanged above its map.
         mixed = put_band(base, table[places])
     else:
-        # On a red cup red would not be seen to speak for it.
+        # On a red cup, red evidence would not be visible.
         under = _without_colour(base) if drawing.signed else base
         mixed = np.empty(base.shape, np.uint8)
         for channel, mixture in enumerate(_mixtures(table.tobytes(), drawing.opacity)):
             mixed[..., channel] = mixture[under[..., channel].astype(np.intp) << 8 | places]
-    # A map without any evidence shows the picture untouched, so that it can't be taken for a weak map.
+    # A map without any evidence shows the unchanged image, so that it can't be mistaken for a weak map.
     relu = not drawing.signed and drawing.scale != "minmax"
     blank = maxima(maps) <= 0 if relu else np.asarray((maps == 0).all(axis=_own_axes(maps)))
     mixed[blank] = base[blank]
-    # What is left of a broken map is not shown: its finite part would look like a map.
+    # The rest of a broken map is not shown: its finite part would look like a map.
     broken = not_finite(maps)
     mixed[broken] = _without_colour(base[broken], 0.5, 100)
     return Overlays(mixed, blank, broken, places, table)
 
 
 class Laid:
-    """Overlays before they are enlarged, for whoever draws the same again: a strip, an animation and its palette.
+    """Caches overlays before they are enlarged, for drawings that share them: strip, animation and palette.
 
     Args:
-        most: Bytes of them; beyond that, the first ones are dropped.
+        most: Largest size in bytes; beyond it, the oldest overlays are dropped.
     """
 
     def __init__(self, most: int = LAID_BYTES) -> None:
@@ -93,14 +93,14 @@ class Laid:
         self._found: dict[Hashable, tuple[CamRecord, Overlays]] = {}
 
     def of(self, record: CamRecord, how: Hashable, lay: Callable[[], Overlays]) -> Overlays:
-        """Returns a record's overlays, those that are kept or new ones.
+        """Returns a record's overlays from the cache, or new ones.
 
         Args:
             record: The step.
-            how: All else that they depend on.
-            lay: Makes them.
+            how: Everything else that they depend on.
+            lay: Creates them.
         """
-        # The record is kept as well, so that no other object gets its id.
+        # The record is stored too, so that no other object gets its id.
         key = (id(record), how)
         if key not in self._found:
             self._found[key] = record, lay()
@@ -119,8 +119,8 @@ def grey(signed: FloatArray, size: tuple[int, ...], slices: Slices) -> Pixels:
     """Draws signed maps of the input's resolution: 0 is mid-grey, a probe's largest magnitude white or black.
 
     Args:
-        signed: ``[N, H, W]`` or ``[N, T, H, W]``; places that are not finite are drawn as 0.
-        size: Height and width to draw at.
+        signed: ``[N, H, W]`` or ``[N, T, H, W]``; values that are not finite are drawn as 0.
+        size: Height and width of the drawing.
         slices: Which frames are shown.
 
     Returns:
@@ -128,23 +128,23 @@ def grey(signed: FloatArray, size: tuple[int, ...], slices: Slices) -> Pixels:
     """
     clean = np.nan_to_num(signed, nan=0.0, posinf=0.0, neginf=0.0)
     shown = heat(slices.of_pictures(clean), size, "bilinear")
-    # The largest of what is shown: averaging in smaller pictures would leave only pale grey.
+    # The largest value of the drawing: averaging in smaller images would leave only pale grey.
     top = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
     shares = np.divide(shown, top, out=np.zeros_like(shown), where=top > 0)
     return np.asarray((128 + 127 * shares).round().astype(np.uint8)[..., None].repeat(3, axis=-1))
 
 
 def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) -> FloatArray:
-    """Resizes maps to the picture's resolution, each slice by itself.
+    """Resizes maps to the image's resolution, each slice separately.
 
     Args:
         maps: ``[N, h, w]`` or ``[N, d, h, w]``.
         size: ``(H, W)``.
-        interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; where a map is finer than the picture, what
-            falls on one pixel is averaged instead, as it is for the picture.
+        interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; if a map is finer than the image, the values of
+            each pixel are averaged instead, as for the image.
 
     Returns:
-        ``[N, H, W]`` or ``[N, d, H, W]``; places are matched by area, corners not aligned.
+        ``[N, H, W]`` or ``[N, d, H, W]``; pixels are matched by area, corners not aligned.
     """
     height, width = maps.shape[-2:]
     if (height, width) == size:
@@ -154,17 +154,17 @@ def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) 
 
 
 def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:
-    """Brings maps to 0…1 by the stated scale, all slices alike; one without a positive value becomes zero everywhere.
+    """Scales maps to 0…1, all slices alike; a map without a positive value becomes zero everywhere.
 
-    Maps that are drawn with their sign come to -1…1.
+    Maps that are drawn signed are scaled to -1…1.
 
     Args:
         maps: Signed maps ``[N, h, w]`` or ``[N, d, h, w]``.
-        drawing: Its ``scale`` and ``signed`` say how.
+        drawing: Its ``scale`` and ``signed`` determine the scaling.
         top: The value that becomes 1, ``[N]``; unused with ``"minmax"``.
 
     Returns:
-        The scaled maps; places that are not finite become 0.
+        The scaled maps; values that are not finite become 0.
     """
     clean = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
     if drawing.scale == "minmax":
@@ -177,7 +177,7 @@ def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:
 
 
 def maxima(maps: FloatArray, *, relu: bool = True) -> FloatArray:
-    """Returns each map's largest finite value ``[N]``, after ReLU by default; 0 where none is finite."""
+    """Returns each map's largest finite value ``[N]``, after the ReLU by default; 0 if none is finite."""
     largest = np.where(np.isfinite(maps), maps, -np.inf).max(axis=_own_axes(maps))
     floor = 0 if relu else -np.inf
     return np.asarray(np.where(np.isfinite(largest), np.maximum(largest, floor), 0), np.float32)
@@ -189,13 +189,13 @@ def magnitudes(maps: FloatArray) -> FloatArray:
 
 
 def not_finite(maps: FloatArray) -> npt.NDArray[np.bool_]:
-    """Returns which maps have a value that is not finite, ``[N]``."""
+    """Returns which maps contain a value that is not finite, ``[N]``."""
     return np.asarray(~np.isfinite(maps).all(axis=_own_axes(maps)))
 
 
 @lru_cache(maxsize=8)
 def _mixtures(table: bytes, opacity: float) -> Pixels:
-    """Returns, for red, green and blue, what each value of a picture and each colour mix to, ``[3, 256 * 256]``."""
+    """Returns the mixtures of each image value and each colour, for red, green and blue, ``[3, 256 * 256]``."""
     colors = np.frombuffer(table, np.uint8).reshape(1, 256, 3)
     values = np.arange(256).reshape(256, 1, 1)
     mixed = (values * (1 - opacity) + colors * opacity).round().astype(np.uint8)

@@ -16,7 +16,7 @@ from lightning_gradcam.render.text import SHADES
 
 Pixels = npt.NDArray[np.uint8]
 
-# The most pixels that a side has in a file of each format.
+# The longest side, in pixels, of a file in each format.
 LONGEST = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
 # A picture with at most this many pixels is always a PNG; one with more than this many is not tried as one.
 _SMALL, _LARGE = 100_000, 1_000_000
@@ -106,7 +106,7 @@ class Picture:
         return min("png", "jpeg", key=lambda name: len(self.encoded(name)))
 
     def encoded(self, format: str = "png") -> bytes:
-        """Returns the content of a PNG, JPEG or WebP file; scaled down where it is larger than the format allows."""
+        """Returns the content of a PNG, JPEG or WebP file, scaled down if it is larger than the format allows."""
         if format not in self._files:
             self._files[format] = self._encode(format)
         return self._files[format]
@@ -124,18 +124,18 @@ class Picture:
 
 
 class PackedPicture(Picture):
-    """A finished picture that keeps its own file alone, so that many take little memory.
+    """A finished picture that stores only its own file, so that many take little memory.
 
     Its pixels are decoded whenever they are requested: exact from a PNG, close to what was drawn from a JPEG or WebP.
 
     Args:
-        picture: What it is made of.
+        picture: The source.
     """
 
     def __init__(self, picture: Picture) -> None:
         format, content = picture.file()
         facts = {"enlarged": picture.enlarged, "format": format, "colors": picture.colors, "_files": {format: content}}
-        # Frozen, as all pictures are.
+        # Frozen, like all pictures.
         self.__dict__.update(facts, _was_free=picture._free, _was_large=picture.size)
 
     @property
@@ -150,7 +150,7 @@ class PackedPicture(Picture):
 
     @property
     def nbytes(self) -> int:
-        """What it keeps in memory, in bytes."""
+        """Its memory in bytes."""
         return sum(map(len, self._files.values()))
 
     @property
@@ -161,17 +161,17 @@ class PackedPicture(Picture):
 
 
 def palette_image(pixels: Pixels, needed: Pixels, count: int, method: Image.Quantize) -> Image.Image:
-    """Returns an image with a palette: what :meth:`PIL.Image.Image.quantize` takes.
+    """Returns an image with a palette, for :meth:`PIL.Image.Image.quantize`.
 
     Args:
-        pixels: What it is for.
-        needed: Its first colours, uint8 ``[n, 3]``; the rest is what the pixels need most.
+        pixels: The pixels that the palette is for.
+        needed: Its first colours, uint8 ``[n, 3]``; the rest are those that the pixels need most.
         count: The number of colours, 256 at most.
-        method: How those are found.
+        method: How the rest are found.
     """
     found = Image.fromarray(pixels).quantize(count - len(needed), method).getpalette() or []
     colors = np.array(found, np.uint8).reshape(-1, 3)
-    # Almost white paper would be taken for it.
+    # Almost white colours would be taken for paper.
     colors = colors[(colors < 248).any(axis=1)]
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.concatenate([needed, colors])[:count].tobytes())
@@ -179,11 +179,11 @@ def palette_image(pixels: Pixels, needed: Pixels, count: int, method: Image.Quan
 
 
 def _paletted(pixels: Pixels, needed: Pixels) -> bytes:
-    """Returns a PNG with 256 colours; nothing where they are too few.
+    """Returns a PNG with 256 colours; ``None`` if these are too few.
 
     Args:
         pixels: The picture.
-        needed: Colours that have to be among them, in addition to those of text.
+        needed: Colours that must be among them, in addition to those of text.
     """
     # Enlarged pixels are met, and few of the letters'.
     some = np.ascontiguousarray(pixels[1::3, 1::3])

@@ -1,4 +1,4 @@
-"""The value of the brightest colour: robust against a few extreme places, and common to a row's targets and steps."""
+"""The value of the brightest colour: robust against a few extreme values, and common to a row's targets and steps."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 
-# Maps of up to 26 places keep their largest value; of 49 places one may be brighter, of 196 four.
+# Maps with up to 26 pixels keep their largest value; in a map with 49 pixels one may exceed the limit, with 196 four.
 PERCENTILE = 98.0
 
 
 def limits_of(maps: FloatArray, *, signed: bool = False) -> FloatArray:
-    """Returns the value that each map's colours reach to, if it is seen alone.
+    """Returns the value of the brightest colour of each map on its own.
 
     Args:
-        maps: Signed maps, ``[N, …]``; places that are not finite count as 0.
-        signed: Of the magnitudes, for colours around zero; by default of what is left after the ReLU.
+        maps: Signed maps, ``[N, …]``; values that are not finite count as 0.
+        signed: Use the magnitudes, for colours around zero; by default the values after the ReLU.
 
     Returns:
-        ``[N]``: the 98th percentile of a map's places (the nearest one's value), so that few places can't darken all
-        others; the largest value where that is 0; 0 for a map without any.
+        ``[N]``: the 98th percentile of a map's values (without interpolation), so that a few values can't darken all
+        others; the largest value if the percentile is 0; 0 for a map without evidence.
 
     Example:
         >>> maps = np.array([[[0.0, 2.0], [-3.0, 1.0]]])
@@ -36,9 +36,10 @@ def limits_of(maps: FloatArray, *, signed: bool = False) -> FloatArray:
 
 
 def both_limits(maps: FloatArray) -> FloatArray:
-    """Returns each map's limits as a record keeps them, ``[N, 2]``: for colours from zero, and for signed ones.
+    """Returns each map's limits as stored in a record, ``[N, 2]``: for colours from zero, and for signed ones.
 
-    0 for a map that is not finite: it is not shown, and what is left of it would darken its row in all later steps.
+    They are 0 for a map that is not finite: it is not shown, and its finite values would darken its row in all later
+    steps.
     """
     limits = np.stack([limits_of(maps), limits_of(maps, signed=True)], axis=1)
     finite = np.asarray(np.isfinite(maps).all(axis=tuple(range(1, maps.ndim))))
@@ -46,11 +47,11 @@ def both_limits(maps: FloatArray) -> FloatArray:
 
 
 def raise_limits(limits: dict[CamKey, FloatArray], found: Mapping[CamKey, FloatArray]) -> None:
-    """Raises each map's limits so far to those of another step, where these are larger.
+    """Raises each map's limits so far to those of another step if these are larger.
 
     Args:
-        limits: Both of each map, ``[N, 2]``; changed.
-        found: The other step's.
+        limits: Both limits of each map, ``[N, 2]``; changed in place.
+        found: The other step's limits.
     """
     for key, values in found.items():
         limits[key] = np.fmax(limits[key], values) if key in limits else values
@@ -60,7 +61,7 @@ def common_limits(limits: Mapping[CamKey, FloatArray], keys: Iterable[CamKey]) -
     """Returns each probe's limit over several targets of a layer and method: the largest, ``[N]`` or ``[N, 2]``.
 
     Args:
-        limits: Each map's, ``[N]``, or both of each, ``[N, 2]``.
+        limits: Each map's limit, ``[N]``, or both limits, ``[N, 2]``.
         keys: Keys of the row's maps.
     """
     return np.asarray(np.max([limits[key] for key in keys], axis=0), np.float32)
@@ -74,7 +75,8 @@ def run_limits(
     Args:
         record: The step that is drawn.
         keys: The row's maps.
-        limits: Both of each map in the run so far, ``[N, 2]``; by default what the record has, or else its own maps'.
+        limits: Both limits of each map in the run so far, ``[N, 2]``; by default those in the record, or else those of
+            its own maps.
         signed: Whether colours are on both sides of zero.
     """
     known = limits or record.limits
@@ -86,8 +88,8 @@ def row_limits(limits: Mapping[CamKey, FloatArray], key: CamKey, *, signed: bool
     """Returns each probe's limit ``[N]`` over all targets of a map's layer and method.
 
     Args:
-        limits: Both of each map, ``[N, 2]``, as :func:`both_limits` returns them.
-        key: One of them.
+        limits: Both limits of each map, ``[N, 2]``, as :func:`both_limits` returns them.
+        key: One of the maps.
         signed: Whether colours are on both sides of zero.
     """
     keys = [other for other in limits if (other.layer, other.method) == (key.layer, key.method)]

@@ -1,4 +1,4 @@
-"""1-D signals as pictures: their curves, and below these a band for the map along time."""
+"""1-D signals as images: their curves, with a band for the map along time below."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.text import INK, LINE, PAPER, Color
 
-# The map's share of the picture's height; the rest is the curves'.
+# The map's share of the image's height; the rest is for the curves.
 _BAND = 0.2
-# More curves can't be told apart: their mean is drawn, on the range that they span.
+# More curves can't be distinguished: their mean is drawn on the range that they span.
 _MOST_CURVES = 6
 _CURVES: tuple[Color, ...] = (INK, (31, 111, 180), (214, 96, 20), (30, 140, 80), (150, 70, 170), (160, 120, 20))
 _SOURCE = "signal of "
-# How pictures were recovered where they look as they did before any preprocessing; see `probes/display.py`.
+# The ways of recovering images that look the same as before any preprocessing; see `probes/display.py`.
 _PLAIN = ("as loaded", "Normalize undone", "mean and std as given")
 _RANGE: Color = (212, 214, 220)
 
 
 def band_height(height: int) -> int:
-    """Returns how many rows at the bottom of a signal's picture are the map's."""
+    """Returns the number of rows for the map at the bottom of a signal's image."""
     return max(1, round(_BAND * height))
 
 
 def charted(
     probes: ProbeView, drawing: Drawing, shape: tuple[int, ...], size: tuple[int, int] = (112, 256)
 ) -> tuple[ProbeView, Drawing]:
-    """Returns probes and drawing as they are, or where maps have time alone, with curves for pictures.
+    """Returns probes and drawing unchanged or, if maps only have a time axis, with curves as images.
 
     Args:
-        probes: Where the signals are from.
-        drawing: Boxes are left out of it for signals, which have no height.
-        shape: Of the maps, ``[N, l]`` for signals.
-        size: Height and width of the curves' pictures.
+        probes: The probes with the signals.
+        drawing: Boxes are turned off for signals, which have no height.
+        shape: Shape of the maps, ``[N, l]`` for signals.
+        size: Height and width of the curves' images.
     """
     if len(shape) != 2 or probes.signals is None:
         return probes, drawing
@@ -59,21 +59,21 @@ def charted(
 
 
 def put_band(base: Pixels, colors: Pixels) -> Pixels:
-    """Returns pictures of signals, uint8 ``[N, s, H, W, 3]``, with the map's colours in their band."""
+    """Returns images of signals, uint8 ``[N, s, H, W, 3]``, with the map's colours in their band."""
     mixed, band = base.copy(), band_height(base.shape[2])
     mixed[:, :, -band:] = colors[:, :, -band:]
     return mixed
 
 
 def source_lines(source: str) -> list[str]:
-    """Returns the header's text on where pictures are from: nothing where they are as a person knows them."""
+    """Returns the header's text on how images were recovered; empty if they look as usual."""
     if source.startswith(_SOURCE):
         return source.split("; ")
-    return [f"pictures: {source}"] if source and source not in _PLAIN else []
+    return [f"images: {source}"] if source and source not in _PLAIN else []
 
 
 def _chart(signal: FloatArray, size: tuple[int, int]) -> Pixels:
-    """Draws one signal ``[C, L]``: sample i is at (i + 1/2) / L of the width, as places of its map do."""
+    """Draws one signal ``[C, L]``: sample i is at (i + 1/2) / L of the width, like the values of its map."""
     height, width = size
     canvas = np.full((height, width, 3), PAPER, np.uint8)
     band = band_height(height)
@@ -96,7 +96,7 @@ def _chart(signal: FloatArray, size: tuple[int, int]) -> Pixels:
         values = values.mean(axis=0, keepdims=True)
     for number, channel in enumerate(values):
         fill(*_spans(channel, width), _CURVES[number])
-    # The band's edge, so that a map without colours is seen to be one.
+    # The band's edge, so that a map without colours is visible as a map.
     canvas[-band - 1] = LINE
     return canvas
 

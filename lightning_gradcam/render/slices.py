@@ -1,4 +1,4 @@
-"""Which slices of maps with time or depth are shown, and the frames under them."""
+"""Which slices of maps with time or depth are shown, and the frames below them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def frame_under(place: Any, depth: int, length: int) -> Any:
     """Returns the frame at the centre of a slice, or of each of several.
 
     Args:
-        place: On the maps' axis of time or depth, a number or an array.
-        depth: How long that axis is; 0 without one.
+        place: Index on the maps' axis of time or depth, a number or an array.
+        depth: The length of that axis; 0 without one.
         length: The number of frames.
     """
     # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
@@ -32,10 +32,10 @@ class Slices:
     """Which slices of a layer's maps are shown, and the frames of the display under them.
 
     Attributes:
-        chosen: Places on the maps' axis of time or depth; one, 0, where they have no such axis.
-        depth: How long that axis is; 0 if there is none.
-        frames: The frame under each of ``chosen``; 0 where the display has none.
-        length: How many frames the display has; 0 where it is one picture.
+        chosen: Indices on the maps' axis of time or depth; only 0 if they have no such axis.
+        depth: The length of that axis; 0 if there is none.
+        frames: The frame below each of ``chosen``; 0 if the display has no frames.
+        length: The number of frames of the display; 0 if it is a single image.
     """
 
     chosen: tuple[int, ...]
@@ -62,10 +62,10 @@ class Slices:
         return cls(tuple(chosen), depth, frames, length)
 
     def name(self, place: int) -> str:
-        """Returns what a slice is called: by the frame under it, where there are frames.
+        """Returns a slice's name, which is that of the frame below it if there are frames.
 
         Args:
-            place: On the maps' axis of time or depth, shown or not.
+            place: Index on the maps' axis of time or depth, shown or not.
 
         Example:
             >>> Slices.of((2, 4, 7, 7), (2, 16, 112, 112, 3)).name(0), Slices.of((2, 4, 7, 7), (2, 112, 112, 3)).name(3)
@@ -76,12 +76,12 @@ class Slices:
     def of_maps(self, maps: FloatArray) -> FloatArray:
         """Returns the chosen slices, ``[N, s, h, w]``."""
         if maps.ndim == 2:
-            # Along time alone: a picture of one row.
+            # Only a time axis: an image with one row.
             return maps[:, None, None]
         return maps[:, list(self.chosen)] if self.depth else maps[:, None]
 
     def of_pictures(self, maps: FloatArray) -> FloatArray:
-        """Returns what maps of the input's own resolution have under each of them, ``[N, s, H, W]``.
+        """Returns the frames of maps in the input's resolution, one for each slice, ``[N, s, H, W]``.
 
         Args:
             maps: ``[N, H, W]``, or ``[N, T, H, W]`` with their own frames.
@@ -94,5 +94,5 @@ class Slices:
         return maps[:, frames]
 
     def of_display(self, display: Pixels) -> Pixels:
-        """Returns the frame under each of them, ``[N, s, H, W, 3]``."""
+        """Returns the frame below each slice, ``[N, s, H, W, 3]``."""
         return display[:, list(self.frames)] if self.length else display[:, None].repeat(len(self.chosen), axis=1)

@@ -17,7 +17,7 @@ PAPER: Color = (255, 255, 255)
 LINE: Color = (222, 222, 226)
 RIGHT: Color = (22, 122, 60)
 WRONG: Color = (200, 30, 40)
-# What text and lines need of a palette: letters have soft edges.
+# The colours of a palette that text and lines need: letters have soft edges.
 SHADES: tuple[tuple[int, ...], ...] = (
     PAPER,
     LINE,
@@ -34,18 +34,18 @@ def write(
 ) -> int:
     """Writes one line of dark text on white; if it is wider than ``width``, it is cut and ends in an ellipsis.
 
-    A probability behind a name and two spaces is kept, and the name is cut: ``1…`` would be read as a number.
+    A probability after a name and two spaces is kept, and the name is cut: ``1…`` would be read as a number.
 
     Args:
         canvas: uint8 ``[H, W, 3]``, written to.
         at: Left and top, in pixels.
         text: The line. Control characters become spaces: a line break in a class name must not break the row.
-        width: In pixels.
-        size: Of the font, in pixels.
+        width: Width in pixels.
+        size: Font size in pixels.
         color: Red, green and blue.
 
     Returns:
-        How wide the written line is, in pixels.
+        The width of the written line, in pixels.
     """
     x, y = at
     ink = _ink(text[:200], width, size, color)
@@ -55,7 +55,7 @@ def write(
 
 
 def stamp(canvas: npt.NDArray[np.uint8], at: tuple[int, int], *, right: bool) -> None:
-    """Draws the mark for a right or a wrong prediction, 72 by 20 pixels; shape, word and colour say the same."""
+    """Draws the mark for a right or a wrong prediction, 72 by 20 pixels; shape, word and colour agree."""
     x, y = at
     mark = _stamp(right)
     canvas[y : y + mark.shape[0], x : x + mark.shape[1]] = mark
@@ -75,7 +75,7 @@ def cross_out(picture: npt.NDArray[np.uint8]) -> None:
 
 @lru_cache(maxsize=512)
 def _ink(text: str, width: int, size: int, color: Color) -> npt.NDArray[np.uint8]:
-    """Returns the text on white, uint8 ``[H, W, 3]``; the darker of it and the canvas is what is seen on paper."""
+    """Returns the text on white, uint8 ``[H, W, 3]``, to be combined with the canvas by taking the darker value."""
     font = _font(size)
     line = "".join(character if character.isprintable() else " " for character in text)
     length = font.getlength(line)
@@ -107,5 +107,5 @@ def _stamp(right: bool) -> npt.NDArray[np.uint8]:
 
 @cache
 def _font(size: int) -> Any:
-    # Pillow carries this font, so it is there on every machine.
+    # Pillow includes this font, so every machine has it.
     return ImageFont.load_default(size)

@@ -25,13 +25,13 @@ from lightning_gradcam.render.text import cross_out
 
 BROKEN = "map not finite"
 _WIDEST_STRIP = 640
-# Names of targets that are no classes.
+# Names of targets that are not classes.
 OUTPUT, SIMILAR = re.compile(r"output(\d+)"), re.compile(r"similar_to(\d+)")
 
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """One column of a sheet: pictures ``[N, H, W, 3]``, its heading and the lines below each."""
+    """One column of a sheet: images ``[N, H, W, 3]``, its heading and the lines below each image."""
 
     heading: str
     pixels: Pixels
@@ -47,29 +47,29 @@ def draw_tiles(
     slices: Slices,
     rows: Sequence[int],
 ) -> list[Tiles]:
-    """Colours maps and lays them over the probes.
+    """Colours maps and overlays them on the probes.
 
     Args:
         record: The step to draw.
-        probes: Where the display pixels and class names come from.
-        keys: Which maps: of one layer and method.
+        probes: The probes, for display pixels and class names.
+        keys: The maps' keys, all of one layer and method.
         drawing: Colour map, opacity, columns, scale.
         limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]`` (:func:`run_limits`).
-        slices: What is shown of maps and displays with a third axis.
-        rows: The places of the probes that are drawn.
+        slices: The slices to show of maps and displays with a third axis.
+        rows: The indices of the drawn probes.
 
     Returns:
         The columns in ``drawing``'s order; all but the input once for each of ``keys``. A map of the whole model has no
-        Guided Grad-CAM next to it, which belongs to a layer.
+        Guided Grad-CAM next to it, because that belongs to a layer.
 
     Raises:
-        DrawingError: Guided Grad-CAM is requested, and the record has none.
+        DrawingError: Guided Grad-CAM is requested, but the record has none.
     """
     probes, chosen = probes.view, list(rows)
     base = fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
     factor = _factor(base.shape, drawing)
     of_all = {key: (magnitudes if drawing.signed else maxima)(record.maps[key]) for key in keys}
-    # What is left of a map that is not finite is not shown, and would darken all others.
+    # The finite values of a broken map are not shown, and would darken all others.
     of_all = {key: np.where(not_finite(record.maps[key]), 0, top) for key, top in of_all.items()}
     own = {key: top[chosen] for key, top in of_all.items()}
     layer_top = np.full(len(base), max((float(top.max()) for top in of_all.values()), default=0.0), np.float32)
@@ -78,7 +78,7 @@ def draw_tiles(
     for key in keys:
         maps = record.maps[key][chosen]
         top = {"layer": layer_top, "run": run_top}.get(drawing.scale, own[key])
-        # Scaled before slices are taken, so that a slice that is not shown counts for the common scale, too.
+        # Scaled before slices are selected, so that hidden slices also count for the common scale.
         over = lay_over(base, maps, slices.of_maps(scaled(maps, drawing, top)), drawing)
         raw, low = maxima(maps, relu=drawing.scale != "minmax"), maxima(-maps) if drawing.signed else None
         summed = [len(probes.true_classes(row)) if key.target == "label" else 1 for row in chosen]
@@ -91,7 +91,7 @@ def draw_tiles(
             and not _is_class(key.target)
             and record.classes[key.target][0] >= 0
         ):
-            # Which class it is differs from row to row, and is not written anywhere else.
+            # The class differs from row to row, and is not written anywhere else.
             said = [probes.class_name(int(index)) for index in record.classes[key.target][chosen]]
             names = [f"class {name}" if _is_class(name) else name for name in said]
             captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
@@ -118,12 +118,12 @@ def tile_size(display: tuple[int, ...], drawing: Drawing, slices: Slices) -> tup
 
 
 def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
-    """Returns at most ``most`` places of ``count``, evenly chosen; at least one.
+    """Returns at most ``most`` indices of ``count``, evenly chosen; at least one.
 
     Args:
-        count: How many there are.
-        most: How many there is room for.
-        ends: Include the last; the first always is.
+        count: The number of items.
+        most: The largest number to return.
+        ends: Include the last; the first is always included.
 
     Example:
         >>> evenly(10, 4), evenly(10, 4, ends=True)
@@ -138,7 +138,7 @@ def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
 def _headings(target: str, probes: ProbeView) -> tuple[str, str]:
     """Returns the headings of a target's overlays and heatmaps."""
     if "_vs_" in target:
-        # Both classes have to fit above a small tile.
+        # Both classes must fit above a small tile.
         shown = target.replace("_vs_", " vs ")
         return shown, f"map: {shown}"
     shown = _shown_target(target, probes)
@@ -150,21 +150,21 @@ def _shown_target(target: str, probes: ProbeView) -> str:
 
 
 def unclassed_word(target: str) -> str:
-    """Returns what the scores of a target are that is no class: a number of the output, a similarity, or any score."""
+    """Returns the kind of score of a target that is not a class: a value of the output, a similarity, or any score."""
     return "value" if OUTPUT.fullmatch(target) else "similarity" if SIMILAR.fullmatch(target) else "score"
 
 
 def _is_class(target: str) -> bool:
-    """Whether a target's name is a class index; a function may be named with other digits than these."""
+    """Whether a target's name is a class index; a function's name may contain other Unicode digits."""
     return target.isascii() and target.isdigit()
 
 
 def _map_caption(
     record: CamRecord, key: CamKey, row: int, top: float, blank: bool, summed: int = 1, low: float | None = None
 ) -> tuple[str, ...]:
-    """Returns the lines below a map: its score, of ``summed`` classes, and its maximum.
+    """Returns the lines below a map: its score, over ``summed`` classes, and its maximum.
 
-    Of one that is drawn with its sign, ``low`` is the magnitude of what speaks most against the score.
+    For a signed map, ``low`` is the magnitude of the strongest evidence against the score.
     """
     kind = "logit" if record.score == "logit" else "p"
     kind = "difference" if "_vs_" in key.target else kind
@@ -180,7 +180,7 @@ def _map_caption(
         return *score, "blank: map is zero"
     if low is None:
         return *score, f"map max {top:.3g}"
-    # Both on one line of the narrowest tile.
+    # Both fit on one line of the narrowest tile.
     return *score, " / ".join(
         f"{sign}{value:.{3 if value >= 0.01 else 2}g}" if value else "0" for sign, value in (("+", top), ("-", low))
     )
@@ -210,7 +210,7 @@ def _guided(
 
 
 def fitted(frames: Pixels, longest: int) -> Pixels:
-    """Scales pictures ``[N, s, H, W, 3]`` down to the longest side allowed, and to the widest strip."""
+    """Scales images ``[N, s, H, W, 3]`` down to the longest side allowed, and to the widest strip."""
     count, shown, height, width = frames.shape[:4]
     smaller_h, smaller_w = fitted_size(shown, height, width, longest)
     if (smaller_h, smaller_w) == (height, width):
@@ -222,19 +222,19 @@ def fitted(frames: Pixels, longest: int) -> Pixels:
 
 
 def fitted_size(shown: int, height: int, width: int, longest: int) -> tuple[int, int]:
-    """Returns height and width of pictures, ``shown`` of them side by side, scaled down to the longest side allowed."""
+    """Returns height and width of images, ``shown`` of them side by side, scaled down to the longest side allowed."""
     share = min(1.0, longest / max(height, width), _room(shown, longest) / width)
     return max(1, round(height * share)), max(1, round(width * share))
 
 
 def _room(shown: int, longest: int) -> int:
-    """Returns how wide each of ``shown`` pictures in a strip may be."""
+    """Returns the largest width of each of ``shown`` images in a strip."""
     return (max(_WIDEST_STRIP, longest) - SEAM * (shown - 1)) // shown
 
 
 def _factor(shape: tuple[int, ...], drawing: Drawing) -> int:
-    # About 112 on the shorter side, without letting an elongated picture or a strip outgrow the screen: twice
-    # that takes four times the bytes and shows nothing more.
+    # About 112 on the shorter side, without letting an elongated image or a strip outgrow the screen: twice that takes
+    # four times the bytes and shows nothing more.
     shown, height, width = shape[1:4]
     shorter, longer = sorted((height, width))
     across = 512 // longer if shown == 1 else _room(shown, drawing.max_tile) // width
@@ -242,7 +242,7 @@ def _factor(shape: tuple[int, ...], drawing: Drawing) -> int:
 
 
 def enlarged(pictures: Pixels, factor: int, crossed: npt.NDArray[np.bool_] | None = None) -> Pixels:
-    """Enlarges pictures ``[N, s, H, W, 3]`` and puts those of a probe side by side; some probes' are crossed out."""
+    """Enlarges images ``[N, s, H, W, 3]`` and puts those of a probe side by side; broken maps are crossed out."""
     # Pixels first: whole rows are copied faster.
     large = pictures if factor == 1 else pictures.repeat(factor, axis=3).repeat(factor, axis=2)
     for row in np.flatnonzero(crossed) if crossed is not None else ():

@@ -1,4 +1,4 @@
-"""The page of a check: what each verdict means, what to do, and the pictures that led to it."""
+"""The page of a check: what each verdict means, what to do, and the images that led to it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MEANINGS: dict[Verdict, str] = {
     "blank": "Most maps show nothing.",
 }
 _SCALED = (
-    "Pictures are the model's inputs, each scaled from its smallest to its largest value, so their colours can differ"
+    "Images are the model's inputs, each scaled from its smallest to its largest value, so their colours can differ"
     " from the photographs'."
 )
 _TITLES = {
@@ -70,7 +70,7 @@ def check_page(check: MapCheck) -> str:
 
 
 def check_html(check: MapCheck) -> str:
-    """Returns what a notebook shows: the verdicts, and the pictures of each."""
+    """Returns the notebook's display: the verdicts, and the images of each."""
     best = (
         f"The best of them is <b>{escape(check.best[1])}</b> at layer <b>{escape(check.best[0])}</b>."
         if check.best
@@ -83,14 +83,14 @@ def check_html(check: MapCheck) -> str:
     )
     remarks = [*check.remarks, *([_SCALED] if check.evidence.shown is None else [])]
     told = "".join(f'<p class="note">{escape(remark)}</p>' for remark in remarks)
-    count = f"{check.pictures} picture{'' if check.pictures == 1 else 's'}"
+    count = f"{check.pictures} image{'' if check.pictures == 1 else 's'}"
     head = (
-        "<p>A map claims to show which parts of a picture made the model choose a class. Here the claim is put to the"
+        "<p>A map claims to show which parts of an image made the model choose a class. Here the claim is put to the"
         f" test on {count}, for each method and layer. {best}</p>"
         "<table class=list><tr><th>method</th><th>layer</th><th>verdict</th><th>what it means</th><th>what to do</th>"
         f"</tr>{rows}</table>{told}"
-        '<p class="note">The verdicts hold for these pictures. The check took'
-        f" {check.forwards:,} forward passes of one picture{' (quick)' if check.quick else ''}.</p>"
+        '<p class="note">The verdicts hold for these images. The check took'
+        f" {check.forwards:,} forward passes of one image{' (quick)' if check.quick else ''}.</p>"
     )
     return head + "".join(_section(row, check.evidence) for row in check.verdicts.values())
 
@@ -104,7 +104,7 @@ def _section(row: MapVerdict, evidence: Evidence) -> str:
     headings = "".join(f"<th>{_TITLES[name]}<small>{_QUESTIONS[name]}</small></th>" for name in columns)
     share = f"{top.share:.0%}"
     headings += (
-        f"<th>{share} of the picture hidden<small>What the map marks most. Over all pictures, the confidence should"
+        f"<th>{share} of the image hidden<small>What the map marks most. Over all images, the confidence should"
         " fall further than with random places hidden. One test of several: a large object can survive it.</small></th>"
     )
     body = ""
@@ -121,18 +121,18 @@ def _section(row: MapVerdict, evidence: Evidence) -> str:
             f" {evidence.confidence[place]:.2f}</small></td>{cells}"
             f"<td>{_image(hidden[place], f'{name}: {share} hidden')}<small>{_fall(top, place)}</small></td></tr>"
         )
-    rest = "" if count == len(evidence.names) else f'<p class="note">{count} of {len(evidence.names)} pictures.</p>'
+    rest = "" if count == len(evidence.names) else f'<p class="note">{count} of {len(evidence.names)} images.</p>'
     return (
         f"<h2>{escape(row.method)} at layer {escape(row.layer)}: {_word(row)}</h2>"
         f"<p>{_MEANINGS[row.verdict]} <b>{escape(row.advice)}</b></p>"
-        f'<div class="wide"><table class="rows"><tr><th>picture</th>{headings}</tr>{body}</table></div>{rest}'
+        f'<div class="wide"><table class="rows"><tr><th>image</th>{headings}</tr>{body}</table></div>{rest}'
         f"{_figures(row)}"
     )
 
 
 def _fall(top: HiddenTop, place: int) -> str:
     if math.isnan(top.own[place]):
-        return "not asked: the map is the same everywhere, or the class stays when the whole picture is hidden"
+        return "not asked: the map is the same everywhere, or the class stays when the whole image is hidden"
     return f"confidence {top.own[place]:.2f}; random places hidden: {top.by_chance[place]:.2f}"
 
 
@@ -150,7 +150,7 @@ def _figures(row: MapVerdict) -> str:
 
 
 def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list[Pixels], list[str]]]:
-    """Lays each kind of maps over the pictures, and says why none is seen; those of one network have one scale."""
+    """Overlays each kind of map on the images, and says why a map is blank; maps of one network share one scale."""
     drawing = Drawing(scale="image")
     limits = {kind: limits_of(values) for kind, values in maps.items()}
     if "other class" in maps:
@@ -164,7 +164,7 @@ def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list
 
 
 def _without_top(base: Pixels, maps: npt.NDArray[np.float64], share: float) -> Pixels:
-    """Greys out the share of each picture that its map marks most."""
+    """Greys out the share of each image that its map marks most."""
     pictures = base.copy()
     known = torch.from_numpy(np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0))
     for picture, values in zip(pictures, upsampled(known, base.shape[1:3]).numpy(), strict=True):
@@ -174,7 +174,7 @@ def _without_top(base: Pixels, maps: npt.NDArray[np.float64], share: float) -> P
 
 
 def _pictures(evidence: Evidence) -> Pixels:
-    """The pictures as a person sees them, small: those given, or the inputs, each scaled to its own range."""
+    """Small displayable images: the given ones, or the inputs, each scaled to its own range."""
     if evidence.shown is not None:
         pictures = evidence.shown
     else:

@@ -13,7 +13,7 @@ from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.report.pictures import data_url
 
-# Bytes of pictures and number of steps in a page; of more, some are evenly chosen.
+# The largest number of bytes of images, and of steps, in a page; if there are more, some are evenly chosen.
 MAX_BYTES = 24_000_000
 MAX_STEPS = 48
 
@@ -80,7 +80,7 @@ class Gallery:
     remark: str = ""
 
     def header(self) -> dict[str, Any]:
-        """Returns the gallery ready for JSON, with pictures as ``data:`` URLs and no more steps than fit a page."""
+        """Returns the gallery ready for JSON, with sheets as ``data:`` URLs and no more steps than fit on a page."""
         count = max((len(shots) for shots in self.layers.values()), default=0)
         shown = places_for(count, [shots[-1] for shots in self.layers.values() if shots])
         left_out = f"{len(shown)} of {count} steps, evenly chosen" if len(shown) < count else ""

@@ -16,9 +16,9 @@ from typing import Any
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.naming import describe_runs, hyperparameters
 from lightning_gradcam.render.drawing import COLOUR_MAPS
 from lightning_gradcam.report.gallery import Gallery
-from lightning_gradcam.report.naming import describe_runs, hyperparameters
 from lightning_gradcam.report.payload import Payload
 from lightning_gradcam.storage import Storage
 
@@ -32,12 +32,12 @@ def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, titl
     """Puts runs and the viewer into one HTML page.
 
     The page needs no network and may not use one: its Content-Security-Policy allows its own script and style by their
-    hashes, embedded pictures, and nothing else.
+    hashes, embedded images, and nothing else.
 
     Args:
         payloads: The runs; the first is shown when the page opens. Runs of the same probes can be shown side by side.
         galleries: Sheets of feature maps and filter patterns, below the runs.
-        title: Of the page; by default the run's name, or the number of runs.
+        title: The page's title; by default the run's name, or the number of runs.
 
     Returns:
         The page's text.
@@ -51,7 +51,7 @@ def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, titl
         Path("report.html").write_text(page([Payload.of(archive)]), encoding="utf-8")
     """
     if not payloads and not galleries:
-        raise ConfigurationError("runs: got none; give the folder <log dir>/<name> of at least one run")
+        raise ConfigurationError("runs: got none; pass the folder <log dir>/<name> of at least one run")
     parts = {
         "title": html.escape(_encodable(title or _title(payloads, galleries))),
         "style": _style(),
@@ -80,7 +80,7 @@ def write_report(
     galleries: Sequence[Gallery] = (),
     title: str | None = None,
 ) -> None:
-    """Reads runs and writes their page, whole or not at all.
+    """Reads runs and writes their page, either completely or not at all.
 
     Several runs are named by the hyperparameters that differ between them (from ``hparams.yaml`` or ``config.yaml`` in
     or above a run's folder), or else by their folders.
@@ -99,7 +99,8 @@ def write_report(
     payloads = [Payload.of(archive) for archive in archives]
     if len(payloads) > 1:
         titles = [payload.header["title"] for payload in payloads]
-        for payload, told in zip(payloads, describe_runs(titles, list(map(hyperparameters, archives))), strict=True):
+        settings = [hyperparameters(archive.path) for archive in archives]
+        for payload, told in zip(payloads, describe_runs(titles, settings), strict=True):
             payload.header.update(told)
     text = page(payloads, galleries, title=title)
     where = os.fspath(path)

@@ -1,4 +1,4 @@
-"""What a page holds of an archive: a description, and signed 8-bit maps, each with its own two scales."""
+"""The data of an archive in a page: a description, and signed 8-bit maps, each with its own two scales."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ MAX_PROBES = 64
 # Bytes of maps in a page before compression.
 MAX_BYTES = 64_000_000
 _CHART = (98, 224)
-# Steps of a byte on either side of zero.
+# Byte values on either side of zero.
 _LEVELS = 127
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """What all steps of a run share.
+    """The data that all steps of a run share.
 
     Attributes:
         header: Ready for JSON; without steps.
@@ -57,7 +57,7 @@ class Outline:
         Args:
             archive: The run's archive; without steps it has no keys yet.
             title: The run's name; by default the last two parts of the archive's path.
-            max_probes: Largest number of probes in the page; of more, this many are evenly chosen.
+            max_probes: Largest number of probes in the page; if there are more, this many are evenly chosen.
 
         Raises:
             ArchiveError: The archive is damaged.
@@ -70,7 +70,7 @@ class Outline:
         rows = tuple(evenly(len(probes), max_probes))
         wide = max((len(found.chosen) for found in slices.values()), default=1)
         height, width, pictures = probe_pictures(probes, rows, next((s for s in slices.values() if s.depth), None))
-        # Evidence inside a region is measured at the picture's or mask's own resolution, as in the numbers.
+        # Evidence inside a region is measured at the image's or mask's own resolution, as in the numbers.
         full = probes.pixels.shape[-3:-1] if probes.masks is None else probes.masks.shape[1:]
         own = {} if full == (height, width) else {"full": list(full)}
         more = {"band": band_height(height)} if flat else own
@@ -106,10 +106,10 @@ class Outline:
         Returns:
             The block holds uint8 ``[N, h, slices * w]`` for each key. 128 is zero; 129 to 255 are positive values,
             where 255 is the map's largest, 1 to 127 are negative ones, where 1 is the largest magnitude. A byte's
-            distance from 128, divided by 127, is the square root of the value's share of that largest one, so that
-            one extreme place leaves the others more than a few levels. ``maxima`` and ``minima`` (magnitudes) state
-            the two; ``limits`` and ``signed_limits`` what :func:`~lightning_gradcam.render.scale.limits_of` returns.
-            Maps that are not finite are 128 everywhere, and ``None`` in all four.
+            distance from 128, divided by 127, is the square root of the value's share of that largest one, so that one
+            extreme value leaves more than a few levels for the others. ``maxima`` and ``minima`` (magnitudes) state the
+            two; ``limits`` and ``signed_limits`` what :func:`~lightning_gradcam.render.scale.limits_of` returns. Maps
+            that are not finite are 128 everywhere, and ``None`` in all four.
         """
         rows, blocks, entries = list(self.rows), [], []
         changed = {} if last is None else record.changed_from(last)
@@ -181,8 +181,8 @@ class Payload:
             archive: The run's archive.
             title: The run's name; by default the last two parts of the archive's path.
             max_probes: Largest number of probes in the page; of more, this many are evenly chosen.
-            max_bytes: Largest size of the maps; of more steps than fit, the first, the last and evenly chosen ones
-                between them.
+            max_bytes: Largest size of the maps; if more steps exist than fit, the first, the last and evenly chosen
+                ones between them are used.
 
         Raises:
             ArchiveError: The archive or one of its steps is damaged.
@@ -217,7 +217,7 @@ def _key(key: CamKey, maps: FloatArray, slices: Slices) -> dict[str, Any]:
     height, width = maps.shape[-2:] if maps.ndim > 2 else (1, maps.shape[-1])
     size = {"width": width, "height": height, "slices": len(slices.chosen)}
     line: dict[str, Any] = {"signal": True} if maps.ndim == 2 else {}
-    # Of how many slices, where not all are shown.
+    # The number of all slices, if not all are shown.
     more = {"depth": slices.depth} if slices.depth > len(slices.chosen) else {}
     return {**key._asdict(), "method_title": method_title(key.method), **size, **line, **more}
 
@@ -241,7 +241,7 @@ def _signed_bytes(maps: FloatArray, top: FloatArray, low: FloatArray) -> npt.NDA
 
 
 def _sets(record: CamRecord, rows: list[int]) -> list[list[list[float]]]:
-    """Returns each probe's classes above one half, with their probabilities: several can be true at once."""
+    """Returns each probe's classes with a probability above one half, because several can be true at once."""
     pairs = zip(record.likeliest[rows], record.likeliest_confidence[rows], strict=True)
     return [[[int(c), float(f"{p:.4g}")] for c, p in zip(*pair, strict=True) if p > 0.5] for pair in pairs]
 

@@ -1,4 +1,4 @@
-"""Pictures of a page: those of a run's probes, and files that are part of the page."""
+"""Images of a page: those of a run's probes, and files embedded in the page."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.slices import Slices
 
 _LONGEST_SIDE = 224
-# What a reader is told of pictures that look as they did before preprocessing; see `probes/display.py`.
+# The notes on images that look the same as before preprocessing; see `probes/display.py`.
 _PICTURES = {
     "": "",
     "as loaded": "",
-    "Normalize undone": "pictures are shown as they were before Normalize",
-    "mean and std as given": "pictures are shown as they were before the given mean and std were applied",
+    "Normalize undone": "images are shown as they were before Normalize",
+    "mean and std as given": "images are shown as they were before the given mean and std were applied",
 }
 _STRETCHED = "min-max stretched", "stretched from its darkest to its brightest value"
 
 
 def data_url(content: bytes, format: str) -> str:
-    """Returns a picture's file as an address that holds all of it."""
+    """Returns an image file as a ``data:`` URL."""
     return f"data:image/{format};base64,{base64.b64encode(content).decode()}"
 
 
 def png_url(pixels: Pixels) -> str:
-    """Returns pixels, uint8 ``[H, W, 3]``, as such an address, without loss."""
+    """Returns pixels, uint8 ``[H, W, 3]``, as a ``data:`` URL, without loss."""
     return data_url(Picture(pixels).encoded("png"), "png")
 
 
 def source_remark(source: str) -> str:
-    """Returns what a page says of where pictures are from; empty where they are as they were loaded."""
-    return _PICTURES.get(source, f"pictures: {source}").replace(*_STRETCHED)
+    """Returns a page's note on how images were recovered; empty if they are shown as loaded."""
+    return _PICTURES.get(source, f"images: {source}").replace(*_STRETCHED)
 
 
 def probe_pictures(probes: ProbeView, rows: Sequence[int], slices: Slices | None) -> tuple[int, int, list[Pixels]]:
-    """Returns the height and width of one slice's picture, and the pictures with their slices side by side."""
+    """Returns the height and width of one slice's image, and the images with their slices side by side."""
     chosen = slices if slices is not None else Slices.of((0, 1, 1), probes.pixels.shape)
     frames = chosen.of_display(probes.pixels[list(rows)])
     count, shown, height, width = frames.shape[:4]
@@ -56,13 +56,13 @@ def probe_pictures(probes: ProbeView, rows: Sequence[int], slices: Slices | None
 def probe_entries(
     probes: ProbeView, rows: Sequence[int], pictures: Sequence[Pixels], size: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """Returns what a page shows of some probes, ready for JSON.
+    """Returns a page's entries for some probes, ready for JSON.
 
     Args:
-        probes: The run's.
-        rows: The places of those shown.
-        pictures: Theirs, as :func:`probe_pictures` returns them.
-        size: Height and width of one slice's picture.
+        probes: The run's probes.
+        rows: The indices of the probes shown.
+        pictures: Their images, as :func:`probe_pictures` returns them.
+        size: Height and width of one slice's image.
     """
     found = []
     for place, row in enumerate(rows):
@@ -72,7 +72,7 @@ def probe_entries(
             image = Image.fromarray(probes.masks[row].astype(np.uint8) * 255)
             mask = _picture_url(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
         if probes.boxes is not None and not np.isnan(probes.boxes[row]).any():
-            # In pixels of the scaled picture.
+            # In pixels of the scaled image.
             scale = (size[1] / probes.size[1], size[0] / probes.size[0])
             box = [round(float(edge) * scale[i % 2], 2) for i, edge in enumerate(probes.boxes[row])]
         found.append(

@@ -1,4 +1,4 @@
-"""A run's findings for the page: entries ready for JSON, whatever happens to them."""
+"""A run's findings for the page: entries ready for JSON, even if computing them fails."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def statements(archive: Archive) -> list[dict[str, Any]]:
     """Returns a run's findings, the most severe first.
 
     Args:
-        archive: The run's.
+        archive: The run's archive.
 
     Returns:
-        An entry for each, with the names of :class:`~lightning_gradcam.Finding`. If they can't be computed, a single
-        one that says why: the page is there all the same.
+        An entry for each, with the field names of :class:`~lightning_gradcam.Finding`. If they can't be computed, a
+        single entry that says why, so that the page is still written.
     """
     try:
         found = archive.findings

@@ -67,7 +67,7 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
         try:
             contents = read_checkpoint(file, trust=trust, mapped=True)
             if not isinstance(contents, Mapping):
-                raise CheckpointFileError(f"checkpoint: {str(file)!r} holds a whole module, not a training state")
+                raise CheckpointFileError(f"checkpoint: {str(file)!r} holds a whole module, not a training checkpoint")
             weights_of(contents, str(file))
         except CheckpointFileError as error:
             damaged.append((str(file), str(error)))
@@ -91,8 +91,8 @@ def _check_same(first: str, second: str, weights: Mapping[str, Any], trust: bool
     tensors = {name: value for name, value in known.items() if isinstance(value, torch.Tensor)}
     if known.keys() != weights.keys() or not all(torch.equal(value, weights[name]) for name, value in tensors.items()):
         raise ConfigurationError(
-            f"checkpoint: {first!r} and {second!r} have the same epoch and step, and different weights: they belong to"
-            " two trainings, or one has averaged weights; give the checkpoints of one training"
+            f"checkpoint: {first!r} and {second!r} have the same epoch and step but different weights: they belong to "
+            "two trainings, or one has averaged weights; pass the checkpoints of one training"
         )
 
 
@@ -163,7 +163,7 @@ def aligned(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tens
 
 def _other(path: str, module: nn.Module, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"checkpoint: {path!r} does not fit {type(module).__name__}: {why}; give the model (--model) and the arguments"
+        f"checkpoint: {path!r} does not fit {type(module).__name__}: {why}; pass the model (--model) and the arguments"
         " (--config) that it was trained with"
     )
 

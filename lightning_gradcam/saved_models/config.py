@@ -31,11 +31,11 @@ def parse_yaml(text: str, source: str) -> Any:
         {'a': [1, 'x']}
     """
     if len(text) > _LONGEST:
-        raise RefusedError(f"{source} is not read: it has more than {_LONGEST:,} characters; give a shorter one")
+        raise RefusedError(f"{source} is not read: it has more than {_LONGEST:,} characters; use a shorter one")
     try:
         return _Bounded(text).get_single_data()
     except _TooMuchError as error:
-        raise RefusedError(f"{source} is not read: {error}; give a configuration that LightningCLI saved") from None
+        raise RefusedError(f"{source} is not read: {error}; pass a configuration that LightningCLI saved") from None
     except Exception as error:  # constructors of tags such as !!int and !!timestamp raise various errors
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
@@ -58,8 +58,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {error!s:.200}"
         raise ConfigurationError(
-            f"config: {os.fspath(path)!r} can't be read ({reason}); give the config.yaml that LightningCLI saved, or"
-            " one that its fit takes"
+            f"config: {os.fspath(path)!r} can't be read ({reason}); pass the config.yaml that LightningCLI saved, or "
+            "one that its fit command accepts"
         ) from error
     if not isinstance(values, dict):
         raise ConfigurationError(
@@ -123,7 +123,7 @@ class _Bounded(yaml.SafeLoader):
         if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > 1000:
             raise _TooMuchError("it has a number of more than 1,000 digits")
         if is_alias and id(node) not in self._counts:
-            raise _TooMuchError("one of its aliases is inside what it refers to")
+            raise _TooMuchError("one of its aliases refers to a node that contains it")
         self._count += self._counts[id(node)] if is_alias else 1
         if self._count > _MOST:
             raise _TooMuchError(f"it has more than {_MOST:,} values when its aliases are written out")

@@ -20,8 +20,8 @@ from lightning_gradcam.probes.class_names import FORMS, IMAGENET, is_object, is_
 _SECTION = "a config whose {}: section has its arguments (--config)"
 _KEEPING = "a class that calls save_hyperparameters() keeps them in its checkpoints"
 _ADVICE = {
-    "model": f"give its arguments (--model-args KEY=VALUE), or {_SECTION.format('model')}; {_KEEPING}",
-    "data": f"give {_SECTION.format('data')}; {_KEEPING}",
+    "model": f"pass its arguments (--model-args KEY=VALUE), or {_SECTION.format('model')}; {_KEEPING}",
+    "data": f"pass {_SECTION.format('data')}; {_KEEPING}",
     "callbacks": "fix its init_args in the config",
 }
 _INSTEAD = {
@@ -50,7 +50,7 @@ def find_class(name: str, argument: str) -> Callable[..., Any]:
     """
     found = find_object(name, argument)
     if not callable(found):
-        raise ConfigurationError(f"{argument}: {name!r} is a {type(found).__name__}; give a class")
+        raise ConfigurationError(f"{argument}: {name!r} is a {type(found).__name__}; pass a class")
     made: Callable[..., Any] = found
     return made
 
@@ -68,7 +68,7 @@ def find_object(name: str, argument: str) -> Any:
     place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     if not place or not attribute or name.endswith(".py"):
         raise ConfigurationError(
-            f"{argument}: got {name!r}; give package.module:Class, or path/to/file.py:Class for a class in a script"
+            f"{argument}: got {name!r}; pass package.module:Class, or path/to/file.py:Class for a class in a script"
         )
     module = _imported(place, argument)
     try:
@@ -180,8 +180,8 @@ def build(
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if argument == "model" and {kind.__name__ for kind in type(error).__mro__} & _OFFLINE:
             raise ConfigurationError(
-                f"model: {name} could not download its weights ({reason:.200}); try again with a network, or download"
-                " the file on another machine and give it as the checkpoint: explain FILE IMAGES --model ..."
+                f"model: {name} could not download its weights ({reason:.200}); try again with a network connection, "
+                "or download the file on another machine and pass it as the checkpoint: explain FILE IMAGES --model ..."
             ) from error
         came = [f"{key}={reprlib.repr(value):.60}" for key, value in {**rest, **arguments}.items()]
         raise ConfigurationError(
@@ -194,7 +194,7 @@ def _imported(place: str, argument: str) -> Any:
     file = Path(place) if place.endswith(".py") else None
     if file is not None:
         if not file.is_file():
-            raise ConfigurationError(f"{argument}: no file {place!r}; give path/to/file.py:Class")
+            raise ConfigurationError(f"{argument}: no file {place!r}; pass path/to/file.py:Class")
         folder, place = str(file.resolve().parent), file.stem
         if folder not in sys.path:
             sys.path.insert(0, folder)
@@ -212,7 +212,7 @@ def _imported(place: str, argument: str) -> Any:
     except ImportError as error:
         raise ConfigurationError(
             f"{argument}: {place!r} can't be imported ({error}); install the package, run in the folder that holds it,"
-            " or give path/to/file.py:Class"
+            " or pass path/to/file.py:Class"
         ) from error
 
 
@@ -237,8 +237,8 @@ def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any
         from jsonargparse import ArgumentParser
     except ImportError as error:
         raise ConfigurationError(
-            "config: its values are turned into arguments by jsonargparse, as LightningCLI does, and that is not"
-            " installed; pip install 'jsonargparse[signatures]'"
+            "config: jsonargparse turns its values into arguments, as in LightningCLI, and is not installed; pip "
+            "install 'jsonargparse[signatures]'"
         ) from error
 
     def make(kind: type, *unnamed: Any, **named: Any) -> Any:
@@ -282,8 +282,8 @@ def read_class_names(given: Sequence[str] | str | None) -> list[str] | None:
     path = next(filter(is_path, texts), None)
     if len(texts) > 1 and path is not None:
         raise TargetError(
-            f"class_names: {path!r:.200} among {len(texts)} names is a file, and would be taken for a class; give the"
-            " file alone, or the names alone"
+            f"class_names: {path!r:.200} among {len(texts)} names is a file, but would be read as a class name; pass "
+            "either the file or the names"
         )
     if len(texts) > 1:
         return texts

@@ -147,13 +147,13 @@ class Explained:
 
     def __repr__(self) -> str:
         maps = ", ".join("/".join(key) for key in self.record.maps)
-        return f"Explained({len(self.probes)} pictures; maps: {maps}; path={self.path!r})"
+        return f"Explained({len(self.probes)} images; maps: {maps}; path={self.path!r})"
 
     def _repr_html_(self) -> str:
         with tempfile.TemporaryDirectory() as folder:
             # The last two parts of the path form the page's title.
             count = len(self.probes)
-            place = join(folder, self.plan.name, f"{count} picture{'' if count == 1 else 's'}")
+            place = join(folder, self.plan.name, f"{count} image{'' if count == 1 else 's'}")
             archive, _ = ArchiveWriter.start(place, self.manifest, self.probes)
             archive.append(self.record)
             # The page is built from an archive's files.
@@ -191,21 +191,21 @@ def check_free(folder: str, *, force: bool = False) -> None:
         there = next((path for path in (Path(folder), *Path(folder).resolve().parents) if path.exists()), Path("."))
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             why = "is not a folder" if not there.is_dir() else "can't be written to"
-            raise ConfigurationError(f"output: got {folder!r}, and {str(there)!r} {why}; give another folder (-o)")
+            raise ConfigurationError(f"output: got {folder!r}, and {str(there)!r} {why}; pass another folder (-o)")
     storage = Storage(folder)
     if not storage.exists(MANIFEST):
         if storage.exists(REPORT) and not force:
             raise ConfigurationError(
-                f"output: {folder!r} holds a {REPORT} already; give another folder (-o), or replace it (--force)"
+                f"output: {folder!r} holds a {REPORT} already; pass another folder (-o), or replace it (--force)"
             )
         return
     if not force:
         raise ConfigurationError(
-            f"output: {folder!r} holds an archive already; give another folder (-o), or replace it (--force)"
+            f"output: {folder!r} holds an archive already; pass another folder (-o), or replace it (--force)"
         )
     archive = Archive.open(folder)
     if archive.manifest.kind != "cams" or not archive.steps or archive.record(0).stage != STAGE:
         raise ConfigurationError(
-            f"output: {folder!r} holds an archive not made by explain, such as a training's record, which is never"
-            " replaced; give another folder (-o)"
+            f"output: {folder!r} holds an archive not made by explain, such as a training run's record, and explain "
+            "never replaces those; pass another folder (-o)"
         )

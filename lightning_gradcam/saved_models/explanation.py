@@ -197,8 +197,8 @@ def prepared(
         remarks += [remark] if remark else []
     if how.transform is None and given.mean is None and not are_inputs(images):
         remarks.append(
-            "no transform is known, so pictures are only scaled to 0…1; give data (--data), or mean and std"
-            " (--mean, --std) if the model was trained on other inputs"
+            "no transform is known, so images are only scaled to 0…1; if the model was trained on other inputs, pass "
+            "data (--data), or mean and std (--mean, --std)"
         )
     resolve_targets(chosen := _classes_named(targets, probes.class_names or ()), probes.class_names)
     return Prepared(loaded, probes, layers, chosen, tuple(remarks), Photographs.of(images, how))
@@ -211,14 +211,14 @@ def _loaded(model: Any, data: Any, device: Any = None, model_class: Any = None, 
         if any(each is not None for each in of_file):
             raise ConfigurationError(
                 "model: got a module together with model_class=, model_args=, config= or the class of a data module,"
-                " which belong to a checkpoint's path; leave them out, and give data= as an instance"
+                " which only go with a checkpoint's path; leave them out, and pass data= as an instance"
             )
         if device is not None:
             check_device(device)
         return Loaded("", model if device is None else model.to(device), data)
     if not isinstance(model, (str, os.PathLike)) and (model is not None or model_class is None):
         came = "None" if model is None else f"a {type(model).__name__}"
-        raise ConfigurationError(f"model: got {came}; give a torch.nn.Module or a checkpoint's path, or model_class=")
+        raise ConfigurationError(f"model: got {came}; pass a torch.nn.Module or a checkpoint's path, or model_class=")
     loaded = load_checkpoint(model, model=model_class, data=named, map_location=device or "cpu", **options)
     # An instance is used unchanged.
     return loaded if data is None or named is not None else replace(loaded, datamodule=data)
@@ -231,10 +231,10 @@ def _names_remark(record: CamRecord, probes: ProbeSet) -> list[str]:
     named, largest = len(probes.class_names), int(record.likeliest.max())
     known = f"class_names: {named} name{' is' if named == 1 else 's are'} known, and the model has"
     if largest >= named:
-        return [f"{known} more classes: {largest} has no name; give a name for each class, in order"]
+        return [f"{known} more classes: {largest} has no name; pass a name for each class, in order"]
     # The record lists at most this many classes, and all of them if there are fewer.
     if (classes := max(2, record.likeliest.shape[1])) < min(named, MOST_LISTED):
-        return [f"{known} {classes} classes: they may be the names of another model, and wrong here"]
+        return [f"{known} {classes} classes: they may belong to another model, and be wrong here"]
     return []
 
 
@@ -246,7 +246,7 @@ def _layers_in(module: nn.Module, of_run: Sequence[str]) -> tuple[LayerSpec, str
         resolve_layers(module, list(of_run), calls=lambda _: 1)
         return list(of_run), None
     except LayerError:
-        return "auto", f"the run explained {listed(of_run)}, which this model does not have; 'auto' is taken"
+        return "auto", f"the run explained {listed(of_run)}, which this model does not have; 'auto' is used"
 
 
 def _classes_named(targets: Any, names: Sequence[str]) -> Any:
@@ -254,7 +254,7 @@ def _classes_named(targets: Any, names: Sequence[str]) -> Any:
     if isinstance(targets, str) and targets not in ("predicted", "label"):
         if not names:
             raise TargetError(
-                f"targets: got {targets!r}, but no class names are known; give 'predicted', 'label', an index,"
+                f"targets: got {targets!r}, but no class names are known; pass 'predicted', 'label', an index,"
                 " {'top': k}, or the names of the classes (class_names=, --class-names; or data=, --data)"
             )
         return {"class": targets}
@@ -287,8 +287,8 @@ def _cams(
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigurationError(
-            f"model: its forward failed on the pictures {list(probes.inputs.shape)} ({reason:.300}); give the size"
-            " (--size), mode or transform (--data) that it was trained with, or forward="
+            f"model: the forward failed on the images {list(probes.inputs.shape)} ({reason:.300}); pass the size "
+            "(--size), mode or transform (--data) that the model was trained with, or forward="
         ) from error
     progress(len(probes), len(probes))
     return cams

@@ -84,12 +84,10 @@ def files_in(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
         inside = sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]
         if not inside or not inside[0].is_file():
             what = f"no {SUFFIX} file in" if path.is_dir() else "no file"
-            raise CheckpointFileError(
-                f"checkpoint: {what} {str(path)!r}; give checkpoints, or a folder that holds some"
-            )
+            raise CheckpointFileError(f"checkpoint: {what} {str(path)!r}; pass checkpoints, or a folder of checkpoints")
         files.update(dict.fromkeys(inside))
     if not files:
-        raise CheckpointFileError("checkpoint: got none; give checkpoints, or a folder that holds some")
+        raise CheckpointFileError("checkpoint: got none; pass checkpoints, or a folder that holds some")
     return list(files)
 
 
@@ -110,22 +108,22 @@ def read_checkpoint(
     """
     place = os.fspath(path)
     if not Path(place).is_file():
-        raise CheckpointFileError(f"checkpoint: no file {place!r}; give a Lightning .ckpt, or a .pt or .pth file")
+        raise CheckpointFileError(f"checkpoint: no file {place!r}; pass a Lightning .ckpt, or a .pt or .pth file")
     try:
         contents = _read(place, map_location, trust, mapped)
     except Exception as error:  # truncated files raise various errors from zip and torch
         strange = [] if trust else _strange_types(place, str(error))
         if strange:
             raise ConfigurationError(
-                f"checkpoint: {place!r} holds objects that are only read if you trust it ({some(strange)}):"
+                f"checkpoint: {place!r} holds objects that are only loaded if you trust the file ({some(strange)}):"
                 " usually hyper-parameters, or a whole module; keep plain values in save_hyperparameters(), save a"
-                " module's state_dict(), or, for your own file, give trust=True (--trust), which lets the file run"
+                " module's state_dict(), or, for your own file, pass trust=True (--trust), which lets the file run"
                 " code here"
             ) from error
         if trust and isinstance(error, (AttributeError, ImportError)):
             raise ConfigurationError(
-                f"checkpoint: {place!r} holds objects whose code is not found here ({error!s:.200}); run where it can"
-                " be imported, or save the state_dict() and give the class (--model)"
+                f"checkpoint: {place!r} holds objects whose code is not found here ({error!s:.200}); run this where "
+                "the code can be imported, or save the state_dict() and name the class (--model)"
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointFileError(
@@ -169,7 +167,7 @@ def place_of(contents: Mapping[str, Any]) -> tuple[int, int, str | None]:
     progress = (loop.get("epoch_progress") or {}).get("current") or {}
     if not isinstance(stepped, int):
         known = "global_step" in contents
-        guess = "global_step, which counts every optimizer's steps, is taken" if known else "0 is taken"
+        guess = "global_step, which counts every optimizer's steps, is used" if known else "0 is used"
         return epoch, step, f"the file does not say at which step its metrics were logged; {guess}"
     ready, processed = _count(progress.get("ready")), _count(progress.get("processed"))
     if ready:
@@ -199,7 +197,7 @@ def averaged(contents: Mapping[str, Any], state: Mapping[str, Tensor]) -> str | 
     twins = {str(name): value for name, value in contents.items() if isinstance(value, Mapping) and value}
     others = [name for name, value in twins.items() if value is not state and value.keys() == state.keys()]
     taken = next((name for name, value in twins.items() if value is state), None)
-    return f"the weights under {taken!r} are taken, not those under {some(others)}" if taken and others else None
+    return f"the weights under {taken!r} are used, not those under {some(others)}" if taken and others else None
 
 
 def some(names: list[str]) -> str:

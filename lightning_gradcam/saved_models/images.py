@@ -54,9 +54,13 @@ def prepare_for(
     sides: list[Any] = [1] if size is None else list(size) if isinstance(size, (list, tuple)) else [size]
     whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
     if len(sides) not in (1, 2) or not whole:
-        raise ConfigurationError(f"size: got {size!r}; give both sides, or height and width, in pixels (--size)")
+        raise ConfigurationError(
+            f"size: got {size!r}; pass one number for both sides, or height and width, in pixels (--size)"
+        )
     if given.mode not in (None, "RGB", "L"):
-        raise ConfigurationError(f"mode: got {given.mode!r}; give 'RGB', 'L' (grey), or None for what the model takes")
+        raise ConfigurationError(
+            f"mode: got {given.mode!r}; pass 'RGB', 'L' (grey), or None for what the model expects"
+        )
     transform, names, remarks = given.transform, given.class_names, given.remarks
     if datamodule is not None:
         found, of_data, why = _of_data(datamodule)
@@ -65,11 +69,11 @@ def prepare_for(
             transform = found
         if asked and transform is None:
             raise ConfigurationError(
-                f"data: {type(datamodule).__name__} has no transform that could be found ({why}); give it an attribute"
-                f" {' or '.join(_ATTRIBUTES[:2])}, or mean and std (--mean, --std), or transform="
+                f"data: {type(datamodule).__name__} has no transform that can be found ({why}); add an attribute"
+                f" {' or '.join(_ATTRIBUTES[:2])}, or pass mean and std (--mean, --std), or transform="
             )
         if changed := _changes_batches(module, datamodule):
-            remarks += (f"{changed} change batches on the device, which is not done here",)
+            remarks += (f"{changed} change batches on the device, and are not applied here",)
     return replace(
         given,
         transform=transform,
@@ -130,12 +134,12 @@ def _probes(images: Any, how: Preparation) -> ProbeSet:
         images = [images]
     if not isinstance(images, Iterable):
         raise ProbeError(
-            f"images: got a {type(images).__name__}; give a folder, files, PIL images, uint8 arrays, tensors, or a"
-            " ProbeSet"
+            f"images: got a {type(images).__name__}; pass a folder, files, PIL images, uint8 arrays, tensors, or a "
+            "ProbeSet"
         )
     entries = list(images)
     if not entries:
-        raise ProbeError("images: got none; give at least one")
+        raise ProbeError("images: got none; pass at least one")
     names = _names(entries)
     with isolated(how.transform):
         inputs = [_input(entry, name, how) for entry, name in zip(entries, names, strict=True)]
@@ -152,13 +156,13 @@ def _input(entry: Any, name: str, how: Preparation) -> Tensor:
         return entry.detach().cpu()
     if isinstance(entry, (str, os.PathLike)):
         if not Path(entry).is_file():
-            raise ProbeError(f"images: no file {os.fspath(entry)!r}; give pictures, or one folder")
+            raise ProbeError(f"images: no file {os.fspath(entry)!r}; pass images, or one folder")
         return read_picture(Path(entry), mode, how.apply)
     entry = as_picture(entry)
     if not isinstance(entry, Image.Image):
         what = f"{entry.dtype} {list(entry.shape)}" if isinstance(entry, np.ndarray) else type(entry).__name__
         raise ProbeError(
-            f"images: {name!r} is {what}; give files, PIL images, uint8 arrays [H, W] or [H, W, 3], or tensors as the"
+            f"images: {name!r} is {what}; pass files, PIL images, uint8 arrays [H, W] or [H, W, 3], or tensors as the"
             " model takes them"
         )
     return how.apply(upright(entry, name).convert(mode))
@@ -199,7 +203,7 @@ def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str
             own, names, why = (
                 find_transform(dataset),
                 find_class_names(dataset),
-                f"nor has its {type(dataset).__name__}",
+                f"neither does its {type(dataset).__name__}",
             )
             break
     # Only now, because setup() may create them.

@@ -116,8 +116,8 @@ def load_checkpoint(
     given = [value for name, value in (model_args or {}).items() if "weights" in name or "pretrained" in name]
     if path is None and not any(given):
         remarks.append(
-            "no checkpoint is given, and no weights: the maps are those of the weights that the model begins with"
-            " (--model-args weights=DEFAULT for torchvision's)"
+            "neither a checkpoint nor weights are given: the maps are those of the model's initial weights "
+            "(--model-args weights=DEFAULT for torchvision's)"
         )
     return Loaded(
         place,
@@ -143,8 +143,8 @@ def check_device(device: str | torch.device) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ConfigurationError(
-            f"device: got {str(device)!r}, which can't be used here ({reason:.200}); give one that this machine"
-            " has, such as cpu, cuda, cuda:1 or mps"
+            f"device: got {str(device)!r}, which can't be used here ({reason:.200}); pass one that this machine has, "
+            "such as cpu, cuda, cuda:1 or mps"
         ) from error
 
 
@@ -165,7 +165,7 @@ def build_module(recipe: Recipe) -> nn.Module:
     if function is None:
         raise ConfigurationError(
             f"model: the class of {recipe.path or 'the config'!r} is not known: it was not saved by LightningCLI with"
-            " a class_path, and no config names one; give model='package.module:Class' (--model), in a script"
+            " a class_path, and no config names one; pass model='package.module:Class' (--model), in a script"
             " 'path/to/file.py:Class'"
         )
     saved = mapping(recipe.contents.get("hyper_parameters"))
@@ -186,7 +186,7 @@ def build_module(recipe: Recipe) -> nn.Module:
     )
     if not isinstance(module, nn.Module):
         named = getattr(function, "__qualname__", function)
-        raise ConfigurationError(f"model: {named} made a {type(module).__name__}; give the class of a torch.nn.Module")
+        raise ConfigurationError(f"model: {named} made a {type(module).__name__}; pass the class of a torch.nn.Module")
     configure: Any = getattr(module, "configure_model", None)
     if callable(configure):
         configure()
@@ -238,8 +238,8 @@ def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = F
         return None, None
     if data is None and of_given is None and not recipe.names:
         return None, (
-            f"the data module that the checkpoint names ({name!r:.200}) is not imported, because you have named the"
-            " model; name it, too, if you trust it (--data)"
+            f"the data module that the checkpoint names ({name!r:.200}) is not imported, because you named the model "
+            "yourself; if you trust it, name it as well (--data)"
         )
     try:
         if data is None:
@@ -256,7 +256,9 @@ def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = F
             parsed=bool(configured) or _INSTANTIATOR in saved,
         )
         if not any(kind.__name__ == "LightningDataModule" for kind in type(made).__mro__):
-            raise ConfigurationError(f"data: {name} made a {type(made).__name__}; give a LightningDataModule's class")
+            raise ConfigurationError(
+                f"data: {name} made a {type(made).__name__}; pass the class of a LightningDataModule"
+            )
     except ConfigurationError as error:
         if asked or data is not None or recipe.given is not None or isinstance(error, RefusedError):
             raise

@@ -103,10 +103,10 @@ def replay_all(
         for place in (join(root, callback.name), live):
             if place.rsplit("/", 1)[0] == root.rstrip("/") and Storage(place).exists(MANIFEST):
                 raise ConfigurationError(
-                    f"output: {place!r} holds an archive already; give another folder (-o), or delete that one"
+                    f"output: {place!r} holds an archive already; pass another folder (-o), or delete that one"
                 )
     if not hasattr(module, "configure_optimizers"):
-        raise ConfigurationError(f"module: got a {type(module).__name__}; give the LightningModule that was trained")
+        raise ConfigurationError(f"module: got a {type(module).__name__}; pass the LightningModule that was trained")
     _check_all(found, module, trust)
     total, reported = len(found.checkpoints), progress or (lambda done, total: None)
 
@@ -119,11 +119,11 @@ def replay_all(
         for callback in callbacks:
             if callback.probes is None:
                 lazy = uninitialized(module)
-                why = "lazy modules have no weights yet" if lazy else "its data can't be indexed, or there is none"
+                why = "lazy modules have no weights yet" if lazy else "its data can't be indexed or is missing"
                 raise ConfigurationError(
-                    f"probes: {callback.name} has none before the first batch, because {why}, and a replay has no"
-                    " batches; give probes= (--probes): a saved probe set, a folder of pictures, or an archive's"
-                    " probes.npz"
+                    f"probes: {callback.name} draws its probes at the first batch, because {why}, but a replay has no "
+                    "batches; pass probes= (--probes): a saved probe set, a folder of images, or an archive's "
+                    "probes.npz"
                 )
         for done, saved in enumerate(found.checkpoints):
             reported(done, total)

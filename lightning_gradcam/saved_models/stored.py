@@ -50,7 +50,7 @@ def stored_arguments(
             own = " or the value (--model-args)" if argument == "model" else ""
             raise RefusedError(
                 f"{argument}: the value of {name!r} in the file, {reprlib.repr(value)}, {error}; nothing in it was"
-                f" imported or called; if the file is your own, give --trust, or its --config{own}"
+                f" imported or called; if the file is your own, pass --trust, or its --config{own}"
             ) from None
     return found
 
@@ -123,7 +123,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
     kind = origin or hint
     if hint in (Any, object) or isinstance(hint, TypeVar) or not isinstance(kind, type):
         if _names_class(value):
-            raise _UnfitError("names a class, and no annotation gives its type")
+            raise _UnfitError("names a class, but no annotation states its type")
         return value
     if isinstance(value, (list, tuple, set)) and (kind in (tuple, set, frozenset) or issubclass(list, kind)):
         made: Any = kind if kind in (tuple, set, frozenset) else list

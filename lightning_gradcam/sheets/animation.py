@@ -39,19 +39,18 @@ from lightning_gradcam.sheets.words import class_words, probe_words
 
 MAX_BYTES = 4_000_000
 MOST_PROBES = 64
-# If a file is too large: the sides of a picture and the numbers of frames to which it is reduced, step by step.
+# If a file is too large: the sides of an image and the numbers of frames to which it is reduced, step by step.
 _LEAST = [(72, 8), (24, 1)]
 SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 12, 480, 76
-# The most probes that have their input beside the overlay, and the pixels between the two.
+# The largest number of probes with their input next to the overlay, and the pixels between the two.
 MOST_PAIRED, _BESIDE = 16, 6
-# Below an overlay: the predicted class, how sure the model is of it, the drift. The true class is below the input, or
-# above these.
+# Below an overlay: the predicted class, its probability, the drift. The true class is below the input, or above these.
 _CAPTION, _LINE = 50, 15
 # Two lines on the progress, and the colour bar; then the marks.
 _BELOW_HEADER, _MARKS = 54, 22
 # Milliseconds: one frame, within these; all but the last together; the last.
 _SHORTEST, _LONGEST, _TOGETHER, _LAST = 250, 700, 8_000, 2_500
-# One is left for what does not change between frames.
+# One is reserved for pixels that do not change between frames.
 _COLORS = 255
 # The palette is made from this many pixels of this many steps.
 _SAMPLE, _SAMPLED = 5_000, 12
@@ -82,7 +81,7 @@ class Animation:
 
     @property
     def frames(self) -> Pixels:
-        """The frames as they are seen, uint8 ``[T, H, W, 3]``; decoded at each call, since they are large."""
+        """The displayed frames, uint8 ``[T, H, W, 3]``; decoded at each call, because they are large."""
         with Image.open(io.BytesIO(self.content)) as image:
             return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)])
 
@@ -102,13 +101,13 @@ def animate(
 ) -> Animation:
     """Draws how one map of each probe changed in training: one frame per step, all probes side by side.
 
-    Up to 16 probes have their input beside the overlay. Below are the true and the predicted class, with a mark for
-    right or wrong, the probability and how far the map has moved since the frame before; the overlay has a thin frame
-    where the predicted class differs from the frame before. Scales, blank and broken maps, and maps with time or depth
-    are drawn as by :func:`~lightning_gradcam.sheets.strip.film_strip`.
+    Up to 16 probes have their input next to the overlay. Below are the true and the predicted class, with a mark for
+    right or wrong, the probability and how far the map has moved since the previous frame; the overlay has a thin
+    border if the predicted class has changed since that frame. Scales, blank and broken maps, and maps with time or
+    depth are drawn as by :func:`~lightning_gradcam.sheets.strip.film_strip`.
 
     Args:
-        records: The steps to draw, in order; one at least. Those without the map are omitted.
+        records: The steps to draw, in order; at least one. Steps without the map are omitted.
         probes: The probes, for display pixels, true classes and names; at most ``most`` are shown, evenly chosen.
         key: The map's key.
         drawing: Colour map, opacity, interpolation and scale, as for a film strip.
@@ -120,8 +119,8 @@ def animate(
         laid: Overlays of these probes drawn earlier; none by default.
 
     Returns:
-        The animation. If its file would exceed :data:`MAX_BYTES`, pictures are made smaller and frames fewer, in turn;
-        a line says so.
+        The animation. If its file would exceed :data:`MAX_BYTES`, images are made smaller and frames fewer, in turn; a
+        line says so.
 
     Raises:
         DrawingError: No record has the map.
@@ -136,7 +135,7 @@ def animate(
         foot = film_footer(film, inner) + remarks(note, of_probes(len(rows), len(whole.rows)))
         shorter = {"smaller": side < SIDE, "fewer": len(steps) < len(whole.records)}
         if less := " and ".join(word for word, short in shorter.items() if short):
-            foot += remarks(f"pictures are {less}, to keep the file below {MAX_BYTES / 1e6:g} MB")
+            foot += remarks(f"images are {less}, to keep the file below {MAX_BYTES / 1e6:g} MB")
         expected, last = 0.0, (side, len(steps)) == _LEAST[-1]
         if len(steps) * len(rows) * math.prod(film.size) > MAX_BYTES:
             # Drawing all frames only to find that they are too many would take long.
@@ -156,14 +155,14 @@ def animate(
 
 
 def _columns(count: int) -> int:
-    """Returns how many tiles are side by side: a wide grid with few places left empty.
+    """Returns the number of tiles side by side: a wide grid with few empty cells.
 
     Example:
         >>> [_columns(count) for count in (1, 2, 5, 8, 10, 16, 64)]
         [1, 2, 3, 4, 5, 6, 11]
     """
 
-    # A place left empty in every tenth counts as much as a grid that is a fifth wider or narrower than 2 to 1.
+    # One empty cell in ten counts as much as a grid that is a fifth wider or narrower than 2 to 1.
     def cost(across: int) -> float:
         rows = -(-count // across)
         return -count % across / count + 0.5 * abs(math.log(across / rows / 2))
@@ -177,7 +176,7 @@ def _durations(count: int) -> tuple[int, ...]:
 
 
 def _paired(film: Film) -> bool:
-    """Whether each input is beside its overlay."""
+    """Whether each input is next to its overlay."""
     return len(film.rows) <= MOST_PAIRED
 
 
@@ -227,13 +226,13 @@ def _made(film: Film, lines: Sequence[Line], foot: Sequence[Line], inner: int) -
 
 
 def _legend(film: Film) -> list[tuple[Pixels | str | None, str]]:
-    """Returns what marks mean: none of right and wrong where nothing is."""
+    """Returns the meaning of the marks; those of right and wrong only if they occur."""
     seen: list[tuple[Pixels | str | None, str]] = [("right", "right"), ("wrong", "wrong")] if film.judged else []
     return [*seen, ("frame", "predicted class has just changed")] if film.classed else seen
 
 
 def _progress(page: Sheet, at: tuple[int, int], film: Film, step: int, width: int) -> None:
-    """Draws which step it is, and its place among all steps."""
+    """Draws the step's label, and its position among all steps."""
     (x, y), record, steps, canvas = at, film.records[step], len(film.records), page.pixels
     page.write((x, y - 4), epoch_title(record.epoch), 110, 17, INK)
     judged = [right for place in range(len(film.rows)) if (right := film.right(step, place)) is not None]

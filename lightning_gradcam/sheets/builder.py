@@ -16,14 +16,14 @@ from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, Color, cross_out, write
 
-# Header not counted; WebP ends at 16,383 pixels a side.
+# Without the header; WebP allows at most 16,383 pixels per side.
 TALLEST = 15_000
 MARGIN, LINE_HEIGHT = 12, 18
-# Height and width of a mark in pixels, and how much farther right the text after it begins.
+# Height and width of a mark in pixels, and the indent of the text after it.
 MARK, BEHIND_MARK = 13, 17
 # A frame around a cell takes this many pixels on each side, outside of it.
 FRAME = 4
-# The grey that represents any picture in a legend.
+# The grey that represents any image in a legend.
 ANY = 168
 
 
@@ -32,7 +32,7 @@ Line = tuple[str, Color]
 
 
 class Caption(NamedTuple):
-    """A line of text below a cell, with a mark before it where it has the name of one (see :func:`mark`)."""
+    """A line of text below a cell, with a mark before it if it names one (see :func:`mark`)."""
 
     text: str
     color: Color = PALE
@@ -40,18 +40,18 @@ class Caption(NamedTuple):
 
 
 class Sheet:
-    """A sheet of paper with its header, on which the rest is then put.
+    """A blank sheet with its header, to which the rest is added.
 
     Args:
-        header: Its lines; the first is larger.
-        width: Of the sheet, in pixels.
+        header: The header's lines; the first is larger.
+        width: Width of the sheet in pixels.
         head: Height of the part between header and cells, such as the colour bar.
         body: Height of the cells.
 
     Attributes:
         pixels: uint8 ``[H, W, 3]``.
-        below: Where the header ends, from the top.
-        top: Where the cells begin.
+        below: The header's lower edge, in pixels from the top.
+        top: The upper edge of the cells.
     """
 
     def __init__(self, header: Sequence[Line], width: int, *, head: int, body: int) -> None:
@@ -73,34 +73,34 @@ class Sheet:
         """Returns the finished sheet.
 
         Args:
-            enlarged: Its pictures' pixels were repeated.
-            format: Of its file.
+            enlarged: Whether its images' pixels were repeated.
+            format: The file format.
         """
         return Picture(self.pixels, enlarged, format, self._colors)
 
     def write(self, at: tuple[int, int], text: str, width: int, size: int = 12, color: Color = PALE) -> int:
-        """Writes a line of text, as :func:`~lightning_gradcam.render.text.write` does."""
+        """Writes a line of text; see :func:`~lightning_gradcam.render.text.write`."""
         return write(self.pixels, at, text, width, size, color)
 
     def foot(self, y: int, lines: Sequence[Line]) -> None:
-        """Writes lines below the cells, below a line across the sheet."""
+        """Writes lines of text below the cells, under a rule across the sheet."""
         self.rule(y - 4)
         for number, (text, color) in enumerate(lines):
             self.write((MARGIN, y + LINE_HEIGHT * number), text, self.pixels.shape[1] - 2 * MARGIN, 13, color)
 
     def rule(self, y: int) -> None:
-        """Draws a line across the sheet."""
+        """Draws a rule across the sheet."""
         self.pixels[y, MARGIN:-MARGIN] = LINE
 
     def color_bar(self, y: int, colors: str | Pixels, low: str, high: str, middle: str = "") -> None:
         """Draws a colour map, 14 pixels high, between the meanings of its two ends.
 
         Args:
-            y: Its top.
+            y: The bar's upper edge.
             colors: The name of a colour map, or its colours, ``[256, 3]``.
             low: The meaning of the first colour.
-            high: That of the last.
-            middle: What is written on the colour in the middle.
+            high: The meaning of the last colour.
+            middle: The text on the colour in the middle.
         """
         table = lookup_table(colors) if isinstance(colors, str) else colors
         x = MARGIN + self.write((MARGIN, y), low, 300) + 5
@@ -112,7 +112,7 @@ class Sheet:
         self._colors = table[::8]
 
     def legend(self, y: int, *entries: tuple[Pixels | str | None, str]) -> None:
-        """Explains, on one line of 18 pixels, what is seen: pictures of it or names of marks, each with its meaning."""
+        """Draws a legend on one line of 18 pixels: samples or names of marks, each with its meaning."""
         x = MARGIN
         for sample, text in entries:
             picture = mark(sample) if isinstance(sample, str) else sample
@@ -132,16 +132,16 @@ class Sheet:
         pitch: int = 14,
         framed: bool = False,
     ) -> None:
-        """Puts a picture on the sheet, with captions below.
+        """Puts an image on the sheet, with captions below.
 
         Args:
-            at: Its left and top.
+            at: Left and top.
             picture: uint8 ``[h, w, 3]``.
-            captions: A line each; an empty one leaves its place empty.
-            width: Of the captions.
-            gap: Between the picture and the first of them.
-            pitch: From one to the next.
-            framed: Draw a thin frame around the picture, two pixels away.
+            captions: One line each; an empty caption leaves its line empty.
+            width: Width of the captions.
+            gap: Pixels between the image and the first caption.
+            pitch: Pixels from one caption to the next.
+            framed: Draw a thin frame around the image, two pixels away.
         """
         (x, y), (height, across) = at, picture.shape[:2]
         if framed:
@@ -156,7 +156,7 @@ class Sheet:
 
 
 def step_line(what: str, record: CamRecord | ChannelRecord) -> Line:
-    """Returns the header's line that says what is seen, and of which step, if it is one of a run."""
+    """Returns the header's line with the content and, if it belongs to a run, the step."""
     if record.step < 0:
         return what, INK
     stage = f", {record.stage}" if record.stage not in ("", "fit") else ""
@@ -164,17 +164,17 @@ def step_line(what: str, record: CamRecord | ChannelRecord) -> Line:
 
 
 def remarks(*texts: str, color: Color = PALE) -> list[Line]:
-    """Returns header lines for those texts that are not empty."""
+    """Returns header lines for the texts that are not empty."""
     return [(text, color) for text in texts if text]
 
 
 def of_probes(shown: int, count: int) -> str:
-    """Returns what a header says where not all probes have room; empty if they have."""
+    """Returns the header's remark if not all probes fit; empty if they do."""
     return f"{shown} of {count} probes, evenly chosen; all are in the archive" if shown < count else ""
 
 
 def epoch_title(epoch: int) -> str:
-    """Returns an epoch as headers and headings name it."""
+    """Returns an epoch's name in headers and headings."""
     return "untrained" if epoch == UNTRAINED_EPOCH else f"epoch {epoch}"
 
 
@@ -183,8 +183,8 @@ def mark(name: str) -> Pixels:
     """Returns a small mark, uint8 ``[13, 13, 3]``.
 
     Args:
-        name: ``"right"`` (a tick on a disc), ``"wrong"`` (a cross on a square) or ``"arrow"``; for legends also a
-            picture that is ``"blank"``, has a ``"frame"`` or is crossed out, ``"cross"``.
+        name: ``"right"`` (a tick on a disc), ``"wrong"`` (a cross on a square) or ``"arrow"``; for legends also an
+            image that is ``"blank"``, has a ``"frame"`` or is crossed out, ``"cross"``.
     """
     if name in ("blank", "frame", "cross"):
         picture = np.full((MARK, MARK, 3), ANY, np.uint8)

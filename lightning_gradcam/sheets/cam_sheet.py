@@ -32,15 +32,15 @@ from lightning_gradcam.sheets.header import blank_lines, cam_header, end_names
 from lightning_gradcam.sheets.words import class_words, probe_words
 from lightning_gradcam.stats.boxes import known_boxes
 
-# Between two tiles of a probe, and between two probes side by side.
+# Pixels between two tiles of a probe, and between two probes side by side.
 _GAP, _APART = 8, 24
-# A sheet with several probes side by side is no wider, so that it can be read in TensorBoard's card.
+# A sheet with several probes side by side is at most this wide, so that it can be read in TensorBoard's card.
 _WIDEST, _NARROWEST = 640, 480
-# Above a probe's tiles: what is predicted, its id and true class; then a line for each of its likely classes.
+# Above a probe's tiles: the prediction, then its id and true class, then one line for each of its likely classes.
 _LABEL, _LIST_LINE = 36, 15
 # Pixels that a heading such as "overlay: predicted" takes.
 _LEAST = 112
-# What a film strip has on the left of a row.
+# The left part of a film strip's row.
 LABELS = 190
 
 
@@ -70,7 +70,7 @@ def sheet(
         title: The sheet's first line.
         limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]``; by default those in the record
             (:attr:`CamRecord.limits`), or else those of its own maps.
-        note: A line below the maps, for instance on where the inputs are.
+        note: A line below the maps, for example on where the inputs are.
 
     Returns:
         The sheet. Its two header lines state layer, epoch, step and what is explained; lines below the maps state the
@@ -83,7 +83,7 @@ def sheet(
     probes, drawing = charted(probes.view, drawing, record.maps[keys[0]].shape)
     slices = Slices.of(record.maps[keys[0]].shape, probes.pixels.shape)
     tile_h, tile_w = tile_size(probes.pixels.shape, drawing, slices)
-    # A heading needs that much, however small the pictures are.
+    # A heading needs this width, however small the images are.
     cell = tile_w if drawing.magnification else max(tile_w, _LEAST)
     columns = sum(1 if column == "input" else len(keys) for column in drawing.columns)
     block = columns * (cell + _GAP) - _GAP
@@ -102,7 +102,7 @@ def sheet(
             captions[place][0].append(Caption(scale_end(tops[row], drawing)))
     row_h = label + tile_h + _below(max(len(lines) for row in captions for lines in row))
     lines = cam_header(record, layer, method, drawing, title, probes, slices)
-    # Two lines, and what must not be missed, are above the maps; how to read them is below.
+    # Two lines and important remarks are above the maps; lines on how to read them are below.
     above = [line for place, line in enumerate(lines) if place < 2 or line[1] == WRONG]
     below = [line for line in lines if line not in above] + remarks(note)
     below += [(line, INK) for line in blank_lines(record, keys, drawing, width - 2 * MARGIN)]
@@ -151,7 +151,7 @@ def beside(count: int, block: int) -> int:
 
 
 def _below(lines: int) -> int:
-    """Returns the height from a tile's lower edge to the next row."""
+    """Returns the height between a tile's lower edge and the next row."""
     return 2 + 14 * max(lines, 2) + _GAP + 4
 
 
@@ -180,15 +180,15 @@ def _label(page: Sheet, at: tuple[int, int], record: CamRecord, probes: ProbeVie
 
 
 def row_label(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: int, head: str) -> None:
-    """Writes a probe's id, what is true of it and what is predicted at the left of its row, 76 pixels high.
+    """Writes a probe's id, truth and prediction at the left of its row, 76 pixels high.
 
     Args:
-        page: Written to.
-        y: The row's top.
-        record: Where the predicted class is from.
-        probes: Where names and true classes are from.
-        row: The probe's place.
-        head: The word before what is predicted.
+        page: The sheet to write to.
+        y: The row's upper edge.
+        record: The record with the predicted class.
+        probes: The probes, for names and true classes.
+        row: The probe's index.
+        head: The word before the prediction.
     """
     said, true = probe_words(record, probes, row)
     page.write((MARGIN, y), f"#{probes.ids[row]}", LABELS - _GAP)
@@ -203,7 +203,7 @@ def row_label(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: in
 def _likeliest(
     page: Sheet, at: tuple[int, int], record: CamRecord, probes: ProbeView, row: int, top: int, width: int
 ) -> None:
-    """Writes a probe's most likely classes below its label, a line each."""
+    """Writes a probe's most likely classes below its label, one line each."""
     (x, y), true = at, probes.true_classes(row)
     found = zip(record.likeliest[row, :top], record.likeliest_confidence[row, :top], strict=True)
     for number, (index, confidence) in enumerate(found):
@@ -226,11 +226,11 @@ def color_bar(page: Sheet, y: int, drawing: Drawing, method: str, whose: str) ->
     """Draws a sheet's colour bar.
 
     Args:
-        page: Drawn on.
-        y: Its top.
-        drawing: Its colour map and scale.
-        method: Whose maps are drawn.
-        whose: The scale that ends where the colours do, if higher values have the last colour, too.
+        page: The sheet to draw on.
+        y: The bar's upper edge.
+        drawing: The colour map and scale.
+        method: The method of the maps.
+        whose: The scale whose end is that of the colours, if higher values also have the last colour.
     """
     if drawing.signed:
         end = f"ends of {whose}, and beyond" if whose else "ends at the largest magnitude"

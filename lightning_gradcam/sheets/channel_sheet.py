@@ -1,4 +1,4 @@
-"""From a record of activations to a sheet: for each probe its input and the grid of a layer's channels."""
+"""Draws sheets from a record of activations: for each probe its input and the grid of a layer's channels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lightning_gradcam.render.tiles import enlarged, evenly, fitted
 from lightning_gradcam.sheets.builder import MARGIN, TALLEST, Caption, Line, Sheet, of_probes, remarks, step_line
 
 _GAP = 12
-# Left of a grid are the input and, for each row, the number of its first channel.
+# The left of a grid shows the input and, for each row, the number of its first channel.
 _INPUT, _NUMBERS = 128, 34
 _HATCHED, _HATCH = (226, 226, 230), (168, 168, 176)
 _STRIPE = 6
@@ -33,7 +33,7 @@ _SCALES = {
     "layer": "colours: one scale for all channels and probes of this layer and step",
 }
 _ENDS = "mean - 2 deviations", "mean + 2 deviations"
-# Columns narrower than this have no room for their number.
+# Columns narrower than this have no space for their number.
 _NUMBERED = 26
 
 
@@ -42,11 +42,11 @@ def channel_sheet(
 ) -> Picture:
     """Draws the channels of one layer: for each probe its input and the grid of all channels.
 
-    Of maps with time or depth the middle slice is drawn, normalised with the whole volume.
+    For maps with time or depth, the middle slice is drawn, normalised with the whole volume.
 
     Args:
-        record: The step to draw, of the kind ``"features"``.
-        probes: Where its display pixels, true classes and names come from.
+        record: The step to draw, a record of kind ``"features"``.
+        probes: The probes, for display pixels, true classes and names.
         layer: Which layer of the record.
         drawing: Scale, colour map, columns, sizes.
         title: The sheet's first line.
@@ -66,7 +66,7 @@ def channel_sheet(
     offsets = _offsets(shown, drawing.columns) if sizes.pitch >= _NUMBERED else []
     every = len(numbers) if dead is None else len(dead)
     counted = f"all {every} channels" if len(shown) == every else f"{len(shown)} of {every} channels, evenly chosen,"
-    # 3-D: a sheet has room for one slice.
+    # 3-D: only one slice fits on a sheet.
     slices = "" if maps.ndim == 4 else f"; slice {maps.shape[2] // 2 + 1} of {maps.shape[2]} is drawn"
     header = [
         (f"{title}  {layer}", INK),
@@ -108,7 +108,7 @@ def channel_sheet(
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Sizes in pixels: of a channel's picture, what is between two, and how much has room on the sheet."""
+    """Sizes in pixels: of a channel's image, of the gap between two, and of the space on the sheet."""
 
     factor: int
     height: int
@@ -125,7 +125,8 @@ class _Sizes:
         longer = max(shape[-2:])
         factor, share = max(1, drawing.tile // longer), min(1.0, drawing.tile / longer)
         h, w = (max(1, round(size * share)) * factor for size in shape[-2:])
-        # One pixel of the maps themselves, so that the grid is the chapter's, magnified; small maps would lose room.
+        # One pixel of the maps themselves, so that the grid is the chapter's, magnified; for small maps that would
+        # waste space.
         gap = min(factor, _WIDEST_GAP)
         across = MARGIN + _INPUT + _GAP + _NUMBERS + drawing.columns * (w + gap) - gap + MARGIN
         tallest = max(min(drawing.max_sheet_pixels // across, TALLEST) - 200, h)
@@ -157,20 +158,20 @@ def _grid(
     for place in np.flatnonzero(broken):
         cross_out(tiles[place])
     grid = tiled(tiles, sizes.columns, sizes.gap, fill=colors[0])
-    # What remains of the last row is paper: there are no more channels.
+    # The rest of the last row is blank, because there are no more channels.
     if left := -len(tiles) % sizes.columns:
         grid[-sizes.height :, (sizes.columns - left) * sizes.pitch :] = PAPER
     return grid
 
 
 def _hatched(height: int, width: int) -> Pixels:
-    """Returns a picture of grey stripes, which no colour map gives."""
+    """Returns an image of grey stripes, which no colour map contains."""
     stripes = (np.arange(height)[:, None] + np.arange(width)) % _STRIPE < 2
     return np.where(stripes[..., None], np.array(_HATCH, np.uint8), np.array(_HATCHED, np.uint8))
 
 
 def _inputs(probes: ProbeView, rows: list[int], sizes: _Sizes) -> list[Pixels]:
-    """Returns the probes' pictures, each at most 128 pixels a side; of clips and volumes the slice's middle frame."""
+    """Returns the probes' images, at most 128 pixels per side; for clips and volumes, the slice's middle frame."""
     pixels = probes.pixels[rows]
     if pixels.ndim == 5:
         pixels = pixels[:, frame_under(sizes.depth // 2, sizes.depth, pixels.shape[1])]
@@ -180,7 +181,7 @@ def _inputs(probes: ProbeView, rows: list[int], sizes: _Sizes) -> list[Pixels]:
 
 
 def _offsets(shown: list[int], columns: int) -> list[int]:
-    """Returns what each column adds to the number of a row's first channel; nothing where that differs by row."""
+    """Returns each column's offset from the number of a row's first channel; empty if the offsets differ by row."""
     found = [
         {number - shown[place - place % columns] for place, number in enumerate(shown) if place % columns == column}
         for column in range(min(columns, len(shown)))

@@ -1,4 +1,4 @@
-"""A sheet of all probes of a set: each picture with its id and true class."""
+"""A sheet of all probes of a set: each image with its id and true class."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WIDEST, _LEAST = 1200, 96
 
 
 def contact_sheet(probes: ProbeSet, title: str) -> Picture:
-    """Draws all probes, in rows that fit a screen.
+    """Draws all probes, in rows that fit on a screen.
 
     Args:
-        probes: Clips and volumes are shown by their middle frame; where the telling parts are known, they are framed.
+        probes: The probes. Clips and volumes are shown by their middle frame; known masks or boxes are outlined.
         title: The first line.
 
     Returns:
-        The sheet. Its header states how many there are, how the pixels were recovered, and the fingerprint.
+        The sheet. Its header states the number of probes, how the pixels were recovered, and the fingerprint.
     """
     drawing, shape = Drawing(), probes.pixels.shape
     slices = Slices.of((len(probes), 1, 1), shape)
@@ -52,7 +52,7 @@ def contact_sheet(probes: ProbeSet, title: str) -> Picture:
 
 
 def said(probes: ProbeSet) -> str:
-    """Returns how many probes there are, of what shape and of how many classes."""
+    """Returns a line with the number of probes, their shape and the number of classes."""
     shape = " x ".join(map(str, probes.inputs.shape[1:]))
     many = "probe" if len(probes) == 1 else "probes"
     classes = {index for true in probes.view.true or () for index in true}
@@ -60,7 +60,7 @@ def said(probes: ProbeSet) -> str:
 
 
 def true_class(probes: ProbeSet, row: int) -> str:
-    """Returns the true class's index and name; several of them with commas; nothing without labels."""
+    """Returns the true class's index and name; several classes are separated by commas; empty without labels."""
     return ", ".join(
         name if name == str(index) else f"{index} {name}"
         for index in probes.view.true_classes(row)

@@ -1,4 +1,4 @@
-"""What film strips and animations share: the overlays of one map over a run's steps, and their captions."""
+"""The common part of film strips and animations: the overlays of one map over a run's steps, and their captions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from lightning_gradcam.stats.numbers import drift
 _CHART = (72, 112)
 
 
-# What is written below a map that is not seen.
+# The caption below a map that is not shown.
 _BLANK, _BROKEN = "blank", "not finite"
 _JUDGED: Mapping[bool | None, tuple[Color, str]] = {None: (INK, ""), True: (RIGHT, "right"), False: (WRONG, "wrong")}
 
@@ -42,16 +42,16 @@ class Film:
 
     Attributes:
         records: The steps, in order.
-        probes: All of the run's.
-        key: Which map.
-        drawing: Its scales ``"image"`` and ``"run"`` are both one for each probe in all steps.
+        probes: All probes of the run.
+        key: The map's key.
+        drawing: The options; the scales ``"image"`` and ``"run"`` both mean one scale for each probe over all steps.
         whole: The scale is that of the whole run, not only of ``records``.
-        rows: The places of the probes that are drawn, ``[n]``.
-        base: Their pictures, uint8 ``[n, 1, H, W, 3]``, before they are enlarged.
-        factor: How many screen pixels a picture's pixel takes.
+        rows: The indices of the drawn probes, ``[n]``.
+        base: Their images, uint8 ``[n, 1, H, W, 3]``, before they are enlarged.
+        factor: The number of screen pixels for each image pixel along a side.
         top: The value of the brightest colour, ``[n]``; unused with ``"minmax"``.
-        places: Which slice of each probe's maps is drawn, ``[n]``; all 0 where they have no time or depth.
-        laid: Overlays that were drawn before.
+        places: The slice of each probe's maps that is drawn, ``[n]``; all 0 if they have no time or depth.
+        laid: Overlays drawn earlier.
     """
 
     records: tuple[CamRecord, ...]
@@ -78,17 +78,17 @@ class Film:
         side: int,
         laid: Laid | None = None,
     ) -> Film:
-        """Prepares what is the same in all steps, for all probes.
+        """Prepares the data that is the same at all steps, for all probes.
 
         Args:
-            records: The steps to draw, in order. Those without the map are left out.
-            probes: Where pictures, true classes and names are from.
-            key: Which map.
+            records: The steps to draw, in order. Steps without the map are omitted.
+            probes: The probes, for images, true classes and names.
+            key: The map's key.
             drawing: Colour map, opacity, interpolation; the scales ``"image"`` and ``"run"`` both mean ``"run"``.
-            limits: Each probe's limit in the whole run, ``[N]``; ``None``: of the maps of this layer and method in
-                ``records``.
-            side: As of :func:`tile_shape`.
-            laid: Overlays of the same probes that were drawn before; none by default.
+            limits: Each probe's limit in the whole run, ``[N]``; ``None``: the limit of this layer's and method's maps
+                in ``records``.
+            side: As in :func:`tile_shape`.
+            laid: Overlays of the same probes drawn earlier; none by default.
 
         Raises:
             DrawingError: No record has the map.
@@ -109,7 +109,7 @@ class Film:
         return cls(shown, probes, key, drawing, limits is not None, rows, base, factor, top, places, laid or Laid())
 
     def part(self, rows: Sequence[int]) -> Film:
-        """Returns the film of some of its probes, at these places."""
+        """Returns the film of some of its probes, given by index."""
         chosen = list(rows)
         found = {name: getattr(self, name)[chosen] for name in ("base", "top", "places")}
         return replace(self, rows=tuple(self.rows[row] for row in chosen), **found)
@@ -121,19 +121,19 @@ class Film:
 
     @property
     def inputs(self) -> Pixels:
-        """The pictures under the maps, uint8 ``[n, H, W, 3]``, enlarged."""
+        """The images under the maps, uint8 ``[n, H, W, 3]``, enlarged."""
         return enlarged(self.base, self.factor)
 
     def overlays(self, step: int) -> tuple[Pixels, list[str]]:
-        """Returns one step's overlays, uint8 ``[n, H, W, 3]``, and why no map is seen on each; empty if one is.
+        """Returns one step's overlays, uint8 ``[n, H, W, 3]``, and why a map is not shown; empty if it is.
 
         Args:
-            step: A place in ``records``.
+            step: An index in ``records``.
         """
         maps, drawing = self.records[step].maps[self.key][list(self.rows)], self.drawing
 
         def lay() -> Overlays:
-            # Scaled as a whole, so that slices that are not shown count, too.
+            # Scaled as a whole, so that hidden slices also count.
             shares = scaled(maps, drawing, self.top)
             shown = shares[np.arange(len(shares)), self.places] if shares.ndim == 4 else shares
             shown = shown[:, None] if shown.ndim == 2 else shown
@@ -142,7 +142,7 @@ class Film:
         look = drawing.colormap, drawing.opacity, drawing.interpolation, drawing.scale, drawing.signed
         how = self.key, self.rows, self.base.shape, self.top.tobytes(), self.places.tobytes(), look
         over = self.laid.of(self.records[step], how, lay)
-        # A copy even where nothing is enlarged: crosses and boxes are drawn into it.
+        # A copy even if nothing is enlarged, because crosses and boxes are drawn into it.
         pictures = enlarged(over.mixed.copy() if self.factor == 1 else over.mixed, self.factor, over.broken)
         if drawing.boxes:
             self._put_boxes(pictures, maps, over.broken)
@@ -150,7 +150,7 @@ class Film:
 
     def _put_boxes(self, pictures: Pixels, maps: FloatArray, broken: npt.NDArray[np.bool_]) -> None:
         known, size = known_boxes(self.probes), picture_size(self.probes)
-        # Boxes of the slice that is shown.
+        # Boxes of the shown slice.
         flat = maps[np.arange(len(maps)), self.places] if maps.ndim == 4 else maps
         found = bounding_boxes(flat, size, self.drawing.box_threshold)
         for place in np.flatnonzero(~broken):
@@ -159,7 +159,7 @@ class Film:
                 put_box(pictures[place], known[self.rows[place]], size, known=True)
 
     def true(self, place: int) -> tuple[int, ...]:
-        """Returns a probe's true classes; none if not known."""
+        """Returns a probe's true classes; empty if unknown."""
         return self.probes.true_classes(self.rows[place])
 
     def predicted(self, step: int, place: int) -> int:
@@ -167,7 +167,7 @@ class Film:
         return int(self.records[step].predicted[self.rows[place]])
 
     def changed(self, step: int, place: int) -> bool:
-        """Returns whether the predicted class is another than at the step before."""
+        """Returns whether the predicted class differs from that at the step before."""
         return step > 0 and self.predicted(step, place) != self.predicted(step - 1, place)
 
     def right(self, step: int, place: int) -> bool | None:
@@ -184,7 +184,7 @@ class Film:
         return f"{float(self.records[step].scores[self.key.target][self.rows[place]]):.3g}"
 
     def state(self, step: int, place: int, missing: str) -> Caption:
-        """Returns how sure the model is (of a model without classes, the score), or why no map is seen."""
+        """Returns the predicted class's probability (the score if there are no classes), or why no map is shown."""
         if missing:
             return Caption(missing, WRONG if missing == _BROKEN else INK)
         if self.predicted(step, place) < 0:
@@ -199,10 +199,10 @@ class Film:
     def drifts(self, step: int) -> FloatArray:
         """Returns how far each map is from that of the step before in ``records``, ``[n]``.
 
-        NaN where they can't be compared: at the first step, between maps of different classes, and where one is blank.
+        NaN if they can't be compared: at the first step, between maps of different classes, and if one is blank.
 
         Args:
-            step: A place in ``records``.
+            step: An index in ``records``.
         """
         if step == 0:
             return np.full(len(self.rows), np.nan)
@@ -227,19 +227,19 @@ def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...
     """Returns the records that have a map.
 
     Raises:
-        DrawingError: None has it.
+        DrawingError: No record has it.
     """
     having = tuple(record for record in records if key in record.maps)
     if not having:
         known = [tuple(other) for other in dict.fromkeys(other for record in records for other in record.maps)]
         raise DrawingError(
-            f"key: got {tuple(key)}, which is in none of the {len(records)} records; give one of: {known}"
+            f"key: got {tuple(key)}, which is in none of the {len(records)} records; pass one of: {known}"
         )
     return having
 
 
 def _limits(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> FloatArray:
-    """Returns each probe's limit over the targets of a layer and method in all of the steps, ``[N]``."""
+    """Returns each probe's limit over the targets of a layer and method at all steps, ``[N]``."""
     found = [
         {other: limits_of(maps, signed=signed) for other, maps in one.maps.items() if other[:2] == key[:2]}
         for one in records
@@ -248,22 +248,22 @@ def _limits(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> Float
 
 
 def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[int, int, int]:
-    """Returns a tile's height and width, and how often its pixels are repeated.
+    """Returns a tile's height and width, and its magnification.
 
     Args:
         display: The shape of the display pixels, ``[N, H, W, 3]`` or with frames.
         drawing: Its ``magnification`` and ``max_tile`` are upper limits.
-        side: Pictures are scaled down to this, or enlarged in whole numbers to about three quarters of it.
+        side: Images are scaled down to this size, or enlarged by a whole number to about three quarters of it.
     """
     height, width = fitted_size(1, display[-3], display[-2], min(side, drawing.max_tile))
     shorter, longer = sorted((height, width))
-    # Three halves: an elongated picture may have a little more.
+    # Three halves: an elongated image may have a little more.
     factor = max(1, min(round(0.7 * side / shorter), side * 3 // 2 // longer, drawing.magnification or side))
     return height * factor, width * factor, factor
 
 
 def _strongest(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> IntArray:
-    """Returns the slice of each probe that holds most evidence, of both signs or for it, over all steps, ``[N]``."""
+    """Returns each probe's slice with the most evidence (of both signs if signed) over all steps, ``[N]``."""
     sums = np.zeros(records[0].maps[key].shape[:2], np.float64)
     for record in records:
         maps = np.nan_to_num(record.maps[key], nan=0.0, posinf=0.0, neginf=0.0)

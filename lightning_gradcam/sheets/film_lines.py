@@ -76,5 +76,5 @@ def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:
     depth, length = (maps[1] if len(maps) == 4 else 0), (display[1] if len(display) == 5 else 0)
     if depth < 2:
         return [f"drawn on frame {length // 2 + 1} of {length}, the middle one"] if length else []
-    under = f"on the frame at its centre, of {length}" if length else "on the probe's picture"
+    under = f"on the frame at its centre, of {length}" if length else "on the probe's image"
     return [f"shown: of {depth} slices (time or depth), the one with the most evidence over all steps, {under}"]

@@ -1,4 +1,4 @@
-"""What sheets of CAMs say: the names of methods, layers and scores, and the lines of a header."""
+"""The words on sheets of CAMs: names of methods, layers and scores, and the lines of a header."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _METHODS = {
     "guided_backprop": "guided backpropagation",
     "random": "random weights (baseline)",
 }
-# What red and blue mean where blue is not all that speaks against the score.
+# The meaning of red and blue for methods where blue does not cover all evidence against the score.
 _COMPONENT = "{}: red and blue are the two sides of a principal component"
 _NO_BLUE = "red: for the score; {} is never negative, so there is no blue"
 _OF_PIXELS = "red: a brighter pixel raises the score, blue: a darker one does"
@@ -78,18 +78,18 @@ _WITHOUT_LAYER = ("fullgrad", "guided_backprop")
 
 
 def method_title(method: str) -> str:
-    """Returns a method's name as papers write it; that of a registered one as it is."""
+    """Returns a method's name as in papers; that of a registered method unchanged."""
     return _METHODS.get(method, method)
 
 
 def layer_title(layer: str, method: str) -> str:
-    """Returns what a header calls a layer."""
+    """Returns a layer's name in a header."""
     # A method without its own layer has this key; a module of the model may have the same name.
     return "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
 
 
 def explained_title(score: str, target: str, probes: ProbeView) -> str:
-    """Returns what is explained; a sum of probabilities is called that, since it can exceed 1."""
+    """Returns what is explained; a sum of probabilities is named as such, because it can exceed 1."""
     title = score_title(score)
     if target == "label" and any(len(probes.true_classes(row)) > 1 for row in range(len(probes))):
         many = {"softmax probability": "softmax probabilities"}.get(title, f"{title}s")
@@ -103,13 +103,13 @@ def explained_title(score: str, target: str, probes: ProbeView) -> str:
 
 
 def signed_line(method: str) -> str:
-    """Returns a header's text on what the two colours of maps with a sign mean."""
-    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; pictures have no colours here")
+    """Returns a header's text on the meaning of a signed map's two colours."""
+    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; images have no colours here")
     return meaning.format(method_title(method))
 
 
 def end_names(method: str) -> tuple[str, str]:
-    """Returns what the two ends of the colours of maps with a sign mean: below zero and above it."""
+    """Returns the meaning of the two ends of a signed map's colours: below and above zero."""
     of_evidence = "for the score" in _SIGNS.get(method, "for the score")
     return ("against", "for") if of_evidence else ("negative", "positive")
 
@@ -123,7 +123,7 @@ def cam_header(
     probes: ProbeSet | ProbeView,
     slices: Slices,
 ) -> list[Line]:
-    """Returns what a sheet of one layer's maps says above them, up to its line on blank maps."""
+    """Returns the lines above one layer's maps, up to the line on blank maps."""
     lines = [
         (f"{title}  {layer_title(layer, method)}", INK),
         step_line(f"{method_title(method)} of the {_quantities(record)}", record),
@@ -149,7 +149,7 @@ def cam_header(
 
 
 def _quantities(record: CamRecord) -> str:
-    """Returns what the scores of a sheet are; of several targets, each kind once."""
+    """Returns the kinds of scores on a sheet, each once."""
     return " and ".join(dict.fromkeys(quantity(record, target) for target in record.scores))
 
 
@@ -163,7 +163,7 @@ def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:
 
 
 def _level_lines(record: CamRecord, layer: str) -> list[str]:
-    """Returns the header's text on a layer with several feature maps; nothing for others."""
+    """Returns the header's text on a layer with several feature maps; empty for other layers."""
     found = Counter(name for (of, _), names in record.levels.items() if of == layer for name in names)
     if len(found) < 2:
         return [f"level: {name}" for name in found]
@@ -174,7 +174,8 @@ def _level_lines(record: CamRecord, layer: str) -> list[str]:
 def blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, width: int) -> list[str]:
     """Returns the header's text on blank maps.
 
-    As many lines on every sheet, so that its layout is the same in all epochs and a slider does not make it jump.
+    Every sheet has the same number of lines, so that its layout is the same in all epochs and does not jump under a
+    slider.
     """
     codes = blank_codes(record, keys, drawing)
     said = blank_remark(codes, drawing) or f"blank: the map is zero everywhere (0 of {len(codes)} here)"
@@ -183,23 +184,23 @@ def blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, wid
 
 
 def blank_codes(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing) -> Codes:
-    """Returns why maps are blank, as they are drawn: with their sign, only those that are zero everywhere."""
+    """Returns why maps are blank as drawn: if signed, only those that are zero everywhere."""
     maps = {key: np.abs(record.maps[key]) if drawing.signed else record.maps[key] for key in keys}
     return record_codes(maps, record.causes, keys, range(len(record.probe_ids)))
 
 
 def blank_remark(codes: Codes, drawing: Drawing, what: str = "maps") -> str:
-    """Returns why some of the maps that are drawn are blank; empty if none is."""
+    """Returns why some of the drawn maps are blank; empty if none is."""
     return blank_sentence(codes, what=what, zero="zero everywhere" if drawing.signed else "zero after the ReLU")
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Returns the lines of a text in a header that is ``width`` pixels wide."""
+    """Returns a text's lines in a header that is ``width`` pixels wide."""
     return textwrap.wrap(text, max(20, int(width / 6.4)))
 
 
 def _slice_lines(slices: Slices) -> list[str]:
-    """Returns the header's text on slices and frames; nothing for plain pictures."""
+    """Returns the header's text on slices and frames; empty for plain images."""
     depth, length = slices.depth, slices.length
     if depth < 2:
         middle = f"drawn on frame {slices.frames[0] + 1} of {length}, the middle one: the maps have no time or depth"
@@ -209,5 +210,5 @@ def _slice_lines(slices: Slices) -> list[str]:
     under = "its own frame" if length == depth else f"the frame at its centre, of {length} frames"
     return [
         f"{shown}, left to right = time or depth, on one colour scale",
-        f"each slice is drawn on {under if length else 'the same picture'}",
+        f"each slice is drawn on {under if length else 'the same image'}",
     ]

@@ -78,8 +78,8 @@ def overlays_of(cams: Cams, key: object, options: dict[str, Any]) -> list[Image.
     if not samples.seen:
         found = "no inputs" if cams.inputs is None else f"inputs {list(cams.inputs.shape)}"
         raise DrawingError(
-            f"overlay: got {found} for maps {list(cams[wanted].shape)}, which is no picture for each map to lie on;"
-            " cams.save(path) draws the maps alone"
+            f"overlay: got {found} for maps {list(cams[wanted].shape)}, which is not one image for each map; "
+            "cams.save(path) draws the maps alone"
         )
     return [Image.fromarray(pixels) for pixels in _overlays(samples, wanted, options)]
 
@@ -89,7 +89,7 @@ def save_cams(cams: Cams, path: str | os.PathLike[str], options: dict[str, Any])
     folder, name = os.path.split(os.fspath(path))
     format = _FORMATS.get(os.path.splitext(name)[1].lower())
     if format is None:
-        raise DrawingError(f"path: got {os.fspath(path)!r}; give a name that ends in {', '.join(_FORMATS)}")
+        raise DrawingError(f"path: got {os.fspath(path)!r}; use a name that ends in {', '.join(_FORMATS)}")
     keys, samples = list(cams.maps), Samples.of(cams)
     if samples.seen and len(keys) == len(samples.view) == 1:
         drawn = _overlays(samples, keys[0], options)[0]
@@ -97,8 +97,8 @@ def save_cams(cams: Cams, path: str | os.PathLike[str], options: dict[str, Any])
         drawn = _stacked([_sheet(samples, layer, method, options) for layer, method in _pairs(keys)])
     if (longest := max(drawn.shape)) > LONGEST[format]:
         warn(
-            f"cams.save: {name!r:.200} is scaled down, because the picture has {longest:,} pixels on a side and"
-            f" {format.upper()} allows {LONGEST[format]:,}; give a name that ends in .png to keep its size"
+            f"cams.save: {name!r:.200} is scaled down, because the sheet is {longest:,} pixels long and"
+            f" {format.upper()} allows {LONGEST[format]:,}; use a name that ends in .png to keep its size"
         )
     Storage(folder or ".").write(name, Picture(drawn, enlarged=True).encoded(format))
 
@@ -114,7 +114,7 @@ def _overlays(samples: Samples, key: CamKey, options: dict[str, Any]) -> Pixels:
 def _sheet(samples: Samples, layer: str, method: str, options: dict[str, Any]) -> Pixels:
     columns = ("input", "overlay") if samples.seen else ("heatmap",)
     drawing = Drawing(**{"columns": columns, **options})
-    note = "" if samples.seen else "maps alone: their inputs are not known, or are no pictures"
+    note = "" if samples.seen else "maps alone: their inputs are not known, or are no images"
     view = samples.view if samples.seen else replace(samples.view, display_source="")
     return sheet(samples.record, view, layer=layer, method=method, drawing=drawing, title="maps", note=note).pixels
 

@@ -1,4 +1,4 @@
-"""From filters' patterns to the sheet of a layer: pictures side by side, eight a row, as the book chapter has them.
+"""Draws a layer's sheet from its filters' patterns: images side by side, eight per row, as in the book chapter.
 
 François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10 (listings 10.1 to 10.23).
 """
@@ -20,7 +20,7 @@ from lightning_gradcam.render.tiles import fitted
 from lightning_gradcam.sheets.builder import MARGIN, TALLEST, Sheet, remarks, step_line
 
 SILENT = "silent"
-# The chapter cuts 25 of 200 pixels off each side.
+# The chapter crops 25 of 200 pixels on each side.
 _CUT = Fraction(25, 200)
 _GAP, _CAPTION = 5, 17
 _EMPTY = 232
@@ -33,11 +33,11 @@ class PatternDrawing:
 
     Attributes:
         columns: Number of patterns in a row.
-        tile: What a pattern's longer side is brought to, in pixels: smaller ones are magnified by the largest whole
-            number that keeps below it, larger ones scaled down.
-        crop: Cut an eighth off each side, where the picture's edge shows, as the chapter does.
-        max_filters: A layer with more patterns shows the first ones, and says so; all of them are in the archive.
-        format: Of the pictures, as in :class:`~lightning_gradcam.Drawing`.
+        tile: Size of a pattern's longer side in pixels: smaller patterns are magnified by the largest whole number that
+            does not exceed it, larger ones are scaled down.
+        crop: Crop an eighth on each side to remove edge effects, as in the chapter.
+        max_filters: Largest number of patterns shown, the first ones; the sheet says so, and all are in the archive.
+        format: The format of the sheets, as in :class:`~lightning_gradcam.Drawing`.
 
     Raises:
         DrawingError: An option is unknown or out of range.
@@ -59,28 +59,29 @@ class PatternDrawing:
 
 
 def deprocessed(pictures: FloatArray) -> Pixels:
-    """Brings pictures from a model's input space to 0…255, as the chapter's ``deprocess_image`` before its crop.
+    """Converts images from a model's input space to 0…255, like the chapter's ``deprocess_image`` before its crop.
 
-    Each picture minus its mean, divided by its standard deviation, times 64, plus 128, clipped to 0…255 and cut to
-    whole numbers; mean and deviation are those of all channels together, and of the edges too.
+    Each image minus its mean, divided by its standard deviation, times 64, plus 128, clipped to 0…255 and truncated to
+    whole numbers. Mean and deviation are those of all channels together, including the edges.
 
     Args:
         pictures: ``[..., c, H, W]``.
 
     Returns:
-        uint8, of the same shape; a constant picture becomes 128 (0 where it is 0), what is not finite 0.
+        uint8, of the same shape; a constant image becomes 128 (or 0 if it is 0), and values that are not finite become
+        0.
 
     Example:
         >>> deprocessed(np.array([[[1.0, 3.0]]], np.float32)).tolist()
         [[[64, 192]]]
     """
-    # One map each, so that its channels have one scale in common.
+    # As one map each, so that its channels share one scale.
     flat = pictures.reshape(-1, pictures.shape[-3] * pictures.shape[-2], pictures.shape[-1])
     return normalised(flat, "channel").reshape(pictures.shape)
 
 
 def cropped(pictures: Pixels) -> Pixels:
-    """Cuts an eighth off each side, 25 of 200 pixels, or 3 of 28: gradients at the edges see the padding.
+    """Crops an eighth on each side, 25 of 200 pixels, or 3 of 28: gradients at the edges depend on the padding.
 
     Args:
         pictures: ``[..., H, W]``.
@@ -114,15 +115,15 @@ def pattern_sheet(
 ) -> Picture:
     """Draws a layer's patterns, each with its filter's number and the mean activation that it reaches.
 
-    A filter that never had a gradient stays empty: what is there is the noise that the ascent began with.
+    A filter that never had a gradient stays empty, because its pattern is still the initial noise.
 
     Args:
-        record: Of the kind ``"patterns"``.
+        record: A record of kind ``"patterns"``.
         layer: Which layer of the record.
         drawing: Columns and sizes.
         title: The sheet's first line.
         settings: How the patterns were found, for the header.
-        note: A remark for the header, for instance that the data is drawn.
+        note: A remark for the header, for example that the data is synthetic.
     """
     whole, numbers = record.channels[layer], record.chosen[layer]
     named = record.numbers.get(layer, {})
@@ -144,7 +145,7 @@ def pattern_sheet(
         step_line("the pattern that each filter responds to most", record),
         *remarks(note, color=WRONG),
         *remarks(settings, f"colours: grey is a pattern's own mean, black and white two deviations from it{edges}"),
-        # How many are silent is on every sheet, so that its layout is the same in all epochs.
+        # Every sheet states the number of silent filters, so that its layout is the same in all epochs.
         *remarks(
             f"{less}below: filter, mean activation reached; {silent.sum()} silent (without a gradient from the start)"
         ),
@@ -171,7 +172,7 @@ def pattern_sheet(
 
 
 def _most(shape: tuple[int, ...], drawing: PatternDrawing) -> int:
-    """Returns how many patterns have room on a sheet: picture files have a greatest height."""
+    """Returns how many patterns fit on a sheet, because image files have a maximum height."""
     height, width = shape[-2:]
     row = round(drawing.tile * height / max(height, width)) + _CAPTION + _GAP
     return max(1, (TALLEST - 200) // row) * drawing.columns

@@ -1,4 +1,4 @@
-"""Film strips: one picture a layer, a row for each probe, a column for each logged step, on one stated scale."""
+"""Film strips: one image per layer, a row for each probe, a column for each logged step, on one stated scale."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOST_COLUMNS = 24
 _SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 560, 62
 # Below a tile: the probability, and the class if it changed, else the drift.
 _CAPTION = 34
-# Pixels for the caption of a scale's end.
+# Height in pixels of the caption of a scale's end.
 _SCALE = 94
 # This fraction of the mean change is added to each step, so that quiet stretches keep some columns.
 _QUIET = 0.25
@@ -47,8 +47,8 @@ def by_change(changes: Sequence[float], most: int = MOST_COLUMNS) -> list[int]:
     They always include the first and the last. A large change is shown from the step before it on.
 
     Args:
-        changes: How far each step's maps are from those of the step before; the first counts as 0, and so does NaN.
-        most: The number of steps.
+        changes: The change of each step's maps since the step before; the first counts as 0, and so does NaN.
+        most: The largest number of steps.
 
     Example:
         >>> by_change([0, 0.1, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1], 5)
@@ -82,27 +82,27 @@ def film_strip(
 
     Below each overlay is the probability of the predicted class, marked as right or wrong, and how far the map has
     moved since the column before. If the class changed, its name is there instead, and the overlay has a thin
-    frame. A blank map, zero everywhere, leaves the picture without colours, and its caption says so; one that is not
-    finite is crossed out. Of maps with time or depth, ``[N, d, h, w]``, each row shows the slice that holds most
+    frame. A blank map, zero everywhere, leaves the image without colours, and its caption says so; a map that is not
+    finite is crossed out. For maps with time or depth, ``[N, d, h, w]``, each row shows the slice with the most
     evidence.
 
     Args:
-        records: The steps to draw, in order (see :func:`by_change`); one at least. Those without the map are omitted.
+        records: The steps to draw, in order (see :func:`by_change`); at least one. Steps without the map are omitted.
         probes: The probes, for display pixels, true classes and names.
         key: The map's key.
         drawing: Colour map, opacity, interpolation. Its scale ``"image"`` is drawn as ``"run"``, one scale for each
             probe in the whole run, so that a row can be compared; ``"layer"`` is one scale for all probes and
             steps, and ``"minmax"`` each map's own. ``magnification`` and ``max_tile`` are upper limits: tiles are
             smaller than a sheet's.
-        title: The picture's first words.
+        title: The strip's first words.
         limits: Each probe's limit in the whole run, ``[N]``; that of ``records`` if not given.
         total: Number of logged steps, for the header; default: the number of records.
         note: A line below the images, such as what was left out.
-        laid: Overlays of these probes that were drawn before; none by default.
+        laid: Overlays of these probes drawn earlier; none by default.
 
     Returns:
-        The strip, of at most ``drawing.max_sheet_pixels`` pixels and 15,000 rows of them; where that is too little for
-        all probes they are evenly chosen, one at least, and the header says so.
+        The strip, with at most ``drawing.max_sheet_pixels`` pixels and 15,000 rows of pixels. If that is too small for
+        all probes, some are evenly chosen (at least one), and the header says so.
 
     Raises:
         DrawingError: No record has the map.
@@ -114,13 +114,16 @@ def film_strip(
     film = Film.of(records, probes, key=key, drawing=drawing, limits=limits, side=_SIDE, laid=laid)
     tile_h, tile_w = film.size
     pitch, row_h = max(tile_w, _NARROWEST_TILE) + _GAP, max(tile_h + _CAPTION, 84) + _GAP
-    left = MARGIN + LABELS
-    # Below the input is the end of the row's scale.
-    first = left + max(pitch, _SCALE) + _GAP
-    width = max(first + len(film.records) * pitch - _GAP + MARGIN, _NARROWEST)
+    # The end of the row's scale is below the input.
+    beside = max(pitch, _SCALE) + _GAP
+    pictured = beside + len(film.records) * pitch - _GAP
+    width = max(MARGIN + LABELS + pictured + MARGIN, _NARROWEST)
+    # Few columns reach the right edge, too.
+    left = width - MARGIN - pictured
+    first = left + beside
     lines, foot = film_header(film, title, total, width - 2 * MARGIN), film_footer(film, width - 2 * MARGIN)
     foot += remarks(note)
-    # Where validation runs several times an epoch, epochs alone don't tell columns apart.
+    # If validation runs several times per epoch, epochs alone do not distinguish columns.
     stepped = len({record.epoch for record in film.records}) < len(film.records)
     heads = 32 if stepped else 18
     legend = _legend(film)
@@ -165,12 +168,16 @@ def film_strip(
 
 
 def _legend(film: Film) -> list[list[tuple[Pixels | str | None, str]]]:
-    """Returns the lines of the legend: no marks of right and wrong where nothing is."""
+    """Returns the lines of the legend; marks of right and wrong only if they occur."""
     seen: list[tuple[Pixels | str | None, str]] = [("right", "right"), ("wrong", "wrong")] if film.judged else []
+    missing: list[tuple[Pixels | str | None, str]] = [
+        ("blank", "blank: map zero everywhere"),
+        ("cross", "map not finite"),
+    ]
     if film.classed:
         seen.append((None, "%: probability of the predicted class"))
-        seen.append(("frame", "class changed, the new one below"))
-    return [*([seen] if seen else []), [("blank", "blank: map zero everywhere"), ("cross", "map not finite")]]
+        missing.insert(0, ("frame", "class changed, new one below"))
+    return [*([seen] if seen else []), missing]
 
 
 def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
@@ -183,7 +190,7 @@ def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
 
 
 def _notes(film: Film, place: int) -> list[str]:
-    """Returns the lines below a probe's picture."""
+    """Returns the lines below a probe's image."""
     notes = [] if film.drawing.scale == "minmax" else [scale_end(film.top[place], film.drawing)]
     shape = film.records[0].maps[film.key].shape
     return [*notes, f"slice {film.places[place] + 1} of {shape[1]}"] if len(shape) == 4 and shape[1] > 1 else notes

@@ -41,16 +41,16 @@ class Case:
         inputs, kind = checked_pictures("inputs", inputs), check_score(score)
         resized = upsampled(maps, (inputs.shape[2], inputs.shape[3])).to(inputs.device)
         if len(resized) != len(inputs):
-            raise ConfigurationError(f"maps: got {len(resized)} for {len(inputs)} inputs; give one map for each input")
+            raise ConfigurationError(f"maps: got {len(resized)} for {len(inputs)} inputs; pass one map for each input")
         output, found = traced_output(model, inputs.clone())
         values = _class_scores(output, kind, found)
         if classes is None:
             classes = values.argmax(dim=1)
         elif classes.shape != (len(inputs),) or classes.is_floating_point() or classes.is_complex():
-            raise ConfigurationError(f"classes: got {described(classes)}; give one class for each of {len(inputs)}")
+            raise ConfigurationError(f"classes: got {described(classes)}; pass one class for each of {len(inputs)}")
         elif bool(((classes < 0) | (classes >= values.shape[1])).any()):
             came, last = sorted(set(classes.tolist())), values.shape[1] - 1
-            raise ConfigurationError(f"classes: got {came}; valid: 0 to {last}, the classes of the model's output")
+            raise ConfigurationError(f"classes: got {came}; valid: 0 to {last}, the model's output classes")
         return cls(model, inputs, resized, classes.to(values.device, torch.int64), kind, found)
 
     def score(self, pictures: Tensor) -> Tensor:
@@ -81,6 +81,6 @@ def _class_scores(output: Tensor, score: ScoreKind, kind: OutputKind) -> Tensor:
         with torch.no_grad():
             values = class_scores(output, score, kind).detach()
     except TargetError:
-        wanted = "give a callable that returns logits [N, C], for instance lambda x: model(x).logits"
+        wanted = "pass a callable that returns logits [N, C], for instance lambda x: model(x).logits"
         raise ConfigurationError(f"model: returned {described(output)}; {wanted}") from None
     return values if values.dtype == torch.float64 else values.float()

@@ -50,11 +50,11 @@ def bounding_boxes(maps: npt.NDArray[Any], size: tuple[int, int], threshold: flo
     """
     if not isinstance(maps, np.ndarray) or maps.ndim not in (3, 4) or 0 in maps.shape[1:]:
         came = list(maps.shape) if isinstance(maps, np.ndarray) else type(maps).__name__
-        raise ConfigurationError(f"maps: got {came}; give a NumPy array [N, h, w] or [N, d, h, w]")
+        raise ConfigurationError(f"maps: got {came}; pass a NumPy array [N, h, w] or [N, d, h, w]")
     if len(size) != 2 or min(size) < 1:
-        raise ConfigurationError(f"size: got {size!r}; give height and width of the picture, 1 or more each")
+        raise ConfigurationError(f"size: got {size!r}; pass the image's height and width, 1 or more each")
     if not 0 <= threshold < 1:
-        raise ConfigurationError(f"threshold: got {threshold!r}; give a share from 0 to less than 1, such as 0.15")
+        raise ConfigurationError(f"threshold: got {threshold!r}; pass a share from 0 to less than 1, such as 0.15")
     flat = maps[np.arange(len(maps)), strongest_slices(maps)] if maps.ndim == 4 else maps
     found = np.full((len(maps), 4), np.nan, np.float32)
     # One at a time, so that many large images only need the memory of one.
@@ -91,7 +91,9 @@ def iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.flo
     for name, values in (("boxes", boxes), ("others", others)):
         if not isinstance(values, np.ndarray) or values.shape != (len(boxes), 4):
             came = list(values.shape) if isinstance(values, np.ndarray) else type(values).__name__
-            raise ConfigurationError(f"{name}: got {came}; give left, top, right and bottom, [N, 4], N alike for both")
+            raise ConfigurationError(
+                f"{name}: got {came}; pass left, top, right and bottom as [N, 4], with the same N for both"
+            )
     one, other = boxes.astype(np.float64), others.astype(np.float64)
     both = (np.minimum(one, other)[:, 2:] - np.maximum(one, other)[:, :2]).clip(min=0).prod(axis=1)
     areas = [(values[:, 2:] - values[:, :2]).prod(axis=1) for values in (one, other)]

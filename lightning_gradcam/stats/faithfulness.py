@@ -180,7 +180,7 @@ def area_under(curve: Tensor) -> Tensor:
         tensor([0.5000])
     """
     if curve.dim() != 2 or curve.shape[1] < 2:
-        raise ConfigurationError(f"curve: got shape {list(curve.shape)}; give [N, steps + 1], two points or more")
+        raise ConfigurationError(f"curve: got shape {list(curve.shape)}; pass [N, steps + 1], with two or more points")
     return (curve[:, 1:] + curve[:, :-1]).mean(dim=1) / 2
 
 
@@ -222,7 +222,9 @@ def road(
         ConfigurationError: A shape or option is invalid, or the model does not return logits.
     """
     if not percentiles or not all(0 < percent < 100 for percent in percentiles):
-        raise ConfigurationError(f"percentiles: got {percentiles!r}; give some between 0 and 100, such as [20, 80]")
+        raise ConfigurationError(
+            f"percentiles: got {percentiles!r}; pass percentiles between 0 and 100, such as [20, 80]"
+        )
     case = Case.of(model, inputs, maps, classes, score)
     ranks, pixels = case.ranks(seed), case.maps.shape[1:].numel()
     counts = [min(max(round(percent / 100 * pixels), 1), pixels - 1) for percent in percentiles]
@@ -241,7 +243,9 @@ def _in_rows(baseline: str | Tensor, inputs: Tensor) -> str | Tensor:
 
 def _masked(model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, score: str) -> tuple[Tensor, Tensor]:
     if score == "logit":
-        raise ConfigurationError("score: got 'logit', which has no share to lose; give 'probability' or 'sigmoid'")
+        raise ConfigurationError(
+            "score: got 'logit', which is not a share that can fall; pass 'probability' or 'sigmoid'"
+        )
     case = Case.of(model, inputs, maps, classes, score)
     positive = case.maps.clamp(min=0)
     peak = positive.amax(dim=(1, 2), keepdim=True)
@@ -251,7 +255,7 @@ def _masked(model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, 
 
 def _curve(case: Case, start: Tensor, end: Tensor, steps: int, seed: int) -> Tensor:
     if steps < 1:
-        raise ConfigurationError(f"steps: got {steps}; give a whole number, 1 or more")
+        raise ConfigurationError(f"steps: got {steps}; pass a whole number, 1 or more")
     ranks, pixels = case.ranks(seed), case.maps.shape[1:].numel()
     counts = [round(step / steps * pixels) for step in range(steps + 1)]
     return torch.stack([case.score(torch.where((ranks < n)[:, None], end, start)) for n in counts], dim=1)

@@ -44,9 +44,9 @@ def impute(pictures: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int 
     pictures = checked_pictures("pictures", pictures)
     size = (len(pictures), *pictures.shape[2:])
     if not isinstance(removed, Tensor) or removed.dtype != torch.bool or removed.shape != size:
-        raise ConfigurationError(f"removed: got {described(removed)}; give bool {list(size)}, True where removed")
+        raise ConfigurationError(f"removed: got {described(removed)}; pass bool {list(size)}, True at removed pixels")
     if bool(removed.flatten(1).all(dim=1).any()):
-        raise ConfigurationError("removed: got a picture with every pixel removed; keep at least one pixel")
+        raise ConfigurationError("removed: got an image with every pixel removed; keep at least one pixel")
     dtype = torch.float64 if precision < _SINGLE or pictures.dtype == torch.float64 else torch.float32
     # Apple's GPUs have no float64.
     on = torch.device("cpu") if pictures.device.type == "mps" else pictures.device
@@ -78,15 +78,15 @@ def baseline_of(pictures: Tensor, baseline: str | Tensor) -> Tensor:
         try:
             return baseline.to(pictures).expand_as(pictures)
         except RuntimeError:
-            shapes = f"{list(baseline.shape)} for pictures {list(pictures.shape)}"
-            raise ConfigurationError(f"baseline: got shape {shapes}; give one that broadcasts to them") from None
+            shapes = f"{list(baseline.shape)} for images {list(pictures.shape)}"
+            raise ConfigurationError(f"baseline: got shape {shapes}; pass one that broadcasts to the images") from None
     if baseline == "zeros":
         return torch.zeros_like(pictures)
     if baseline == "mean":
         return pictures.mean(dim=(2, 3), keepdim=True).expand_as(pictures)
     if baseline == "blurred":
         return _blurred(pictures)
-    raise ConfigurationError(f"baseline: got {baseline!r}; valid: 'zeros', 'mean', 'blurred' and a tensor")
+    raise ConfigurationError(f"baseline: got {baseline!r}; valid: 'zeros', 'mean', 'blurred', or a tensor")
 
 
 def checked_pictures(argument: str, pictures: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def checked_pictures(argument: str, pictures: Tensor) -> Tensor:
         ConfigurationError: They are not a floating-point tensor ``[N, C, H, W]``.
     """
     if not isinstance(pictures, Tensor) or pictures.dim() != 4 or not pictures.is_floating_point():
-        raise ConfigurationError(f"{argument}: got {described(pictures)}; give floating-point pictures [N, C, H, W]")
+        raise ConfigurationError(f"{argument}: got {described(pictures)}; pass floating-point images [N, C, H, W]")
     return pictures.detach()
 
 

@@ -104,15 +104,15 @@ def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def _floating(maps: Tensor) -> Tensor:
     if not isinstance(maps, Tensor) or maps.dim() != 3 or not maps.is_floating_point() or 0 in maps.shape[1:]:
         raise ConfigurationError(
-            f"maps: got {described(maps)}; give floating-point maps [N, h, w], such as those of compute_cams; of 3-D"
-            " maps [N, d, h, w], give one slice at a time"
+            f"maps: got {described(maps)}; pass floating-point maps [N, h, w], such as those of compute_cams; for 3-D "
+            "maps [N, d, h, w], pass one slice at a time"
         )
     return maps.detach() if maps.dtype == torch.float64 else maps.detach().float()
 
 
 def _checked(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(masks, Tensor) or masks.dim() != 3 or masks.dtype != torch.bool:
-        raise ConfigurationError(f"masks: got {described(masks)}; give a bool tensor [N, H, W], such as mask > 0.5")
+        raise ConfigurationError(f"masks: got {described(masks)}; pass a bool tensor [N, H, W], such as mask > 0.5")
     return _floating(maps), masks
 
 
@@ -171,7 +171,7 @@ def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
         [1.0, 0.0]
     """
     if not tolerance >= 0:
-        raise ConfigurationError(f"tolerance: got {tolerance!r}; give a distance in pixels, 0 or more")
+        raise ConfigurationError(f"tolerance: got {tolerance!r}; pass a distance in pixels, 0 or more")
     _check(maps, masks)
     found = np.full(len(maps), np.nan)
     for row, values in _shown(maps, masks):
@@ -224,9 +224,9 @@ def _check(maps: Maps, masks: Masks) -> None:
     check_arrays(maps)
     if not isinstance(masks, np.ndarray) or masks.ndim != 3 or masks.dtype != np.bool_ or 0 in masks.shape[1:]:
         came = f"{list(masks.shape)} of {masks.dtype}" if isinstance(masks, np.ndarray) else type(masks).__name__
-        raise ConfigurationError(f"masks: got {came}; give a bool array [N, H, W], such as mask > 0.5")
+        raise ConfigurationError(f"masks: got {came}; pass a bool array [N, H, W], such as mask > 0.5")
     if len(maps) != len(masks):
-        raise ConfigurationError(f"masks: got {len(masks)} for {len(maps)} maps; give one mask for each map")
+        raise ConfigurationError(f"masks: got {len(masks)} for {len(maps)} maps; pass one mask for each map")
 
 
 def _shown(maps: Maps, masks: Masks) -> Iterator[tuple[int, Numbers]]:

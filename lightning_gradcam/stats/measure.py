@@ -75,7 +75,7 @@ def measure(
         {'entropy': 1.0, 'half_area': 0.5, 'center_x': 0.5, 'center_y': 0.5, 'blank': 0.0, 'maximum': 1.0}
     """
     if boxes is not None and size is None:
-        raise ConfigurationError("size: got None with boxes; give the height and width of the picture")
+        raise ConfigurationError("size: got None with boxes; pass the image's height and width")
     shown, before = ({key: _pictures(each) for key, each in given.items()} for given in (maps, previous or {}))
     found = {key: _measured(key, shown, before, masks, changed) for key in maps}
     for key, numbers in found.items():
@@ -170,7 +170,7 @@ def _counted(drifts: FloatArray, now: FloatArray, before: FloatArray, flipped: F
 
 def _box_iou(maps: FloatArray, boxes: FloatArray, size: tuple[int, int]) -> FloatArray:
     if len(boxes) != len(maps):
-        raise ConfigurationError(f"boxes: got {len(boxes)} for {len(maps)} maps; give one box for each map")
+        raise ConfigurationError(f"boxes: got {len(boxes)} for {len(maps)} maps; pass one box for each map")
     found = np.full(len(maps), np.nan, np.float32)
     known = ~np.isnan(boxes).any(axis=1)
     found[known] = iou(bounding_boxes(maps[known], size), boxes[known])

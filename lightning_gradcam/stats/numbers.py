@@ -245,7 +245,7 @@ def check_arrays(maps: Any, name: str = "maps") -> None:
     ):
         came = f"{list(maps.shape)} of {maps.dtype}" if isinstance(maps, np.ndarray) else type(maps).__name__
         raise ConfigurationError(
-            f"{name}: got {came}; give a floating-point NumPy array [N, h, w] or [N, d, h, w], such as those of"
+            f"{name}: got {came}; pass a floating-point NumPy array [N, h, w] or [N, d, h, w], such as those of"
             " Archive.maps at one step"
         )
 
@@ -264,7 +264,7 @@ def check_pair(maps: Any, others: Any) -> None:
     check_arrays(others, "others")
     if maps.shape != others.shape:
         raise ConfigurationError(
-            f"others: got {list(others.shape)} for maps {list(maps.shape)}; give maps of the same probes and layer"
+            f"others: got {list(others.shape)} for maps {list(maps.shape)}; pass maps of the same probes and layer"
         )
 
 

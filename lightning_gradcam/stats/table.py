@@ -112,7 +112,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         ),
         "energy_inside": _share(
             "energy inside the mask",
-            "The share of the map inside the probe's mask or box: chance gives the mask's share of the picture.",
+            "The share of the map inside the probe's mask or box: by chance, it is the mask's share of the image.",
             "higher",
         ),
         "pointing_game": _share(

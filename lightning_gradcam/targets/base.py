@@ -75,7 +75,7 @@ class Given:
             ("masks", self.masks, "one for each, bool [N, H, W]"),
         ):
             if values is not None and (not values.dim() or len(values) != self.samples):
-                raise TargetError(f"{name}: got shape {list(values.shape)} for {self.samples} inputs; give {wanted}")
+                raise TargetError(f"{name}: got shape {list(values.shape)} for {self.samples} inputs; pass {wanted}")
 
     def part(self, start: int, stop: int, output_of: Callable[[int], Any] | None = None) -> Given:
         """Returns the data for a range of this part's samples."""
@@ -95,7 +95,7 @@ class Given:
         """
         if len(values) != self.all:
             raise TargetError(
-                f"targets: {name!r} has {len(values)} {what} for {self.all} probes; give one for each probe"
+                f"targets: {name!r} has {len(values)} {what} for {self.all} probes; pass one for each probe"
             )
         return values[self.first : self.first + self.samples]
 
@@ -154,7 +154,7 @@ def check_score(score: str) -> ScoreKind:
         return score  # type: ignore[return-value]
     raise TargetError(
         f"score: got {score!r}; valid: 'logit' (the output as it is), 'probability' (its softmax) and 'sigmoid'"
-        " (each class on its own, for several labels a sample)"
+        " (each class on its own, for several labels per sample)"
     )
 
 
@@ -166,10 +166,10 @@ def check_samples(output: Any, samples: int) -> None:
     """
     if isinstance(output, Tensor) and (not output.dim() or len(output) != samples):
         raise TargetError(
-            f"targets: the model returned {described(output)} for {samples} sample{'s' if samples != 1 else ''},"
-            " expected one row for each; if forward() squeezes the batch axis away, name the axis it means"
-            " (squeeze(1)); if output_key= selects one row, name the whole output; or give a callable that turns it"
-            " into scores [N]"
+            f"targets: the model returned {described(output)} for {samples} sample{'s' if samples != 1 else ''}, "
+            "expected one row for each; if forward() squeezes the batch axis away, name the axis to squeeze "
+            "(squeeze(1)); if output_key= selects one row, select the whole output; or pass a callable that turns it "
+            "into scores [N]"
         )
 
 
@@ -227,7 +227,7 @@ def class_scores(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> 
             return scored_axis(output.reshape(-1, 1), score, kind)
     raise TargetError(
         f"targets: the model returned {described(output)}, expected logits [N, C], or a single logit [N] or [N, 1];"
-        " name the logits in it with output_key=, or give a target for this kind of output ({'segment': class},"
+        " name the logits in it with output_key=, or pass a target for this kind of output ({'segment': class},"
         " {'detect': class}, {'output': index}, or a callable that turns it into scores [N])"
     )
 

@@ -56,8 +56,8 @@ class ClassName(Selector):
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Raises an error, since the class has no index without names."""
         raise TargetError(
-            f"targets: class {self.name!r} is given by its name, but no names are known here; give class_names=, or the"
-            " class's index"
+            f"targets: class {self.name!r} is given by name, but no class names are known; pass class_names=, or the "
+            "class's index"
         )
 
 
@@ -104,7 +104,8 @@ class Output(Selector):
         def again(values: Any, _copies: int) -> Tensor:
             if not isinstance(values, Tensor) or values.dim() not in (1, 2):
                 raise TargetError(
-                    f"targets: {name!r} needs an output [N] or [N, K], got {described(values)}; name it by output_key="
+                    f"targets: {name!r} needs an output [N] or [N, K], got {described(values)}; select it with "
+                    "output_key="
                 )
             columns = values[:, None] if values.dim() == 1 else values
             count = columns.shape[1]
@@ -140,8 +141,8 @@ class Called(Selector):
         scores = self.function(output)
         if not isinstance(scores, Tensor) or scores.shape != (samples,) or not scores.is_floating_point():
             raise TargetError(
-                f"targets: the callable {name!r} returned {described(scores)}; it needs to return a tensor [{samples}]"
-                " of floating-point scores, one for each sample, and not, for instance, the output's argmax"
+                f"targets: the callable {name!r} returned {described(scores)}; it must return a tensor [{samples}] of "
+                "floating-point scores, one for each sample (not the output's argmax, for example)"
             )
         return scores
 
@@ -204,12 +205,13 @@ def _several(output: Any, given: Given, name: str) -> Scored:
     assert labels is not None
     if labels.shape != values.shape:
         raise TargetError(
-            f"labels: got shape {list(labels.shape)} for an output {list(values.shape)}; give one class for each input,"
+            f"labels: got shape {list(labels.shape)} for an output {list(values.shape)}; pass one class for each input,"
             " or a 0 or 1 for each of its classes"
         )
     if not bool(((labels == 0) | (labels == 1)).all()):
         raise TargetError(
-            "labels: got other numbers than 0 and 1 for several classes a sample; give one class, or 0 or 1 for each"
+            "labels: got numbers other than 0 and 1 for several classes per sample; pass one class, or 0 or 1 for each "
+            "class"
         )
     chosen = labels.to(values)
     classes = torch.where(chosen.any(dim=1), chosen.argmax(dim=1), -1)
@@ -223,11 +225,10 @@ def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
         return
     numbers = 1 if output.dim() == 1 else output.shape[1]
     valid = " to ".join(f"{{'output': {index}}}" for index in sorted({0, numbers - 1}))
-    shares = "; where labels are shares of class 1, give the class's index, 0 or 1" if numbers == 1 else ""
+    shares = "; if labels are probabilities of class 1, pass the class's index, 0 or 1" if numbers == 1 else ""
     raise TargetError(
-        f"targets: {name!r} explains a class, but for an output of {numbers} number{'s' if numbers > 1 else ''} a"
-        f" sample, the label {wrong:g} is not a class: this is a regression; give the number to explain:"
-        f" {valid}{shares}"
+        f"targets: {name!r} explains a class, but for an output of {numbers} number{'s' if numbers > 1 else ''} per "
+        f"sample, the label {wrong:g} is not a class: this is a regression; name the number to explain: {valid}{shares}"
     )
 
 
@@ -268,16 +269,17 @@ def _embedding(output: Any, name: str) -> Tensor:
 def _labels(labels: Tensor | None, count: int) -> Tensor:
     if labels is None:
         raise TargetError(
-            "targets: 'label' needs the true classes, but there are none; give probes with integer labels (label_key"
-            " names them in a batch), or use 'predicted' or a class index"
+            "targets: 'label' needs the true classes, but there are none; pass probes with integer labels (label_key "
+            "names them in a batch), or use 'predicted' or a class index"
         )
     if labels.shape not in ((count,), (count, 1)):
-        raise TargetError(f"labels: got shape {list(labels.shape)} for {count} inputs; give one class for each")
+        raise TargetError(f"labels: got shape {list(labels.shape)} for {count} inputs; pass one class for each")
     flat = labels.flatten()
     broken = flat[flat != flat.round()] if flat.is_floating_point() else flat[:0]
     if len(broken):
         raise TargetError(
-            f"labels: got {broken[0].item():g}, which is not a class; give whole numbers, or a callable as the target"
+            f"labels: got {broken[0].item():g}, which is not a class; pass whole numbers, or use a callable as the "
+            "target"
         )
     return flat
 

@@ -65,7 +65,7 @@ class Detect(Selector):
         ):
             raise TargetError(
                 f"targets: {name!r} needs a detector's output, a list of {samples} dicts with 'boxes', 'labels' and"
-                f" 'scores', got {described(output)}; give a callable for another kind of output"
+                f" 'scores', got {described(output)}; pass a callable for another kind of output"
             )
         return list(output)
 

@@ -25,7 +25,7 @@ def check_names(names: Any) -> Any:
         return named_classes(names)
     how = "[names[index] for index in sorted(names)]" if isinstance(names, Mapping) else "['cat', 'dog']"
     raise TargetError(
-        f"class_names: got a {type(names).__name__}; give a list of names, in the order of the outputs: {how}"
+        f"class_names: got a {type(names).__name__}; pass a list of names, in the order of the outputs: {how}"
     )
 
 
@@ -78,9 +78,9 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
     classes = 2 if output.dim() == 1 else max(output.shape[1], 2)
     if names is not None and names != classes:
         raise TargetError(
-            f"class_names: got {names} name{'s' if names != 1 else ''}, but the model's output has"
-            f" {classes} classes; give {classes} names, in the order of the outputs, or name the output of these names"
-            " with output_key="
+            f"class_names: got {names} name{'s' if names != 1 else ''}, but the model's output has {classes} classes; "
+            f"pass {classes} names, in the order of the outputs, or select the output that these names belong to with "
+            "output_key="
         )
     if labels is None or output.dim() > 2 or labels.shape[1:] not in ((), (1,)):
         return
@@ -88,7 +88,7 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
     # Negative values mark samples without a label.
     if len(wrong := flat[flat >= classes]):
         raise TargetError(
-            f"labels: got class {wrong[0].item():g}, but the model's output has {classes} classes; valid: 0 to"
-            f" {classes - 1}; name the labels of this output (in a callback: label_key=), or the output of these labels"
-            " (output_key=); for an embedding, give targets={'similar_to': 0}"
+            f"labels: got class {wrong[0].item():g}, but the model's output has {classes} classes; valid: 0 to "
+            f"{classes - 1}; select the labels of this output (in a callback: label_key=), or the output of these "
+            "labels (output_key=); for an embedding, pass targets={'similar_to': 0}"
         )

@@ -125,14 +125,14 @@ def resolve_targets(
     listed = isinstance(targets, Sequence) and not isinstance(targets, str)
     specs = list(targets) if listed else [targets]  # type: ignore[arg-type]
     if not specs:
-        raise TargetError(f"targets: got an empty list; give {_CHOICES}")
+        raise TargetError(f"targets: got an empty list; pass {_CHOICES}")
     resolved = tuple(target for spec in specs for target in _resolve(spec, class_names))
     names = [target.name for target in resolved]
     for name in names:
         if names.count(name) > 1:
             raise TargetError(
-                f"targets: {name!r} is listed {names.count(name)} times; name each target once (a callable goes by"
-                " its __name__: define it with def, or give a functools.partial its own: part.__name__ = 'mine')"
+                f"targets: {name!r} is listed {names.count(name)} times; list each target once (a callable is named by "
+                "its __name__: define it with def, or set one for a functools.partial: part.__name__ = 'mine')"
             )
     return resolved
 
@@ -145,7 +145,7 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
         return [_named(spec, class_names, also=("predicted", "label"))]
     if isinstance(spec, int) and not isinstance(spec, bool):
         if spec < 0:
-            raise TargetError(f"targets: got class index {spec}; indices begin at 0")
+            raise TargetError(f"targets: got class index {spec}; indices start at 0")
         return [Target(str(spec), Class(spec))]
     if isinstance(spec, Mapping) and (found := _resolve_kind(dict(spec), class_names)):
         return found
@@ -154,7 +154,7 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
         name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
         return [Target(name or type(spec).__name__, Called(spec))]
     by_name = f"; a class of that name is {{'class': {spec!r}}}, with class_names=" if isinstance(spec, str) else ""
-    raise TargetError(f"targets: got {spec!r}; give {_CHOICES}{by_name}")
+    raise TargetError(f"targets: got {spec!r}; pass {_CHOICES}{by_name}")
 
 
 def _named(name: str | int, class_names: Sequence[str] | None, also: Sequence[str] = ()) -> Target:
@@ -167,7 +167,7 @@ def _named(name: str | int, class_names: Sequence[str] | None, also: Sequence[st
         raise TargetError(f"targets: class {name!r} not found{did_you_mean(name, [*also, *class_names])}")
     if len(places) > 1:
         listed = ", ".join(map(str, places))
-        raise TargetError(f"targets: {len(places)} classes are named {name!r}; give the index of one: {listed}")
+        raise TargetError(f"targets: {len(places)} classes are named {name!r}; pass the index of one: {listed}")
     return Target(str(places[0]), Class(places[0]))
 
 
@@ -206,7 +206,7 @@ def _resolve_detection(category: Any, boxes: Any) -> list[Target]:
     given = tuple(tuple(map(float, box)) for box in listed if isinstance(box, Sequence) and len(box) == 4)
     if not given or len(given) != len(listed) or any(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in given):
         raise TargetError(
-            f"targets: got boxes {boxes!r}; give one [x1, y1, x2, y2] for each probe, in pixels: x1 < x2 and y1 < y2"
+            f"targets: got boxes {boxes!r}; pass one [x1, y1, x2, y2] for each probe, in pixels: x1 < x2 and y1 < y2"
         )
     return [Target(f"detect{shown}_boxes", Detect(category, given))]
 

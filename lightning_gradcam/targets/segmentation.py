@@ -70,7 +70,7 @@ class Segment(Selector):
         if not isinstance(output, Tensor) or output.dim() not in (4, 5) or not output.is_floating_point():
             hint = " (torchvision's segmentation models: output_key='out')" if isinstance(output, Mapping) else ""
             what = f"needs logits [N, C, H, W], got {described(output)}"
-            raise TargetError(f"targets: {name!r} {what}; name them with output_key={hint}")
+            raise TargetError(f"targets: {name!r} {what}; select them with output_key={hint}")
         classes = max(output.shape[1], 2)
         if isinstance(self.category, int):
             check_place(name, "class", self.category, f", but the output has {classes} classes", classes)
@@ -86,13 +86,13 @@ def _at(values: Tensor, category: Tensor) -> Tensor:
 def _resized(masks: Tensor | None, logits: Tensor, name: str) -> Tensor:
     if masks is None:
         raise TargetError(
-            f"targets: {name!r} needs the probes' masks, but there are none; give probes with masks, or use"
-            " {'segment': class}, which takes where the class is predicted"
+            f"targets: {name!r} needs the probes' masks, but there are none; pass probes with masks, or use"
+            " {'segment': class}, which covers the pixels where the class is predicted"
         )
     if masks.dtype != torch.bool or masks.dim() != logits.dim() - 1:
         raise TargetError(
-            f"masks: got {described(masks)}, expected bool {'[N, H, W]' if logits.dim() == 4 else '[N, D, H, W]'}, true"
-            " inside; of masks of class numbers, give masks == class"
+            f"masks: got {described(masks)}, expected bool {'[N, H, W]' if logits.dim() == 4 else '[N, D, H, W]'}, "
+            "true inside; for masks of class numbers, pass masks == class"
         )
     as_numbers = masks.to(device=logits.device, dtype=torch.float32)[:, None]
     return interpolate(as_numbers, size=logits.shape[2:], mode="nearest")[:, 0] > 0.5

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,20 +50,24 @@ class Place:
         """Returns the path or URL of a file or folder below the root."""
         return "/".join((self.root, *filter(None, parts)))
 
-    def entries(self, folder: str, *, states: bool = False) -> Iterator[FolderEntry]:
+    def entries(self, folder: str, *, states: bool | Container[str] = False) -> Iterator[FolderEntry]:
         """Lists a folder; yields nothing if it does not exist.
 
         Args:
             folder: Below the root, ``""`` for the root.
-            states: Whether to read the state of each entry.
+            states: Whether to read the state of each entry, or the names of the entries whose state is read.
 
         Raises:
             OSError: The folder can't be listed.
         """
         return self._of_store(folder) if self.remote else self._of_disk(folder, states)
 
-    def read(self, *parts: str) -> bytes:
+    def read(self, *parts: str, most: int | None = None) -> bytes:
         """Returns a file's content.
+
+        Args:
+            parts: Below the root.
+            most: Number of bytes to read; by default all.
 
         Raises:
             FileNotFoundError: There is no such file, or it is a link to somewhere else.
@@ -72,7 +76,7 @@ class Place:
         path = self.path(*parts)
         if self.remote:
             files, inner = self._store(path)
-            data: bytes = files.cat_file(inner)
+            data: bytes = files.cat_file(inner, end=most)
             return data
         if os.path.realpath(path) != os.path.normpath(path):
             raise FileNotFoundError(path)
@@ -80,13 +84,13 @@ class Place:
         with os.fdopen(os.open(path, _READ), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
-            return file.read()
+            return file.read(-1 if most is None else most)
 
     def holds(self, folder: str) -> bool:
         """Whether a folder is really below the root, without a link that leads outside."""
         return self.remote or os.path.realpath(self.path(folder)) == os.path.normpath(self.path(folder))
 
-    def _of_disk(self, folder: str, states: bool) -> Iterator[FolderEntry]:
+    def _of_disk(self, folder: str, states: bool | Container[str]) -> Iterator[FolderEntry]:
         if not self.holds(folder):
             return
         try:
@@ -99,7 +103,8 @@ class Place:
                         # Opening a pipe, socket or device may block forever.
                         if not folder_too and not entry.is_file(follow_symlinks=False):
                             continue
-                        yield FolderEntry(entry.name, folder_too, _state_of(entry) if states else None)
+                        stated = states if isinstance(states, bool) else entry.name in states
+                        yield FolderEntry(entry.name, folder_too, _state_of(entry) if stated else None)
                     except OSError:  # deleted in the meantime, or unreadable
                         continue
         except (FileNotFoundError, NotADirectoryError):

@@ -7,17 +7,21 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from lightning_gradcam.errors import printable
+from lightning_gradcam.naming import FILES, MOST_BYTES, describe_runs, merge_hyperparameters, parse_hyperparameters
 from lightning_gradcam.tensorboard_plugin.places import FolderEntry, Place
 
 # Maximum number of entries and folders in one search; fewer folders in a store, where each costs a request.
 _MAX_ENTRIES, _MAX_FOLDERS, _MAX_REMOTE_FOLDERS, _MAX_DEPTH = 200_000, 20_000, 500, 16
 # Seconds for which a listing is valid, and the maximum share of time spent on creating listings.
 _FRESH, _SHARE = 2.0, 0.05
+# Seconds for reading hyperparameters in one search.
+_NAMING = 2.0
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
 
 
@@ -35,6 +39,9 @@ class FoundRun:
         steps: Number of logged steps.
         mark: Changes when a step is added, removed or replaced.
         problem: Why it can't be shown; ``""`` if no problem is known.
+        settings: Its files of hyperparameters, each with its folder; later ones replace values of earlier ones.
+        described: Its ``name`` by the hyperparameters that differ between runs, ``seed`` and ``family``, as
+            :func:`~lightning_gradcam.naming.describe_runs` returns them.
     """
 
     name: str
@@ -46,11 +53,14 @@ class FoundRun:
     steps: int
     mark: str
     problem: str = ""
+    settings: tuple[tuple[str, FolderEntry], ...] = field(default=(), repr=False)
+    described: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def listed(self) -> dict[str, Any]:
         """Returns the run's entry in the page's list."""
         names = ("id", "fingerprint", "created", "steps", "mark", "problem")
-        return {"run": self.name, **{name: getattr(self, name) for name in names}}
+        named = {"name": self.name, **self.described}
+        return {"run": self.name, **named, **{name: getattr(self, name) for name in names}}
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ class Finder:
         self._places = tuple(places)
         self._lock = threading.Lock()
         self._listing = FoundRuns()
+        self._namer = Namer()
         self._walk: threading.Thread | None = None
         self._stale_at = 0.0
 
@@ -99,12 +110,53 @@ class Finder:
     def _renew(self) -> None:
         began = time.monotonic()
         try:
-            self._listing = found(self._places)
+            listing = found(self._places)
+            if not self._listing.runs:  # those who did not wait to the end see that there are runs
+                self._listing = listing
+            self._listing = replace(listing, runs=self._namer.named(listing.runs))
         finally:
             ended = time.monotonic()
             with self._lock:
                 self._stale_at = ended + max(_FRESH, (ended - began) / _SHARE)
                 self._walk = None
+
+
+class Namer:
+    """Names runs by the hyperparameters that differ; each file is read once, and again when it changes.
+
+    Args:
+        patience: Seconds for reading files in one search; the others are read in the next ones. Until then their runs
+            have the names of their folders.
+    """
+
+    def __init__(self, patience: float = _NAMING) -> None:
+        self._patience = patience
+        # The state of each file and its values; none if they can't be used.
+        self._known: dict[tuple[str, str, str], tuple[str | None, Mapping[str, str] | None]] = {}
+
+    def named(self, runs: Mapping[str, FoundRun]) -> dict[str, FoundRun]:
+        """Returns all runs of a search with their names."""
+        before, self._known = self._known, {}
+        until = time.monotonic() + self._patience
+
+        def values(place: Place, folder: str, entry: FolderEntry) -> Mapping[str, str]:
+            key = place.root, folder, entry.name
+            known = self._known.get(key) or before.get(key)
+            if known is None or known[0] != entry.state:
+                if time.monotonic() > until:
+                    raise TimeoutError
+                known = entry.state, _values(place, folder, entry)
+            self._known[key] = known
+            if known[1] is None:
+                raise ValueError("these are no hyperparameters")
+            return known[1]
+
+        settings = [
+            merge_hyperparameters(partial(values, run.place, folder, entry) for folder, entry in run.settings)
+            for run in runs.values()
+        ]
+        described = describe_runs(list(runs), settings)
+        return {name: replace(runs[name], described=told) for name, told in zip(runs, described, strict=True)}
 
 
 def found(places: Sequence[Place]) -> FoundRuns:
@@ -127,6 +179,7 @@ def found(places: Sequence[Place]) -> FoundRuns:
 def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
     """Yields the archives below a log directory, breadth first."""
     waiting = deque([("", 0)])
+    settings: dict[str, list[FolderEntry]] = {}
     folders = seen = 0
     most = _MAX_REMOTE_FOLDERS if place.remote else _MAX_FOLDERS
     while waiting:
@@ -140,9 +193,9 @@ def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
         folders += 1
         inside = {}
         try:
-            for entry in place.entries(folder):
+            for entry in place.entries(folder, states=FILES):
                 seen += 1
-                if entry.folder or entry.name in ("manifest.json", "probes.npz"):
+                if entry.folder or entry.name in ("manifest.json", "probes.npz", *FILES):
                     inside[entry.name] = entry
                 if seen >= _MAX_ENTRIES:
                     break
@@ -152,11 +205,14 @@ def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
             if not isinstance(error, OSError):
                 notes.append(f"{place.path(folder)} can't be read ({_said(error)}).")
             continue
+        settings[folder] = [inside[name] for name in FILES if name in inside]
         manifest = inside.get("manifest.json")
         looks_so = manifest is not None and not manifest.folder and ("probes.npz" in inside or "steps" in inside)
         run = _run(place, folder, inside) if looks_so else None
         if run is not None:
-            yield run
+            above = [folder.rpartition("/")[0]] if folder else []
+            files = tuple((where, entry) for where in (*above, folder) for entry in settings.get(where, ()))
+            yield replace(run, settings=files)
         if run is not None and not run.problem:
             continue
         if depth < _MAX_DEPTH:
@@ -205,6 +261,13 @@ def _run(place: Place, folder: str, entries: dict[str, FolderEntry]) -> FoundRun
 
 def _said(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {error!s:.200}")
+
+
+def _values(place: Place, folder: str, entry: FolderEntry) -> Mapping[str, str] | None:
+    try:
+        return parse_hyperparameters(place.read(folder, entry.name, most=MOST_BYTES + 1))
+    except Exception:  # stores, YAML and odd values raise anything
+        return None
 
 
 def step_files(place: Place, folder: str) -> list[FolderEntry]:

@@ -419,7 +419,7 @@ def test_temporary_and_foreign_files_among_the_steps_are_passed_over(tmp_path: P
 def test_folder_without_manifest_is_refused_with_what_to_give(tmp_path: Path, there: bool) -> None:
     if there:
         (tmp_path / "a").mkdir()
-    with pytest.raises(ArchiveError, match=rf"no manifest.json in '{tmp_path}/a'; give the folder <log dir>/<name>"):
+    with pytest.raises(ArchiveError, match=rf"no manifest.json in '{tmp_path}/a'; pass the folder <log dir>/<name>"):
         Archive.open(tmp_path / "a")
 
 
@@ -645,7 +645,7 @@ def test_a_manifest_that_could_not_be_opened_is_waited_for(tmp_path: Path, steps
     waiting.join(0.3)
     assert waiting.is_alive()
     assert writer.steps == steps
-    with pytest.raises(ArchiveError, match="can't be read .*FIFO and not a regular file"):
+    with pytest.raises(ArchiveError, match="can't be read .*FIFO, not a regular file"):
         Archive.open(tmp_path / "a")
     aside.replace(path)
     waiting.join(30)
@@ -709,7 +709,7 @@ def test_missing_parent_is_remarked(tmp_path: Path) -> None:
     parent = {"archive": str(tmp_path / "gone"), "run": "first", "step": 20}
     writer, remark = ArchiveWriter.start(str(tmp_path / "b"), manifest("second"), probe_set(), parent=parent)
     assert remark is not None
-    assert remark.startswith("the earlier steps could not be copied, the record begins here (")
+    assert remark.startswith("the earlier steps could not be copied, so the record begins here (")
     assert f"{tmp_path}/gone" in remark
     assert writer.steps == ()
 

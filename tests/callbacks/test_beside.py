@@ -263,7 +263,7 @@ def test_a_module_that_is_trained_from_the_beginning_again_has_another_record(
     again.fit(module, *loaders())
     assert [epochs(tmp_path / name) for name in ("gradcam", "gradcam-1")] == [(0, 1), (0, 1)]
     (line,) = goes_to(said.records)
-    assert "training begins again at step 0" in line
+    assert "training restarts at step 0" in line
 
 
 def test_a_callback_in_anothers_place_goes_on_counting_validations(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def both(**options: Any) -> list[Any]:
 
 QUICK = ("dropout, batch norm, shuffling", "bf16-mixed", "weight averaging (EMA), listed after")
 # The forward of these detaches its input, or takes bytes, and no gradient leads there: patterns refuse it at the start.
-OTHERS = [name for name in SETUPS if name not in QUICK and "checkpointing" not in name and "byte pictures" not in name]
+OTHERS = [name for name in SETUPS if name not in QUICK and "checkpointing" not in name and "byte images" not in name]
 
 
 def same_bits(tmp_path: Path, name: str) -> None:
@@ -247,11 +247,11 @@ def test_an_archive_of_channels_has_no_maps_and_one_of_cams_no_channels(tmp_path
     assert features.archive is not None
     assert cams.archive is not None
     opened = Archive.open(features.archive.path)
-    with pytest.raises(ArchiveError, match="holds features and no CAMs; call channels"):
+    with pytest.raises(ArchiveError, match="holds features, not CAMs; call channels"):
         opened.record(0)
     with pytest.raises(ArchiveError, match="'net.conv2' is not in this archive; did you mean 'net.conv1'"):
         opened.channels("net.conv2")
-    with pytest.raises(ArchiveError, match="holds CAMs and no channels"):
+    with pytest.raises(ArchiveError, match="holds CAMs, not channels"):
         Archive.open(cams.archive.path).channel_record(0)
 
 

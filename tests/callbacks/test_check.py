@@ -35,7 +35,7 @@ def test_three_lines_and_two_files_and_the_same_weights(tmp_path: Path, said: li
         place for place, line in enumerate(lines) if line.startswith("check on 4 probes: 'gradcam' at 'net.relu1'")
     )
     assert re.search(r"; 'gradcam' at 'net.relu2' is [a-z -]+ \(p = [0-9.]+\)$", lines[place])
-    assert lines[place + 1].startswith(("best: ", "none is sound: "))
+    assert lines[place + 1].startswith(("best: ", "no method is sound: "))
     assert callback.archive is not None
     folder = Path(callback.archive.path)
     assert lines[place + 2] == f"check: {folder / 'check.html'}"
@@ -75,5 +75,5 @@ def test_of_several_targets_the_predicted_class_is_checked_and_that_is_reported(
 
 
 def test_anything_but_true_and_false_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="check: got 'yes'; give true or false"):
+    with pytest.raises(ConfigurationError, match="check: got 'yes'; pass true or false"):
         GradCAMCallback(check="yes")  # type: ignore[arg-type]

@@ -318,7 +318,7 @@ def test_numbers_of_numpy_tuples_and_modules() -> None:
 def test_what_an_old_file_has_lost_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
         GradCAMCallback(**options)
-    assert "saved in config.yaml instead of the value" in str(caught.value)
+    assert "saved in config.yaml in place of the value" in str(caught.value)
     assert len(str(caught.value)) <= 500
 
 
@@ -375,5 +375,5 @@ def test_functions_by_their_path() -> None:
     assert torch.equal(pick(output), output[:, 0])
     # A key of that name comes before a function.
     assert pick({f"{HERE}.first_score": 1}) == 1
-    with pytest.raises(ConfigurationError, match="with 'out'; give one of these"):
+    with pytest.raises(ConfigurationError, match="with 'out'; pass one of these"):
         GradCAMCallback(output_key="a.b")._options.monitor.output_key({"out": 1})

@@ -62,7 +62,7 @@ def test_mean_and_std_undo_the_data_sets_transform_for_display(folder: Path) -> 
 def test_mean_and_std_without_a_transform_are_refused_with_what_to_give(folder: Path) -> None:
     """The pictures would be normalised here, or not, and the data set's own way is not known."""
     with pytest.raises(
-        ProbeError, match=r"has no transform=.*give probes=ProbeSet\.from_folder\('.*', mean=\.\.\., std"
+        ProbeError, match=r"has no transform=.*pass probes=ProbeSet\.from_folder\('.*', mean=\.\.\., std"
     ):
         fitted(folder, None, mean=0.5, std=0.25)
 
@@ -75,9 +75,9 @@ TO_ARRAYS = Pictures(lambda picture: np.asarray(picture) / 255)
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (OF_ARRAYS, "the transform <lambda> turns no PIL image into a tensor, but raises TypeError"),
-        (OF_TENSORS, "the transform Normalize turns no PIL image into a tensor, but raises TypeError"),
-        (TO_ARRAYS, "the transform <lambda> turns no PIL image into a tensor, but returns ndarray"),
+        (OF_ARRAYS, "the transform <lambda> should turn a PIL image into a tensor, but raises TypeError"),
+        (OF_TENSORS, "the transform Normalize should turn a PIL image into a tensor, but raises TypeError"),
+        (TO_ARRAYS, "the transform <lambda> should turn a PIL image into a tensor, but returns ndarray"),
     ],
     ids=["takes arrays", "takes tensors", "returns arrays"],
 )
@@ -85,6 +85,6 @@ TO_ARRAYS = Pictures(lambda picture: np.asarray(picture) / 255)
 def test_a_transform_of_other_things_than_pictures_is_refused_with_what_to_give(
     folder: Path, data: Dataset[Any], what: str, options: dict[str, Any]
 ) -> None:
-    with pytest.raises(ProbeError, match=rf"{what}.*; give probes=ProbeSet\.from_folder\(.*transform=") as caught:
+    with pytest.raises(ProbeError, match=rf"{what}.*; pass probes=ProbeSet\.from_folder\(.*transform=") as caught:
         fitted(folder, data, **options)
     assert len(str(caught.value)) <= 500

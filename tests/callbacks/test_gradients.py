@@ -182,10 +182,10 @@ trainer:
     ("options", "text"),
     [
         ({"drawing": Drawing(columns=("guided",))}, "add 'guided_gradcam' to methods"),
-        ({"gradients": "yes"}, "gradients: got 'yes'; give true or false"),
+        ({"gradients": "yes"}, "gradients: got 'yes'; pass true or false"),
         ({"gradients": True, "methods": ["eigencam", "fullgrad"]}, "none of methods=.*add 'gradcam' to methods"),
         ({"targets": {"class": "coat"}, "class_names": ["boat", "coal"]}, "class 'coat' not found"),
-        ({"targets": {"class": "coat"}}, "no names are known here"),
+        ({"targets": {"class": "coat"}}, "no class names are known"),
         ({"targets": ["predicted", {"class": "b"}, 1], "class_names": ["a", "b"]}, "'1' is listed 2 times"),
     ],
 )

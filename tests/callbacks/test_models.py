@@ -103,9 +103,9 @@ def test_forward_fn_explains_modules_without_forward_and_with_several_inputs(tmp
 
 
 def test_a_module_without_forward_is_told_of_forward_fn(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"defines no forward\(\).* or give the callback forward_fn="):
+    with pytest.raises(ConfigurationError, match=r"defines no forward\(\).* or pass the callback forward_fn="):
         fit(tmp_path, NoForward(), GradCAMCallback("net.relu2"), (DataLoader(Weighted(), 8),) * 2)
-    with pytest.raises(ConfigurationError, match="forward_fn: got 'net'; give a function of the module and a batch"):
+    with pytest.raises(ConfigurationError, match="forward_fn: got 'net'; pass a function of the module and a batch"):
         GradCAMCallback(forward_fn="net")  # type: ignore[arg-type]
 
 
@@ -206,7 +206,7 @@ def test_auto_on_tokens_is_looked_for_once_a_run(tmp_path: Path, monkeypatch: py
     module.net = TinyTransformer()  # type: ignore[assignment]
     callback = GradCAMCallback("auto", methods=["gradcam", "legrad"], on_error="raise")
     # `legrad` finds no attention in a norm, and names what to do.
-    with pytest.raises(ConfigurationError, match="'legrad' needs attention, and layer 'net.norm1' has none"):
+    with pytest.raises(ConfigurationError, match="'legrad' needs attention, but layer 'net.norm1' has none"):
         fit(tmp_path / "a", module, callback)
     surveys.clear()
     fit(tmp_path / "b", module, GradCAMCallback("auto", on_error="raise"), max_epochs=3)

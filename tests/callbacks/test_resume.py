@@ -120,7 +120,7 @@ def test_changed_data_brings_back_the_archived_inputs(tmp_path: Path) -> None:
     first = run(tmp_path, 1)
     other = DataLoader(tiny_data(), 8), DataLoader(tiny_data(seed=99), 8)
     with pytest.warns(
-        UserWarning, match="gives other inputs at the checkpoint's indices; the archived inputs are used"
+        UserWarning, match="has different inputs at the checkpoint's indices; the archived inputs are used"
     ):
         second = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0), data=other)
     assert second.probes.fingerprint == first.probes.fingerprint
@@ -130,7 +130,7 @@ def test_changed_data_brings_back_the_archived_inputs(tmp_path: Path) -> None:
 def test_a_vanished_archive_is_said(tmp_path: Path) -> None:
     first = run(tmp_path, 1)
     Path(first.archive.path).rename(tmp_path / "elsewhere")
-    with pytest.warns(UserWarning, match="the earlier steps could not be copied, the record begins here"):
+    with pytest.warns(UserWarning, match="the earlier steps could not be copied, so the record begins here"):
         second = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0))
     assert second.probes.fingerprint == first.probes.fingerprint
     assert second.archive.epochs == (1,)

@@ -172,7 +172,7 @@ def test_an_interrupt_while_closing_leaves_early_stopping_as_it_was(tmp_path: Pa
 
 def test_a_number_that_is_looked_for_without_monitor_is_reported_before_the_first_step(tmp_path: Path) -> None:
     with (
-        pytest.warns(UserWarning, match=f"another callback monitors '{INSIDE}'.* give that monitor=True"),
+        pytest.warns(UserWarning, match=f"another callback monitors '{INSIDE}'.* set monitor=True there"),
         pytest.raises(RuntimeError, match="which is not available"),
     ):
         fit(tmp_path, ours(monitor=False), EarlyStopping(INSIDE), max_epochs=1)
@@ -246,13 +246,13 @@ def test_an_unknown_name_is_refused_before_the_first_step(tmp_path: Path, other:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"monitor": INSIDE}, "monitor: got 'gradcam_stats/net.conv1/energy_inside'; give true for all numbers"),
-        ({"monitor": []}, "monitor: got []; give true"),
+        ({"monitor": INSIDE}, "monitor: got 'gradcam_stats/net.conv1/energy_inside'; pass true for all numbers"),
+        ({"monitor": []}, "monitor: got []; pass true"),
         (
             {"on_alarm": "halt", "min_energy_inside": 0.5},
             "got 'halt'; valid: 'warn', 'stop' and 'checkpoint'",
         ),
-        ({"on_alarm": "stop"}, "on_alarm: got 'stop', but there is no alarm; give min_energy_inside"),
+        ({"on_alarm": "stop"}, "on_alarm: got 'stop', but there is no alarm; pass min_energy_inside"),
     ],
 )
 def test_wrong_options_are_refused_by_the_constructor(options: dict[str, Any], said: str) -> None:

@@ -179,7 +179,7 @@ def test_windows_of_one_picture_are_no_frames_however_many() -> None:
             return self.head(self.conv(windows.flatten(0, 2)).relu().mean((2, 3)).view(len(x), 4, -1).mean(1))
 
     model, x = Windows().eval(), torch.randn(2, 4, 8, 8)
-    with pytest.raises(LayerError, match="it works on windows, crops or several pictures at a time"):
+    with pytest.raises(LayerError, match="it works on windows, crops or several images at a time"):
         compute_cams(model, x, "conv")
     assert list(compute_cams(model, x).layouts) == ["stem"]
 

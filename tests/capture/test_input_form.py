@@ -102,16 +102,16 @@ def test_whole_numbers_are_changed_as_numbers_and_rounded() -> None:
 def test_gradients_of_whole_numbers_and_of_no_picture_are_refused(method: str) -> None:
     pictures = torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
     model = Taking(Net(), lambda x: x.float() / 255)
-    with pytest.raises(MethodError, match=r"an input of torch.uint8 has no gradient; give pictures of floating-point"):
+    with pytest.raises(MethodError, match=r"an input of torch.uint8 has no gradient; pass floating-point images"):
         maps(model, pictures, method)
     flat = Taking(Net(), lambda x: x.reshape(-1, 3, 12, 12))
-    with pytest.raises(MethodError, match=r"needs a picture \[N, C, H, W\], and the model's input is \[2, 432\]"):
+    with pytest.raises(MethodError, match=r"needs an image \[N, C, H, W\], but the model's input is \[2, 432\]"):
         maps(flat, torch.rand(2, 432), method)
 
 
 def test_scorecam_needs_a_picture_and_smooth_gradients_do_not() -> None:
     flat = Taking(Net(), lambda x: x.reshape(-1, 3, 12, 12))
-    with pytest.raises(MethodError, match=r"needs a picture \[N, C, H, W\], and the model's input is \[2, 432\]"):
+    with pytest.raises(MethodError, match=r"needs an image \[N, C, H, W\], but the model's input is \[2, 432\]"):
         maps(flat, torch.rand(2, 432), "scorecam")
     assert maps(flat, torch.rand(2, 432), "smoothgradcam++")["net.conv2", "smoothgradcam++", "0"].shape == (2, 6, 6)
 

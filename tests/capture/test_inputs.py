@@ -59,7 +59,7 @@ def test_the_picture_is_the_first_tensor_of_four_axes_or_the_one_that_is_named()
     assert Inputs(a).picture is a
     whole = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     assert Inputs((torch.tensor([1, 2]), whole)).picture is whole
-    with pytest.raises(ConfigurationError, match=r"inputs: got a dict; give a tensor \[N, …\]"):
+    with pytest.raises(ConfigurationError, match=r"inputs: got a dict; pass a tensor \[N, …\]"):
         Inputs({"a": 1})
 
 
@@ -140,7 +140,7 @@ def test_output_key_names_the_logits(wrap: Any, key: Any) -> None:
 @pytest.mark.parametrize(
     ("output", "key", "text"),
     [
-        ({"logits": 1}, "logit", r"output_key: got 'logit', but the model returned a dict with 'logits'; give one"),
+        ({"logits": 1}, "logit", r"output_key: got 'logit', but the model returned a dict with 'logits'; pass one"),
         ((1, 2), 2, "output_key: got 2, but the model returned a tuple with 0 to 1"),
         (Output(None, torch.zeros(1)), "x", "a Output with 'loss', 'logits'"),
         (torch.zeros(2, 3), "logits", r"the model returned a plain tensor \[2, 3\]; leave it out"),
@@ -154,7 +154,7 @@ def test_an_output_key_that_is_not_there_is_refused_with_what_is(output: Any, ke
 
 @pytest.mark.parametrize("key", [1.5, ["a"], True])
 def test_an_impossible_output_key_is_refused(key: Any) -> None:
-    with pytest.raises(ConfigurationError, match="output_key: got .*; give an index into a tuple, a key of a dict"):
+    with pytest.raises(ConfigurationError, match="output_key: got .*; pass an index into a tuple, a key of a dict"):
         check_output_key(key)
 
 
@@ -180,7 +180,7 @@ def test_a_picture_that_is_none_of_the_inputs_is_refused() -> None:
     x = torch.rand(2, 1, 4, 4)
     for other in (torch.rand(2, 1, 4, 4), x.clone(), x[:]):
         with pytest.raises(
-            ConfigurationError, match=r"picture: got \[2, 1, 4, 4\], which is not one of the inputs; give"
+            ConfigurationError, match=r"picture: got \[2, 1, 4, 4\], which is not one of the inputs; pass"
         ):
             Inputs((x, x * 2), picture=other)
     with pytest.raises(ConfigurationError, match="picture: got str, which is not one of the inputs"):

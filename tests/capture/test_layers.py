@@ -130,7 +130,7 @@ def test_foreign_module_is_refused_with_both_types() -> None:
     ("layers", "came"), [([], "an empty list"), ("", "''"), ([""], "''"), ([None], "None"), (["stem", 3], "3")], ids=str
 )
 def test_impossible_layers_are_refused_with_what_came(layers: Any, came: str) -> None:
-    with pytest.raises(LayerError, match=f"layers: got {came}; give a dotted module name, a shell pattern"):
+    with pytest.raises(LayerError, match=f"layers: got {came}; pass a dotted module name, a shell pattern"):
         check_layers(layers)
     with pytest.raises(LayerError, match=f"layers: got {came}"):
         resolve_layers(Nested(), layers)
@@ -182,7 +182,7 @@ def test_auto_within_a_list_stands_for_the_layer_it_names() -> None:
 
 
 def test_auto_without_a_forward_is_refused() -> None:
-    with pytest.raises(LayerError, match="layers: 'auto' needs a forward to look at; name the layer instead"):
+    with pytest.raises(LayerError, match="layers: 'auto' needs a forward pass to choose from; name the layer instead"):
         resolve_layers(TinyNet(), "auto")
 
 
@@ -203,7 +203,7 @@ def test_what_takes_no_hooks_is_refused_with_what_to_give_instead(kind: str) -> 
     model, x = TinyNet().eval(), torch.rand(2, 1, 8, 8)
     closed = torch.jit.script(model) if kind == "script" else torch.jit.trace(model, x)
     for layer in ("conv2", "auto"):
-        with pytest.raises(LayerError, match=r"is compiled by torch.jit .*give the model as it was before torch.jit"):
+        with pytest.raises(LayerError, match=r"is compiled by torch.jit .*pass the model from before torch.jit"):
             compute_cams(closed, x, layer)
     around = Wrapping(closed)
     assert [key.layer for key in compute_cams(around, x)] == ["stem"]
@@ -230,7 +230,8 @@ def test_wrappers_are_taken_off() -> None:
 def test_a_module_whose_own_name_ends_as_a_calls_is_named_by_its_call() -> None:
     model = nn.ModuleDict({"a#1": nn.Conv2d(1, 1, 1)})
     with pytest.raises(
-        LayerError, match="own name 'a#1' looks like the name of a call; name one of its calls, 'a#1#0'"
+        LayerError,
+        match="own name 'a#1' looks like the name of a call; name one of the module's calls, such as 'a#1#0'",
     ):
         resolve_layers(model, "a#1")
     assert list(resolve_layers(model, "a#1#0")) == ["a#1#0"]

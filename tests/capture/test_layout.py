@@ -144,7 +144,7 @@ def test_channels_before_a_single_axis_are_a_grids_tokens_or_a_signal() -> None:
 def test_tokens_whose_grid_is_not_clear_are_refused_with_what_to_say() -> None:
     with pytest.raises(LayerError, match=r"'x' gives 2 tokens \[2, 2, 8\].*224x224.*layout=\{'x': 'NLC:1\+14x14'\}"):
         find_layout("x", (2, 2, 8), samples=2, picture=(224, 224), grids=[])
-    with pytest.raises(LayerError, match="whose grid is not clear from inputs of unknown size"):
+    with pytest.raises(LayerError, match="whose grid can't be derived from inputs of unknown size"):
         find_layout("x", (2, 49, 8), samples=2, picture=None, grids=[])
 
 
@@ -153,7 +153,7 @@ def test_tokens_whose_grid_is_not_clear_are_refused_with_what_to_say() -> None:
     [
         ((2, 5), r"'x' has no spatial activation: its output is \[2, 5\], expected \[N, C, h, w\]"),
         ((8, 49, 16), r"'x' has the output \[8, 49, 16\] for 2 samples: it works on windows"),
-        ((8, 3, 7, 7), "works on windows, crops or several pictures at a time; name the block around it"),
+        ((8, 3, 7, 7), "works on windows, crops or several images at a time; name the block around it"),
     ],
 )
 def test_what_has_no_places_is_refused(shape: tuple[int, ...], text: str) -> None:
@@ -169,7 +169,7 @@ def test_a_single_place_is_refused() -> None:
 
 @pytest.mark.parametrize("spec", ["NWHC", "nchw", "NCHW:3x3", "NLC:14", "NLC:1+", 3, "NLC:1+1+4x4", ""])
 def test_an_impossible_layout_is_refused_with_the_choices(spec: Any) -> None:
-    with pytest.raises(LayerError, match=r"layout: got .*; give one of 'NCHW', 'NHWC', .* 'NLC:1\+14x14'"):
+    with pytest.raises(LayerError, match=r"layout: got .*; pass one of 'NCHW', 'NHWC', .* 'NLC:1\+14x14'"):
         parse_layouts({"layer": spec})
 
 

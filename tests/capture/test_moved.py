@@ -40,10 +40,10 @@ TURNS: dict[str, Callable[[Tensor], Tensor]] = {
     "mirrored from left to right": lambda x: x.flip(3),
     "mirrored from top to bottom": lambda x: x.flip(2),
     "turned by 180 degrees": lambda x: x.flip(2, 3),
-    "turned on its side, its rows made columns,": lambda x: x.transpose(2, 3),
+    "transposed (rows become columns)": lambda x: x.transpose(2, 3),
     "turned by 90 degrees counterclockwise": lambda x: x.rot90(1, (2, 3)),
     "turned by 90 degrees clockwise": lambda x: x.rot90(-1, (2, 3)),
-    "turned on its side and by 180 degrees": lambda x: x.transpose(2, 3).flip(2, 3),
+    "transposed and turned by 180 degrees": lambda x: x.transpose(2, 3).flip(2, 3),
 }
 
 
@@ -58,9 +58,7 @@ def test_each_turn_has_its_name(turn: str, count: int) -> None:
 @pytest.mark.parametrize("side", [32, 64])
 def test_a_picture_that_is_shifted_inside_is_refused(by: tuple[int, int], side: int) -> None:
     for count in (1, 2):
-        with pytest.raises(
-            LayerError, match="'body' does not match the input: the picture is shifted inside the model"
-        ):
+        with pytest.raises(LayerError, match="'body' does not match the input: the image is shifted inside the model"):
             compute_cams(seeing(lambda x: x.roll(by, (2, 3))), samples(count, side))
 
 
@@ -136,7 +134,7 @@ def test_a_spatial_transformer_is_told_while_it_is_still_the_identity() -> None:
         model.find.weight.zero_()
         model.find.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
     (said,) = remarks(model, samples())
-    assert "resamples the picture (grid_sample)" in said
+    assert "resamples the image (grid_sample)" in said
 
 
 @pytest.mark.parametrize("layers", ["auto", "net.conv1"])
@@ -169,7 +167,7 @@ def test_a_shift_is_refused_before_training_and_reported_of_named_layers(tmp_pat
     loader = DataLoader(TensorDataset(samples(8), torch.arange(8) % 4), 4)
     running = trainer(tmp_path, callbacks=GradCAMCallback(layers=layers, sinks=[MemorySink()]), max_epochs=2)
     if layers == "auto":
-        with pytest.raises(LayerError, match="'net.body' does not match the input: the picture is shifted inside"):
+        with pytest.raises(LayerError, match="'net.body' does not match the input: the image is shifted inside"):
             running.fit(Module(), loader, loader)
         return
     with pytest.warns(UserWarning, match="'net.body.2' does not match the input: .*shifted inside") as caught:

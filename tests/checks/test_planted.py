@@ -125,8 +125,8 @@ def test_two_pictures_can_be_sound_and_one_is_too_few() -> None:
     assert two.verdict == "sound", two.reason
     one = check_maps(model, pictures[:1], LAYER).verdicts[LAYER, "gradcam"]
     assert one.verdict == "weak"
-    assert one.reason == "too few pictures to tell: 1; at least 2 are needed"
-    assert one.advice == "Give more pictures whose class the model is sure of."
+    assert one.reason == "too few images to tell: 1; at least 2 are needed"
+    assert one.advice == "Pass more images whose class the model is sure of."
 
 
 def test_batches_of_any_size_give_the_same_figures() -> None:
@@ -164,7 +164,7 @@ def test_a_model_without_weights_to_draw_at_random_is_refused() -> None:
         def forward(self, pictures: Tensor) -> Tensor:
             return self.features(nn.functional.conv2d(pictures, self.get_buffer("weight"))).mean(dim=(2, 3))
 
-    with pytest.raises(ConfigurationError, match="has no parameters that can be drawn at random"):
+    with pytest.raises(ConfigurationError, match="it has no parameters that can be randomised"):
         check_maps(Fixed(), shapes(2, 0)[0], "features")
 
 

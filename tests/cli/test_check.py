@@ -24,9 +24,9 @@ def test_a_table_the_cost_and_nothing_written(capsys: pytest.CaptureFixture[str]
     assert main(["check", "a.ckpt", "pictures", *MODEL, "--layers", "net.relu1", "net.relu2"]) == 0
     said = capsys.readouterr()
     assert "lightning-gradcam: takes about " in said.err
-    assert " forwards of one picture" in said.err
+    assert " forwards of one image" in said.err
     lines = said.out.splitlines()
-    assert lines[0].startswith("3 pictures, ")
+    assert lines[0].startswith("3 images, ")
     assert lines[1].split()[:4] == ["layer", "method", "verdict", "p"]
     # Its weights are random.
     assert lines[2].split()[:2] == ["net.relu1", "gradcam"]
@@ -53,7 +53,7 @@ def test_a_folder_with_json_and_a_page_of_all_methods(capsys: pytest.CaptureFixt
     assert "1.png" in page
     assert "explains " in page
     # What is hidden is shown, with what becomes of the confidence; what each verdict means and what to do is there.
-    assert page.count("% of the picture hidden") == len(told["verdicts"])
+    assert page.count("% of the image hidden") == len(told["verdicts"])
     # With random weights, hiding the whole picture takes no class away.
     assert page.count("<small>not asked: ") == 3 * len(told["verdicts"])
     assert all(escape(row["advice"]) in page for row in told["verdicts"])
@@ -62,4 +62,4 @@ def test_a_folder_with_json_and_a_page_of_all_methods(capsys: pytest.CaptureFixt
 
 def test_several_targets_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "a.ckpt", "pictures", *MODEL, "--targets", "predicted", "1"]) == 1
-    assert "one class a picture" in capsys.readouterr().err
+    assert "one class per image" in capsys.readouterr().err

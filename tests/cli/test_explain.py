@@ -32,8 +32,8 @@ def test_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     record = archive.record(0)
     for place in range(3):
         assert lines[place] == f"{place}.png  {record.predicted[place]} {record.confidence[place]:.1%}"
-    assert lines[3] == "out/report.html: 3 pictures, net.relu1, net.relu2"
-    assert "pictures: 100%" in said.err
+    assert lines[3] == "out/report.html: 3 images, net.relu1, net.relu2"
+    assert "images: 100%" in said.err
     assert Path("out/report.html").is_file()
     assert len(list(Path("out/overlays").iterdir())) == 12
 
@@ -87,14 +87,14 @@ def test_the_transform_of_a_data_module(capsys: pytest.CaptureFixture[str]) -> N
 def test_what_is_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "a.ckpt", "pictures/0.png", "-o", "out", "--model", "tests.cli.tiny:Module"]) == 0
     said = capsys.readouterr().err
-    assert "lightning-gradcam: no transform is known, so pictures are only scaled to 0…1" in said
+    assert "lightning-gradcam: no transform is known, so images are only scaled to 0…1" in said
     assert "lightning-gradcam: the file does not say at which step" in said
     Path("wide.py").write_text("from tests.cli.tiny import Module\n")
     torch.save(Module().state_dict(), "weights.pth")
     assert main(["explain", "weights.pth", "pictures/0.png", "-o", "other", "--model", "wide.py:Module"]) == 0
     found = capsys.readouterr()
     assert "at which step" not in found.err
-    assert found.out.endswith("other/report.html: 1 picture, net.relu2\n")
+    assert found.out.endswith("other/report.html: 1 image, net.relu2\n")
 
 
 def test_what_can_not_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,8 +104,8 @@ def test_what_can_not_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["a.ckpt", "pictures"], "is not known: it was not saved by LightningCLI"),
         (["a.ckpt", "pictures", *MODEL, "--layers", "net.rely1"], "did you mean 'net.relu1'"),
         (["a.ckpt", "pictures", *MODEL, "--targets", "cow"], "'cow'"),
-        (["a.ckpt", "pictures", *MODEL, "--size", "9"], "its forward failed on the pictures [3, 1, 9, 9]"),
-        (["a.ckpt", "pictures", *MODEL, "--top", "11"], "--top: got 11; give 1 to 10"),
+        (["a.ckpt", "pictures", *MODEL, "--size", "9"], "the forward failed on the images [3, 1, 9, 9]"),
+        (["a.ckpt", "pictures", *MODEL, "--top", "11"], "--top: got 11; pass 1 to 10"),
         (["a.ckpt", "pictures", *MODEL, "--size", "9", "9", "9"], "size: got [9, 9, 9]"),
         (["a.ckpt", "pictures", *MODEL, "--device", "gpu"], "device: got 'gpu'"),
         (["a.ckpt", "pictures", *MODEL, "-o", "a.ckpt"], "'a.ckpt' is not a folder"),

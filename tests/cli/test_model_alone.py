@@ -48,12 +48,12 @@ def test_a_model_of_torchvision(capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", "torchvision.models:resnet18", *options]
     assert main(["explain", "pictures/0.png", *model, "--layers", "layer4", "-o", "one"]) == 0
     said = capsys.readouterr()
-    assert said.out.endswith("one/report.html: 1 picture, layer4\n")
-    assert "no checkpoint is given, and no weights: the maps are those of the weights that the model begins" in said.err
+    assert said.out.endswith("one/report.html: 1 image, layer4\n")
+    assert "neither a checkpoint nor weights are given: the maps are those of the model's initial weights" in said.err
     # A folder, several pictures, and pictures behind the options.
     for paths in (["pictures"], ["pictures/0.png", "pictures/1.png"], ["pictures/0.png", "-o", "x", "pictures/1.png"]):
         assert main(["explain", *paths, *model, "--layers", "layer4", "-o", "-".join(paths).replace("/", "")]) == 0
-        assert ": 2 pictures, layer4\n" in capsys.readouterr().out
+        assert ": 2 images, layer4\n" in capsys.readouterr().out
 
 
 def test_options_may_stand_between_checkpoint_and_pictures() -> None:
@@ -68,7 +68,10 @@ def test_pictures_without_any_model(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["explain", "pictures/0.png", "pictures/1.png"])
     assert ended.value.code == 2
-    assert "'pictures/0.png' is not a checkpoint: whose maps? give CKPT first, or --model" in capsys.readouterr().err
+    assert (
+        "'pictures/0.png' is not a checkpoint, so there is no model to explain; pass CKPT first, or --model"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_download_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +79,7 @@ def test_a_download_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "pictures", *options, "--model-args", "weights=DEFAULT", "--std", "1"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("lightning-gradcam: model: offline could not download its weights (URLError: ")
-    assert "give it as the checkpoint: explain FILE IMAGES --model" in line
+    assert "pass it as the checkpoint: explain FILE IMAGES --model" in line
     assert main(["explain", "pictures", *options, "--model-args", "weights=None", "--std", "1"]) == 0
 
 
@@ -89,7 +92,7 @@ def test_force_replaces_what_explain_has_left(capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert main(["explain", "a.pth", "pictures/1.png", *model, "--layers", "net.conv1"]) == 1
     assert (
-        "'out' holds an archive already; give another folder (-o), or replace it (--force)" in capsys.readouterr().err
+        "'out' holds an archive already; pass another folder (-o), or replace it (--force)" in capsys.readouterr().err
     )
     assert Archive.open("out").layers == ("net.relu1", "net.relu2")
     assert main(["explain", "a.pth", "pictures/1.png", *model, "--layers", "net.conv1", "--force"]) == 0
@@ -105,7 +108,7 @@ def test_a_report_of_the_users_own_is_not_overwritten(capsys: pytest.CaptureFixt
     Path("out/report.html").write_text("of the user's own")
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1", "-o", "out"]
     assert main(["explain", "a.pth", "pictures", *model, "--layers", "net.relu1"]) == 1
-    assert "'out' holds a report.html already; give another folder (-o), or replace it" in capsys.readouterr().err
+    assert "'out' holds a report.html already; pass another folder (-o), or replace it" in capsys.readouterr().err
     assert [path.read_text() for path in Path("out").iterdir()] == ["of the user's own"]
 
 
@@ -124,7 +127,7 @@ def test_more_names_than_classes(capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1", "--layers", "net.relu1", "--force"]
     assert main(["explain", "a.pth", "pictures", *model, "--class-names", *NAMES, *"fgh"]) == 0
     classes = Module().net(torch.zeros(1, 1, 8, 8)).shape[1]
-    known = f"class_names: 8 names are known, and the model has {classes} classes: they may be the names of another"
+    known = f"class_names: 8 names are known, and the model has {classes} classes: they may belong to another"
     assert known in capsys.readouterr().err
     assert main(["explain", "a.pth", "pictures", *model, "--class-names", *(NAMES + list("fgh"))[:classes]]) == 0
     assert "class_names" not in capsys.readouterr().err
@@ -132,7 +135,7 @@ def test_more_names_than_classes(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_pictures_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "pictrues", "--model", "tests.cli.tiny:Module"]) == 1
-    assert "IMAGES: no file or folder 'pictrues'; give pictures or a folder" in capsys.readouterr().err
+    assert "IMAGES: there is no file or folder 'pictrues'; pass images or a folder" in capsys.readouterr().err
 
 
 def test_force_never_replaces_the_record_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +149,7 @@ def test_force_never_replaces_the_record_of_a_training(tmp_path: Path, capsys: p
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1"]
     assert main(["explain", "a.pth", "pictures", *model, "-o", str(folder), "--force"]) == 1
-    assert "holds an archive not made by explain, such as a training's record" in capsys.readouterr().err
+    assert "holds an archive not made by explain, such as a training run's record" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -187,20 +190,23 @@ def test_names_of_classes_of_weights() -> None:
     [
         (
             ["nowhere.txt"],
-            "'nowhere.txt' is no file; give the names, a file with one name a line, a JSON file, 'imagenet'",
+            "'nowhere.txt' is no file; pass the names, a file with one name per line, a JSON file, 'imagenet'",
         ),
         (["data/nowhere"], "'data/nowhere' is no file"),
         (["./pictures"], "'./pictures' is a folder"),
         (["pictures"], "'pictures' is a folder"),
-        (["ant", "names.txt"], "'names.txt' among 2 names is a file, and would be taken for a class; give the file"),
-        (["gap.txt"], "line 2 of 'gap.txt' is empty; give one name a line, in the order of the model's outputs"),
+        (
+            ["ant", "names.txt"],
+            "'names.txt' among 2 names is a file, but would be read as a class name; pass either the file",
+        ),
+        (["gap.txt"], "line 2 of 'gap.txt' is empty; write one name per line, in the order of the model's outputs"),
         (["empty.txt"], "'empty.txt' is empty"),
-        (["numbers.json"], "'numbers.json' holds no list of names"),
+        (["numbers.json"], "'numbers.json' does not hold a list of names"),
         (["holes.json"], "'holes.json' does not number its names from 0 to 1"),
         (["broken.json"], "'broken.json' can't be read (JSONDecodeError"),
         (["a.pth"], "'a.pth' can't be read (UnicodeDecodeError"),
         (["torchvision.models:ResNet18_Weight"], "has no 'ResNet18_Weight'; did you mean 'ResNet18_Weights'?"),
-        (["torchvision.models:resnet18"], "'torchvision.models:resnet18' holds no list of names"),
+        (["torchvision.models:resnet18"], "'torchvision.models:resnet18' does not hold a list of names"),
     ],
 )
 def test_a_path_that_would_be_taken_for_a_class_is_refused(

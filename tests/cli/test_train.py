@@ -276,7 +276,7 @@ def test_a_mistyped_option_ends_in_a_sentence(
 
 def test_values_that_can_not_work_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for argument, said in (
-        ("targets=labels", "targets: got 'labels'; give 'predicted', 'label', "),
+        ("targets=labels", "targets: got 'labels'; pass 'predicted', 'label', "),
         ("drawing.colormap=Redz", "drawing.colormap: 'Redz' not found; did you mean 'Reds'?"),
     ):
         assert main(["fit", "--config", config(tmp_path), f"--trainer.callbacks.{argument}"]) == 1

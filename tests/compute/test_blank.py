@@ -68,9 +68,9 @@ def test_one_warning_a_layer_says_how_many_why_and_what_to_use() -> None:
         compute_cams(model(), pictures().repeat(2, 1, 1, 1)[:3], ["0", "1"], targets=0)
     said = [str(warning.message) for warning in caught]
     assert said == [
-        f"lightning-gradcam: layer {layer!r}, method 'gradcam': 3 of 3 maps are blank (zero after the ReLU): in 2 the"
-        " gradient cancels in its mean over places, as behind a linear layer on flattened features. Use"
-        " methods=['hirescam'] or an earlier layer."
+        f"lightning-gradcam: layer {layer!r}, method 'gradcam': 3 of 3 maps are blank (zero after the ReLU): in 2 the "
+        "gradient's mean over locations is zero, as before a linear layer on flattened features. Use "
+        "methods=['hirescam'] or an earlier layer."
         for layer in ("0", "1")
     ]
 
@@ -87,14 +87,14 @@ def test_a_map_that_is_not_finite_is_not_blank_and_one_without_a_cause_is() -> N
     assert codes_of(maps, None).tolist() == [Cause.SHOWN, Cause.NOWHERE_POSITIVE, Cause.SHOWN]
     sentence = blank_sentence(codes_of(maps, None))
     assert sentence == (
-        "1 of 3 maps is blank (zero after the ReLU): the method finds no place that speaks for the score. Use an"
+        "1 of 3 maps is blank (zero after the ReLU): the method finds no evidence for the score anywhere. Use an"
         " earlier layer."
     )
     assert blank_sentence(np.zeros(3, np.int8)) == ""
 
 
 def test_a_cause_of_a_later_version_is_one_that_is_not_known() -> None:
-    assert "the method finds no place" in blank_sentence(np.array([15], np.int8))
+    assert "the method finds no evidence" in blank_sentence(np.array([15], np.int8))
 
 
 def test_sentences_are_short() -> None:
@@ -119,7 +119,7 @@ def test_a_probe_compared_with_itself_has_a_blank_map_and_no_noise(dtype: torch.
     # The third is the first one again, and the second nearly so.
     x[1] += 1e-2 * (x[1] - x[0])
     x[2] = x[0]
-    with pytest.warns(UserWarning, match=r"'body', .* 2 of 3 maps are blank .* the similarity is at its limit"):
+    with pytest.warns(UserWarning, match=r"'body', .* 2 of 3 maps are blank .* the similarity is at its maximum"):
         cams = compute_cams(net, x, "body", targets={"similar_to": 0}, batch_size=batch_size)
     signed = compute_cams(net, x, "body", targets={"similar_to": 0}, relu=False)["body"]
     assert not signed[[0, 2]].any()

@@ -246,7 +246,7 @@ def test_keys_full_bare_and_ambiguous() -> None:
         (
             {"targets": lambda output: output},
             TargetError,
-            r"returned a tensor \[2, 5\] of torch.float32; it needs to return a tensor \[2\]",
+            r"returned a tensor \[2, 5\] of torch.float32; it must return a tensor \[2\]",
         ),
         ({"methods": "grad-cam"}, MethodError, r"methods: method 'grad-cam' not found; did you mean 'gradcam'\?"),
         ({"score": "odds"}, TargetError, r"score: got 'odds'; valid: 'logit'"),
@@ -260,10 +260,10 @@ def test_bad_input_is_named(options: dict[str, object], error: type[Exception], 
 
 def test_a_model_without_forward_and_inputs_of_another_kind_are_named() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"model: ModuleList defines no forward\(\); define it, or give forward="
+        ConfigurationError, match=r"model: ModuleList defines no forward\(\); define it, or pass forward="
     ):
         compute_cams(nn.ModuleList([nn.Conv2d(1, 1, 3)]), torch.rand(1, 1, 8, 8), "0")
-    with pytest.raises(ConfigurationError, match=r"inputs: got a ndarray; give a tensor"):
+    with pytest.raises(ConfigurationError, match=r"inputs: got a ndarray; pass a tensor"):
         compute_cams(TinyNet(), torch.rand(1, 1, 8, 8).numpy(), "relu2")  # type: ignore[arg-type]
     cams = compute_cams(TinyNet(), torch.rand(2, 1, 8, 8), "relu2", targets="label", labels=[1, 4])  # type: ignore[arg-type]
     assert cams.classes["label"].tolist() == [1, 4]
@@ -301,8 +301,8 @@ def test_an_output_without_classes_is_recorded_without_a_prediction() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"labels": ["a", "b"]}, TargetError, r"labels: got \['a', 'b'\] \(.*\); give a tensor, or a list of numbers"),
-        ({"masks": [[1], [1, 2]]}, TargetError, r"masks: got \[\[1\], \[1, 2\]\] \(.*\); give a tensor"),
+        ({"labels": ["a", "b"]}, TargetError, r"labels: got \['a', 'b'\] \(.*\); pass a tensor or a list of numbers"),
+        ({"masks": [[1], [1, 2]]}, TargetError, r"masks: got \[\[1\], \[1, 2\]\] \(.*\); pass a tensor"),
         ({"layout": {"relu3": "NHWC"}}, LayerError, r"layout: layer 'relu3' not found; did you mean 'relu2'\?"),
         (
             {"layout": "NHWC", "layers": "conv2"},
@@ -335,9 +335,9 @@ def test_a_layout_named_for_one_layer_leaves_the_others_alone() -> None:
 
 
 def test_what_is_no_model_no_batch_and_no_sample_is_named() -> None:
-    with pytest.raises(ConfigurationError, match=r"model: got <function .*; give a torch\.nn\.Module, whose layers"):
+    with pytest.raises(ConfigurationError, match=r"model: got <function .*; pass a torch\.nn\.Module, whose layers"):
         compute_cams(lambda x: x, torch.rand(1, 1, 8, 8), "0")  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="inputs: got an empty batch; give at least one sample"):
+    with pytest.raises(ConfigurationError, match="inputs: got an empty batch; pass at least one sample"):
         compute_cams(TinyNet(), torch.rand(0, 1, 8, 8), "relu2")
     for layers in ("relu2", "auto"):
         with pytest.raises(ConfigurationError, match=r"inputs: the model fails on \[1, 8, 8\] \(.*; .* image\[None\]"):

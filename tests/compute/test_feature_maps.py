@@ -159,7 +159,7 @@ def test_auto_takes_the_layer_of_gradcam() -> None:
     ("layers", "said"),
     [
         ("head", "'head' has no spatial activation"),
-        ("pool", "has a single place"),
+        ("pool", "is a single value per channel"),
         ("unused", "the forward never reached it"),
         ("lookup", "has no forward of its own"),
         ("cnv", "did you mean 'conv'"),
@@ -197,7 +197,7 @@ def test_a_layer_that_returns_no_map_is_refused() -> None:
         ({"layout": {"convv": "NCHW"}}, "did you mean 'conv'"),
         ({"layout": {"conv": "NHWC"}}, "whose channels come first"),
         ({"inputs": pictures()[:0]}, "an empty batch"),
-        ({"model": 3}, "give a torch.nn.Module"),
+        ({"model": 3}, "pass a torch.nn.Module"),
     ],
 )
 def test_what_can_not_work_is_refused(arguments: dict[str, Any], said: str) -> None:

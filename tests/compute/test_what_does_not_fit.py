@@ -31,9 +31,9 @@ def unbatched() -> nn.Sequential:
     [
         (lambda: body(3), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "inputs.float() / 255"),
         (lambda: body(3), torch.zeros(1, 8, 8, dtype=torch.uint8), "image[None].float() / 255"),
-        (lambda: body(3), torch.zeros(1, 8, 8, dtype=torch.float64), "give a batch of one: image[None]"),
-        (lambda: body(3), torch.zeros(8, 8, dtype=torch.float64), "give a batch of one: image[None, None]"),
-        (unbatched, torch.zeros(3, 8, 8, dtype=torch.float64), "give a batch of one: image[None]"),
+        (lambda: body(3), torch.zeros(1, 8, 8, dtype=torch.float64), "pass a batch of one: image[None]"),
+        (lambda: body(3), torch.zeros(8, 8, dtype=torch.float64), "pass a batch of one: image[None, None]"),
+        (unbatched, torch.zeros(3, 8, 8, dtype=torch.float64), "pass a batch of one: image[None]"),
     ],
 )
 def test_pictures_that_are_no_batch_or_no_numbers_are_refused(
@@ -58,7 +58,7 @@ def test_what_is_wrong_besides_keeps_its_own_error() -> None:
 
 @pytest.mark.parametrize(("outputs", "names", "classes"), [(3, "ab", 3), (3, "abcd", 3), (1, "abc", 2)])
 def test_names_of_another_number_than_the_classes_are_refused(outputs: int, names: str, classes: int) -> None:
-    said = f"class_names: got {len(names)} names, but the model's output has {classes} classes; give {classes} names"
+    said = f"class_names: got {len(names)} names, but the model's output has {classes} classes; pass {classes} names"
     with pytest.raises(TargetError, match=said):
         compute_cams(body(outputs), pictures(), "1", class_names=list(names))
     assert compute_cams(body(outputs), pictures(), "1", class_names=list("xyz")[:classes]).predicted is not None
@@ -77,9 +77,9 @@ def test_a_label_that_the_model_cannot_have_is_refused() -> None:
     [
         (
             {0: "cat", 1: "dog", 2: "hat"},
-            "got a dict; give a list of names, in the order of the outputs: [names[",
+            "got a dict; pass a list of names, in the order of the outputs: [names[",
         ),
-        ("cat", "'cat' is no file; give the names, a file with one name a line, a JSON file, 'imagenet', or"),
+        ("cat", "'cat' is no file; pass the names, a file with one name per line, a JSON file, 'imagenet', or"),
     ],
 )
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_evidence_in_one_corner_is_a_shortcuts_mark(tmp_path: Path) -> None:
 def test_evidence_at_the_border_is_one_too(tmp_path: Path) -> None:
     found = planted(tmp_path, [spots(*BORDER)]).findings[0]
     assert (found.kind, found.figures["border"]) == ("shortcut", 1)
-    assert "5 of 6 probes have their strongest evidence at the border of the picture (" in found.text
+    assert "5 of 6 probes have their strongest evidence at the border of the image (" in found.text
 
 
 def test_no_shortcut_where_evidence_is_elsewhere_even_or_few(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_findings_that_fail_stop_nothing_and_are_reported(
         warnings.simplefilter("always")
         callback, sink = fitted(tmp_path)
     (told,) = (text for each in caught if "the findings failed" in (text := str(each.message)))
-    assert "no findings.md, and none in the last lines of the run" in told
+    assert "no findings.md, and no findings in the run's last lines" in told
     assert "RuntimeError: no findings" in told
     assert callback.archive is not None
     assert callback.archive.epochs == (0, 1)

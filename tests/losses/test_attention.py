@@ -318,7 +318,7 @@ def test_a_compiled_model_runs_uncompiled_and_that_is_reported() -> None:
 
 
 def test_a_module_that_is_compiled_as_a_whole_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="compile the network in it instead"):
+    with pytest.raises(ConfigurationError, match="compile only the network inside it"):
         fitted(tmp_path, torch.compile(Guided(1.0), backend="eager"), max_epochs=1)
 
 
@@ -373,22 +373,22 @@ def call(options: dict[str, Any], **given: Any) -> Tensor:
     ("options", "given", "error", "text"),
     [
         ({"layers": "actt"}, {}, LayerError, "layer 'actt' not found; did you mean 'act'?"),
-        ({"layers": "act"}, {"masks": halves(5, 5)}, ConfigurationError, r"masks: got \[4, 5, 5\] for pictures of 6x6"),
+        ({"layers": "act"}, {"masks": halves(5, 5)}, ConfigurationError, r"masks: got \[4, 5, 5\] for images of 6x6"),
         ({"layers": "act"}, {"masks": halves(6, 6)[:2]}, TargetError, r"masks: got shape \[2, 6, 6\] for 4 inputs"),
-        ({"layers": "act"}, {"masks": torch.ones(4, 6, 6)}, ConfigurationError, "give a bool tensor"),
-        ({"layers": "act"}, {}, ConfigurationError, "masks: got none, and no boxes"),
-        ({"layers": "act"}, {"boxes": torch.ones(4, 3)}, ConfigurationError, r"boxes: got .* give a tensor \[N, 4\]"),
+        ({"layers": "act"}, {"masks": torch.ones(4, 6, 6)}, ConfigurationError, "pass a bool tensor"),
+        ({"layers": "act"}, {}, ConfigurationError, "masks: got neither masks nor boxes"),
+        ({"layers": "act"}, {"boxes": torch.ones(4, 3)}, ConfigurationError, r"boxes: got .* pass a tensor \[N, 4\]"),
         ({"layers": "act"}, {"maps": torch.ones(4, 6, 6)}, ConfigurationError, "maps: 'inside' does not use them"),
         ({"layers": "act", "objective": "match"}, {}, ConfigurationError, "maps: got"),
         (
             {"layers": "act", "objective": "match"},
             {"maps": torch.ones(4, 6, 18)},
             ConfigurationError,
-            "other proportions",
+            "whose proportions differ from",
         ),
         ({"layers": "act"}, {"labels": None}, TargetError, "labels: got none"),
         ({"layers": "act", "objective": "outside"}, {}, ConfigurationError, "valid: 'inside', 'match', 'reasons'"),
-        ({"layers": "act", "objective": "reasons"}, {}, ConfigurationError, "looks at no layer"),
+        ({"layers": "act", "objective": "reasons"}, {}, ConfigurationError, "uses no layer"),
         ({"layers": "act", "methods": "scorecam"}, {}, MethodError, "'scorecam' runs the model again"),
         ({"objective": "reasons"}, {"inputs": torch.ones(4, 1, 6, 6)}, ConfigurationError, "inputs: the watched"),
         ({"layers": "act", "warm_up": -1}, {}, ConfigurationError, "warm_up: got -1"),

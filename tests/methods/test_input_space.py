@@ -54,13 +54,13 @@ def test_cam_knows_linear_heads_of_other_kinds(head: str) -> None:
 @pytest.mark.parametrize(
     ("tail", "why"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), "gradient differs from place to place"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), "gradient differs between locations"),
         (
             nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 5)),
             "what follows is not linear",
         ),
         (nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5)), ""),
-        (nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(3, 5)), "gradient differs from place to place"),
+        (nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(3, 5)), "gradient differs between locations"),
     ],
     ids=["flattened", "two linear layers", "a ReLU between", "max pooling"],
 )
@@ -136,7 +136,7 @@ def test_legrad_leaves_the_attentions_output_as_it_was_also_where_weights_are_re
 
 def test_legrad_without_attention_names_what_can() -> None:
     made = case("cnn")
-    with pytest.raises(MethodError, match="needs attention, and layer 'last' has none; name .* or use gradcam"):
+    with pytest.raises(MethodError, match="needs attention, but layer 'last' has none; name .* or use gradcam"):
         compute_cams(made.model, made.inputs, "last", methods="legrad")
 
 
@@ -161,7 +161,7 @@ def test_legrad_on_windows_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.block(self.embed(x).flatten(2).transpose(1, 2)).mean(1))
 
-    with pytest.raises(MethodError, match="over the whole picture; layer 'block' attends to 6 tokens in 4 windows"):
+    with pytest.raises(MethodError, match="over the whole image; layer 'block' attends to 6 tokens in 4 windows"):
         compute_cams(Model(), torch.randn(2, 1, 6, 8), "block", methods="legrad")
 
 
@@ -259,7 +259,9 @@ def test_input_and_biases_together_are_the_logit() -> None:
 
 def test_fullgrad_without_biases_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
-    with pytest.raises(MethodError, match="contributions of biases of convolutions and batch norms, and this model"):
+    with pytest.raises(
+        MethodError, match="contributions of the biases of convolutions and batch norms, but this model"
+    ):
         compute_cams(model, torch.rand(1, 1, 6, 6), "1", methods="fullgrad")
 
 

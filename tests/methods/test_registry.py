@@ -125,7 +125,7 @@ def test_a_notebooks_cell_that_runs_again_replaces_its_method() -> None:
 
 @pytest.mark.usefixtures("registry")
 def test_method_that_can_not_be_called_is_refused() -> None:
-    with pytest.raises(MethodError, match="method: got 'gradcam'; give a function of activations and gradients"):
+    with pytest.raises(MethodError, match="method: got 'gradcam'; pass a function of activations and gradients"):
         register_method("other", "gradcam")  # type: ignore[arg-type]
 
 
@@ -184,5 +184,7 @@ def test_a_method_that_works_in_place_leaves_the_others_their_tensors() -> None:
 def test_a_method_that_returns_no_tensor_is_named() -> None:
     register_method("nothing", lambda activations, gradients: None)  # type: ignore[arg-type, return-value]
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(27, 2))
-    with pytest.raises(MethodError, match="methods: 'nothing' returned a NoneType; it needs to return its maps as one"):
+    with pytest.raises(
+        MethodError, match="methods: 'nothing' returned a NoneType; a method must return its maps as one"
+    ):
         compute_cams(model, torch.rand(2, 1, 5, 5), "0", methods="nothing")

@@ -137,6 +137,18 @@ def test_the_alarm_rings_once_and_not_for_the_untrained_model() -> None:
     assert rung(2, RIGHT, RIGHT) is None
 
 
+def test_maps_that_are_not_finite_are_warned_of_once_a_layer() -> None:
+    meter = Meter(plan(), probes())
+    deep = CamKey("head", "gradcam", "label")
+    (overflow,) = meter.broken(record({KEY: [LEFT, [[NAN, 1.0]]], deep: [LEFT, RIGHT]}, -1))
+    assert "layer 'conv': in the untrained model, step 0, 1 of 2 maps is not finite, although the score" in overflow
+    assert len(overflow) <= 480
+    assert meter.broken(record({KEY: [LEFT, [[NAN, 1.0]]]}, 0)) == []
+    lost = {"label": np.array([1.0, NAN], np.float32)}
+    (diverged,) = meter.broken(record({KEY: [LEFT, LEFT], deep: [LEFT, [[NAN, NAN]]]}, 1, scores=lost))
+    assert "layer 'head': in epoch 1, step 20, 1 of 2 maps is not finite, because the score" in diverged
+
+
 def test_there_is_no_alarm_unless_asked_for() -> None:
     meter = Meter(plan(), probes(masks=torch.tensor([[[True, False]], [[True, False]]])))
     measured = meter.measured(record({KEY: [RIGHT, RIGHT]}))
@@ -146,7 +158,7 @@ def test_there_is_no_alarm_unless_asked_for() -> None:
 
 @pytest.mark.parametrize("masks", [None, torch.zeros(2, 1, 2, dtype=torch.bool)])
 def test_an_alarm_needs_masks(masks: Any) -> None:
-    with pytest.raises(ProbeError, match=r"min_energy_inside: got 0.5, but no probe has a mask or a box"):
+    with pytest.raises(ProbeError, match=r"min_energy_inside: got 0.5, but no probe has a mask or box"):
         Meter(plan(min_energy_inside=0.5), probes(masks=masks))
 
 

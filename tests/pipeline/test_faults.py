@@ -269,8 +269,8 @@ def test_a_disk_that_never_comes_back_holds_up_neither_the_training_nor_its_end(
     assert len(list(tmp_path.glob("gradcam_runs/0/gradcam/steps/*"))) == 2
     assert len(texts) == 2
     assert "step 14 has not finished in 2 seconds" in texts[0]
-    assert "What it means: what waits behind that job is kept in memory" in texts[0]
-    assert "step 14 still has not finished; what waits behind it is done if it comes back: step 19" in texts[1]
+    assert "What it means: later jobs are kept in memory" in texts[0]
+    assert "step 14 still has not finished; the jobs after it run if it ends: step 19" in texts[1]
     # In a notebook the process lives on.
     back()
     until(lambda: THREAD_NAME not in {thread.name for thread in threading.enumerate()})
@@ -575,7 +575,10 @@ def test_weights_that_become_nan_are_recorded_as_they_are_and_training_goes_on(t
     assert steps == 6 * 5
     assert read(callback.archive.path) == [entry.epoch for entry in sink.entries]
     assert callback.archive.epochs == (0, 1, 2, 3, 4, 5)
-    assert not texts
+    (said,) = texts
+    assert said.startswith("lightning-gradcam: layers 'net.conv1', 'net.relu2': in epoch 3, step 19, 80 of 80 maps are")
+    assert " not finite, because the score they explain is NaN or infinite. Look for NaN in the loss" in said
+    assert len(said) <= 500
     for method in methods[:3]:
         maps = callback.archive.maps("net.conv1", method, relu=False)
         assert np.isfinite(maps[:3]).all()
@@ -584,11 +587,11 @@ def test_weights_that_become_nan_are_recorded_as_they_are_and_training_goes_on(t
 
 def test_the_first_report_of_a_kind_says_what_it_means_and_what_to_do() -> None:
     cases: list[tuple[str, Exception, str, str]] = [
-        ("explaining", ValueError("x"), "no maps and no pictures of this step", "report it with this text"),
-        ("the archive", OSError(28, "No space left"), "this step's maps are not kept", "make room on that disk"),
+        ("explaining", ValueError("x"), "no maps and no sheets of this step", "report it with this text"),
+        ("the archive", OSError(28, "No space left"), "this step's maps are lost", "make room on that disk"),
         ("the sink X", PermissionError(13, "no"), "this step is missing there", "let this process write there"),
-        ("closing the sink X", FileNotFoundError(2, "no"), "not written out by then", "put it back"),
-        ("drawing", ArchiveError("archive: so and so"), "its maps are in the archive", "see the last line"),
+        ("closing the sink X", FileNotFoundError(2, "no"), "not flushed by then", "restore it"),
+        ("drawing", ArchiveError("archive: so and so"), "its maps are still in the archive", "see the last line"),
     ]
     for kind, error, meaning, advice in cases:
         reports: list[str] = []

@@ -92,8 +92,10 @@ def test_a_job_that_hangs_is_waited_for_once_and_what_waits_is_done_when_it_come
     worker.submit("step 16", lambda: done.append(16))
     worker.finish()
     assert done == []
-    then = "dropped" if drop else "done if it comes back"
-    with pytest.raises(StalledError, match=f"step 4 still has not finished.*is {then}: step 8, step 12, step 16"):
+    then = "are dropped" if drop else "run if it ends"
+    with pytest.raises(
+        StalledError, match=f"step 4 still has not finished.*jobs after it {then}: step 8, step 12, step 16"
+    ):
         worker.close(drop=drop)
     # A later job does not begin a second thread beside the one that hangs.
     worker.submit("step 20", lambda: done.append(threads()), wait=False)

@@ -153,6 +153,6 @@ def test_by_default_there_are_as_many_probes_as_samples(tmp_path: Path, samples:
 
 
 def test_a_number_that_was_asked_for_has_to_be_there_but_in_a_trial(tmp_path: Path) -> None:
-    with pytest.raises(ProbeError, match="num_probes: got 8; the data set has 4 samples, so give 1 to 4"):
+    with pytest.raises(ProbeError, match="num_probes: got 8; the data set has 4 samples, so pass 1 to 4"):
         fitted(tmp_path, 4, GradCAMCallback("net.relu2", num_probes=8))
     assert fitted(tmp_path, 4, GradCAMCallback("net.relu2", num_probes=8), fast_dev_run=True) == 4

@@ -63,5 +63,5 @@ def test_words_and_files_in_callbacks_and_probes(names: str, tmp_path: Path, mon
 
 def test_imagenet_without_torchvision_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    with pytest.raises(TargetError, match="'imagenet' .* from torchvision .*; pip install torchvision, or give a file"):
+    with pytest.raises(TargetError, match="'imagenet' .* from torchvision .*; pip install torchvision, or pass a file"):
         GradCAMCallback(class_names="imagenet")

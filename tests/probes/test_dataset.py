@@ -183,7 +183,9 @@ def test_explicit_indices_are_taken_in_their_order() -> None:
 
 
 def test_explicit_index_beyond_the_end_is_refused_with_the_length() -> None:
-    with pytest.raises(ProbeError, match="indices: got index 60; the data set has 60 samples, give some of 0 to 59"):
+    with pytest.raises(
+        ProbeError, match="indices: got index 60; the data set has 60 samples, so pass indices from 0 to 59"
+    ):
         draw_probes(Labelled(60), indices=[3, 60])
 
 
@@ -198,7 +200,7 @@ def test_empty_indices_are_refused() -> None:
 
 @pytest.mark.parametrize("count", [0, -1, 61])
 def test_impossible_number_of_probes_is_refused_with_the_range(count: int) -> None:
-    with pytest.raises(ProbeError, match=f"num_probes: got {count}; the data set has 60 samples, so give 1 to 60"):
+    with pytest.raises(ProbeError, match=f"num_probes: got {count}; the data set has 60 samples, so pass 1 to 60"):
         draw_probes(Labelled(60), count)
 
 
@@ -490,7 +492,7 @@ def test_probes_do_not_share_memory_with_the_batch() -> None:
         (ToTensor(), (0.1, 0.2), "mean and std as given", 0.5 * 0.2 + 0.1),
         (None, (0.1, 0.2), "mean and std as given", 0.5 * 0.2 + 0.1),
         (ToTensor(), (None, None), "as loaded", 0.5),
-        (None, (None, None), "each picture min-max stretched", 1.0),
+        (None, (None, None), "each image min-max stretched", 1.0),
     ],
     ids=["Normalize wins", "then the user's", "the user's alone", "then as loaded", "then min-max"],
 )

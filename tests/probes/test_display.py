@@ -105,7 +105,7 @@ def test_undone_values_outside_are_clipped() -> None:
 def test_without_knowledge_each_picture_is_stretched_by_itself() -> None:
     inputs = torch.tensor([[[[-2.0, 0.0, 2.0]]], [[[10.0, 10.5, 11.0]]]])
     pixels, how = to_pixels(inputs, None)
-    assert how == "each picture min-max stretched"
+    assert how == "each image min-max stretched"
     assert pixels[:, 0, :, 0].tolist() == [[0, 128, 255], [0, 128, 255]]
 
 
@@ -160,14 +160,16 @@ def test_number_for_each_of_twelve_channels_is_taken() -> None:
 
 @pytest.mark.parametrize(("channels", "values"), [(1, 3), (3, 2), (12, 3)])
 def test_wrong_number_of_means_is_refused_with_both_numbers(channels: int, values: int) -> None:
-    with pytest.raises(ProbeError, match=f"mean, std: got {values} values for inputs of {channels} channels; give 1"):
+    with pytest.raises(ProbeError, match=f"mean, std: got {values} values for inputs of {channels} channels; pass 1"):
         to_pixels(torch.rand(1, channels, 3, 3), normalization([0.5] * values, [0.5] * values))
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 5, 6, 7)])
 def test_inputs_that_are_no_pictures_are_refused_with_their_shape(shape: tuple[int, ...]) -> None:
     came = ", ".join(map(str, shape))
-    with pytest.raises(ProbeError, match=rf"shape \[{came}\]; pictures are \[N, C, H, W\].*\[N, C, T, H, W\]; give a"):
+    with pytest.raises(
+        ProbeError, match=rf"shape \[{came}\]; images are \[N, C, H, W\].*\[N, C, T, H, W\]; for anything else, pass a"
+    ):
         to_pixels(torch.zeros(shape), None)
 
 
@@ -222,7 +224,7 @@ def test_channels_of_a_clip_are_shown_as_those_of_a_picture(channels: int) -> No
 
 
 def test_wrong_number_of_means_for_a_clip_says_where_channels_are() -> None:
-    with pytest.raises(ProbeError, match=r"got 3 values for inputs of 16 channels; give 1 or 16 .*\[N, C, T, H, W\]"):
+    with pytest.raises(ProbeError, match=r"got 3 values for inputs of 16 channels; pass 1 or 16 .*\[N, C, T, H, W\]"):
         to_pixels(torch.rand(1, 16, 3, 4, 4), normalization([0.5] * 3, [0.5] * 3))
 
 
@@ -245,12 +247,12 @@ def test_numbers_as_given() -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "text"),
     [
-        (0.5, None, "mean, std: got mean=0.5 and std=None; give both or neither"),
-        (None, [0.5], r"mean, std: got mean=None and std=\[0.5\]; give both or neither"),
-        ([0.5, 0.5], [0.5], r"mean, std: got mean=\[0.5, 0.5\] and std=\[0.5\]; give as many positive deviations"),
-        (0.5, 0.0, "got mean=0.5 and std=0.0; give as many positive deviations as means"),
-        ([0.5, 0.5], [0.5, -1], "give as many positive deviations as means: one, or one per channel"),
-        ([], [], "give as many positive deviations"),
+        (0.5, None, "mean, std: got mean=0.5 and std=None; pass both or neither"),
+        (None, [0.5], r"mean, std: got mean=None and std=\[0.5\]; pass both or neither"),
+        ([0.5, 0.5], [0.5], r"mean, std: got mean=\[0.5, 0.5\] and std=\[0.5\]; pass as many positive deviations"),
+        (0.5, 0.0, "got mean=0.5 and std=0.0; pass as many positive deviations as means"),
+        ([0.5, 0.5], [0.5, -1], "pass as many positive deviations as means: one, or one per channel"),
+        ([], [], "pass as many positive deviations"),
     ],
 )
 def test_impossible_numbers_are_refused_with_both(mean: Any, std: Any, text: str) -> None:

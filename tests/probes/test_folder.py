@@ -34,7 +34,7 @@ def classes(tmp_path: Path) -> Path:
     picture(root / "zebra" / "b.png", 1)
     picture(root / "zebra" / "A.PNG", 2)
     picture(root / "ant" / "c.bmp", 3)
-    (root / "ant" / "notes.txt").write_text("no picture")
+    (root / "ant" / "notes.txt").write_text("no image")
     return root
 
 
@@ -137,7 +137,7 @@ def test_mean_and_std_only_say_how_to_undo_a_transform(tmp_path: Path) -> None:
 def test_transform_that_tells_nothing_is_stretched(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 9)
     probes = read_folder(tmp_path, transform=lambda image: transforms.functional.to_tensor(image))
-    assert probes.display_source == "each picture min-max stretched"
+    assert probes.display_source == "each image min-max stretched"
 
 
 def test_given_numbers_come_before_as_loaded(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_mixed_sizes_are_refused_with_both_shapes(tmp_path: Path) -> None:
     picture(tmp_path / "b.png", size=(5, 4))
     with pytest.raises(
         ProbeError,
-        match=r"'b\.png' and 'a\.png' have different shapes \(\[3, 4, 5\] and \[3, 4, 6\]\); give size= \(--size\), or",
+        match=r"'b\.png' and 'a\.png' have different shapes \(\[3, 4, 5\] and \[3, 4, 6\]\); pass size= \(--size\), or",
     ):
         read_folder(tmp_path)
 
@@ -160,22 +160,22 @@ def test_mixed_sizes_are_refused_with_both_shapes(tmp_path: Path) -> None:
 def test_folder_without_pictures_is_refused_with_what_it_looks_for(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("no")
     (tmp_path / "b.png").mkdir()
-    with pytest.raises(ProbeError, match=rf"no picture in '{tmp_path}'; it looks for \.png, \.jpg"):
+    with pytest.raises(ProbeError, match=rf"no image in '{tmp_path}'; files end in \.png, \.jpg"):
         read_folder(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["missing", "file.txt"])
 def test_path_that_is_no_folder_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "file.txt").write_text("no")
-    with pytest.raises(ProbeError, match=f"{name}' is not a folder; give a folder of pictures or a saved probe set"):
+    with pytest.raises(ProbeError, match=f"{name}' is not a folder; pass a folder of images or a saved probe set"):
         read_folder(tmp_path / name)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
 def test_unreadable_picture_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(content)
-    with pytest.raises(ProbeError, match=r"b\.png' can't be read as a picture \(.+\); remove or repair it"):
+    with pytest.raises(ProbeError, match=r"b\.png' can't be read as an image \(.+\); remove or repair it"):
         read_folder(tmp_path)
 
 

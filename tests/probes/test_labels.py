@@ -145,13 +145,13 @@ def test_whole_numbers_of_several_outputs_are_kept_as_numbers() -> None:
 @pytest.mark.parametrize(
     ("label", "options", "said"),
     [
-        (lambda index: NAMES[index], {}, "labels: the text '.*' is the name of a class.*give class_names="),
+        (lambda index: NAMES[index], {}, "labels: the text '.*' is the name of a class.*pass class_names="),
         (
             lambda index: NAMES[index],
             {"class_names": [*NAMES[:4], "eels"]},
             "'eel' is not among.*mean 'eels'",
         ),
-        (lambda index: torch.zeros(8, 8), {}, r"labels: got \[5, 8, 8\], and not a class for each sample"),
+        (lambda index: torch.zeros(8, 8), {}, r"labels: got \[5, 8, 8\], not one class for each sample"),
         (lambda index: {"caption": "a cat"}, {}, "labels: got a dict.*name the labels with label_key="),
     ],
     ids=["no names", "another name", "a map", "a dict"],
@@ -182,7 +182,7 @@ def test_numbers_beside_a_predicted_class_are_reported(tmp_path: Path, said: lis
     assert fitted(tmp_path, Pictures(label)).labels is None
     found = [line for line in said if "sheets show no true class" in line]
     assert len(found) == 1
-    assert f"numbers such as {shown} are no classes" in found[0]
+    assert f"values such as {shown} are not classes" in found[0]
 
 
 def test_numbers_of_a_regression_need_no_remark(tmp_path: Path, said: list[str]) -> None:

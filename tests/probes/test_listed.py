@@ -90,7 +90,7 @@ def test_pictures_of_several_sizes_are_explained_one_by_one(
     assert callback.probes.inputs.shape[1:] == pictures[0].shape
     assert torch.equal(callback.probes.inputs[0], pictures[0])
     assert_maps(callback, model, pictures)
-    assert "the pictures have several sizes, and each is explained by itself, at its own size" in caplog.text
+    assert "the images differ in size, so each is explained separately, at its own size" in caplog.text
 
 
 def test_feature_maps_of_several_sizes_are_shown(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_checkpoint_keeps_that_pictures_stand_in_a_tuple(
         assert callback.archive is not None
         records.append(callback.archive.record(0).maps[LAYERS[0], "gradcam", "predicted"])  # type: ignore[index]
     if data is SIZES and stage == "test":
-        assert "pictures of several sizes are archived at one size" in "".join(str(each.message) for each in recwarn)
+        assert "images of several sizes are archived at one size" in "".join(str(each.message) for each in recwarn)
     else:
         np.testing.assert_allclose(records[0], records[1], rtol=1e-5, atol=1e-7)
 

@@ -88,7 +88,7 @@ def test_fields_become_plain_cpu_types() -> None:
     ],
 )
 def test_wrong_length_is_refused_with_the_field_and_both_counts(field: str, value: Any) -> None:
-    with pytest.raises(ProbeError, match=f"probes: got 3 {field} for 4 inputs; give one for each"):
+    with pytest.raises(ProbeError, match=f"probes: got 3 {field} for 4 inputs; pass one for each"):
         ProbeSet(pictures(4), **{field: value})
 
 
@@ -98,7 +98,7 @@ def test_repeated_id_is_refused_by_name() -> None:
 
 
 def test_no_inputs_are_refused() -> None:
-    with pytest.raises(ProbeError, match="got no inputs; give at least one"):
+    with pytest.raises(ProbeError, match="got no inputs; pass at least one"):
         ProbeSet(torch.zeros(0, 1, 6, 5))
 
 
@@ -121,7 +121,7 @@ def test_display_defaults_to_stretched_inputs() -> None:
     inputs = torch.tensor([[[[-1.0, 1.0], [0.0, 3.0]]]])
     probes = ProbeSet(inputs)
     assert probes.pixels[0, :, :, 0].tolist() == [[0, 128], [64, 255]]
-    assert probes.display_source == "each picture min-max stretched"
+    assert probes.display_source == "each image min-max stretched"
 
 
 def test_inputs_that_are_no_pictures_need_a_display_of_their_own() -> None:
@@ -149,7 +149,7 @@ def test_display_is_of_pictures_or_of_frames(shape: tuple[int, ...]) -> None:
 def test_display_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     came = ", ".join(map(str, shape))
     with pytest.raises(
-        ProbeError, match=rf"got display pixels uint8 \[{came}\]; give uint8 \[N, H, W, 3\], or.* \[N, T, H"
+        ProbeError, match=rf"got display pixels uint8 \[{came}\]; pass uint8 \[N, H, W, 3\], or.* \[N, T, H"
     ):
         ProbeSet(pictures(2), display=np.zeros(shape, np.uint8))
 
@@ -230,7 +230,7 @@ def test_absent_fields_stay_absent(tmp_path: Path) -> None:
     loaded = ProbeSet.load(tmp_path / "p.npz")
     assert (loaded.labels, loaded.masks, loaded.class_names, loaded.indices) == (None, None, None, None)
     assert loaded.note == ""
-    assert loaded.display_source == "each picture min-max stretched"
+    assert loaded.display_source == "each image min-max stretched"
 
 
 def test_file_holds_no_pickle(tmp_path: Path) -> None:

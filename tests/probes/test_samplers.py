@@ -118,8 +118,8 @@ def test_samples_of_a_loader(options: dict[str, Any], expected: Any) -> None:
         ({"sampler": ["a", "b"]}, "yields str"),
         ({"sampler": [(0, 64), (1, 64)]}, "yields tuple"),
         ({"sampler": [(0, 64), (1,)]}, "yields tuple"),
-        ({"sampler": [3, 1000]}, "other than 0 to 31"),
-        ({"sampler": [-1, 3]}, "other than 0 to 31"),
+        ({"sampler": [3, 1000]}, "outside 0 to 31"),
+        ({"sampler": [-1, 3]}, "outside 0 to 31"),
         ({"sampler": []}, "yields nothing"),
         ({"batch_sampler": [{"a": 3}]}, "yields dict"),
         ({"sampler": uncopied()}, "Uncopied can't be copied .*lock"),
@@ -185,7 +185,7 @@ def test_no_probe_is_a_training_sample(tmp_path: Path, options: dict[str, Any], 
 
 def test_a_sampler_of_fewer_samples_than_probes_gives_what_it_has(tmp_path: Path) -> None:
     val = DataLoader(DATA, 8, sampler=SubsetRandomSampler([9, 4, 6]))
-    with pytest.warns(UserWarning, match="num_probes: got 8, and the loader has only 3 samples; these are the probes"):
+    with pytest.warns(UserWarning, match="num_probes: got 8, but the loader has only 3 samples; these are the probes"):
         callback = fitted(tmp_path, loaders()[0], val)
     assert callback.probes is not None
     assert sorted(callback.probes.indices or ()) == [4, 6, 9]
@@ -280,7 +280,7 @@ class Met(TinyModule):
 
 
 UNINDEXED: dict[str, tuple[Callable[[int], Any], str]] = {
-    "names": (lambda seed: DataLoader(Named(seed), 4, sampler=NAMES), "the sampler yields str instead of numbers"),
+    "names": (lambda seed: DataLoader(Named(seed), 4, sampler=NAMES), "the sampler yields str instead of indices"),
     "sizes": (lambda seed: DataLoader(Sized(seed), 4, sampler=[(i, 8) for i in range(40)]), "the sampler yields tuple"),
     "several at once": (lambda seed: DataLoader(Several(seed), 4), "Several can't be indexed by"),
     "opened": (
@@ -288,16 +288,16 @@ UNINDEXED: dict[str, tuple[Callable[[int], Any], str]] = {
         "Opened can't be indexed by .*NoneType",
     ),
     "workers": (lambda seed: DataLoader(InWorkers(seed), 4, num_workers=1), "InWorkers can't be indexed by"),
-    "batches": (lambda seed: DataLoader(Batches(seed), None), "batch_size=None leaves the batches to the data set"),
+    "batches": (lambda seed: DataLoader(Batches(seed), None), "with batch_size=None, the data set makes the batches"),
     "dropped": (lambda seed: DataLoader(Holes(seed), 4, collate_fn=kept), "returned . samples for 4"),
     "doubled": (lambda seed: DataLoader(tiny_data(40, seed), 4, collate_fn=doubled), "returned 8 samples for 4"),
     "refilled": (
         lambda seed: DataLoader(tiny_data(40, seed), 4, collate_fn=refilled),
-        "collate_fn replaces samples with other ones",
+        "collate_fn replaces samples with others",
     ),
     "batches as items": (
         lambda seed: DataLoader([tiny_data(40, seed)[n : n + 4] for n in range(0, 40, 4)], 1, collate_fn=first_of),
-        "collate_fn replaces samples with other ones",
+        "collate_fn replaces samples with others",
     ),
     "locked": (
         lambda seed: DataLoader(
@@ -305,7 +305,7 @@ UNINDEXED: dict[str, tuple[Callable[[int], Any], str]] = {
         ),
         "Uncopied can't be copied",
     ),
-    "stream": (lambda seed: DataLoader(Stream(seed), 4), "the data can't be indexed"),
+    "stream": (lambda seed: DataLoader(Stream(seed), 4), "the data set can't be indexed"),
 }
 
 
@@ -321,7 +321,11 @@ def test_the_first_samples_that_pass_by_are_taken_and_it_is_said_in_one_line(
     assert callback.probes is not None
     assert torch.equal(callback.probes.inputs, torch.cat(model.met)[:4])
     assert callback.probes.labels is not None
-    said = [record.getMessage() for record in caplog.records if "the first samples that pass by" in record.getMessage()]
+    said = [
+        record.getMessage()
+        for record in caplog.records
+        if "the first samples that the loader yields" in record.getMessage()
+    ]
     assert len(said) == 1
     assert re.search(why, said[0])
     assert "\n" not in said[0]

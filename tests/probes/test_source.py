@@ -212,7 +212,7 @@ def test_given_probes_other_than_the_checkpoints_are_remarked() -> None:
     drawn, remark = obtained(ProbeOptions(given=other), resumed=state_of(three()))
     assert drawn.probes is other
     assert remark is not None
-    assert "given probes are others than the checkpoint's" in remark
+    assert "given probes differ from the checkpoint's" in remark
 
 
 # ---- drawn
@@ -271,7 +271,7 @@ def test_resumed_with_the_same_data_has_the_same_probes_and_no_remark() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (tiny_data(seed=7), "the data set gives other inputs at the checkpoint's indices"),
+        (tiny_data(seed=7), "the data set has different inputs at the checkpoint's indices"),
         (tiny_data(count=3), "can't be drawn again .*the data set has 3 samples"),
     ],
     ids=["other pictures", "fewer pictures"],

@@ -149,7 +149,9 @@ def test_too_short_a_sanity_check_is_no_reason_for_fewer_probes(tmp_path: Path) 
 
 def test_fewer_samples_than_probes_are_said(tmp_path: Path) -> None:
     callback = GradCAMCallback("net.relu2", on_error="raise", num_probes=50)
-    with pytest.warns(UserWarning, match="num_probes: got 50, and only 40 samples passed by; these are the probes"):
+    with pytest.warns(
+        UserWarning, match="num_probes: got 50, but the loader yielded only 40 samples; these are the probes"
+    ):
         fit(tmp_path, callback)
     assert callback.probes is not None
     assert len(callback.probes) == 40
@@ -212,7 +214,7 @@ def test_a_resumed_run_without_its_archive_takes_new_probes_and_says_so(tmp_path
     Path(first.archive.path, "manifest.json").unlink()
     second = GradCAMCallback("net.relu2", on_error="raise", num_probes=4)
     other = trainer(tmp_path / "second", callbacks=second, max_epochs=3)
-    with pytest.warns(UserWarning, match="the probes are in an archive that can't be read"):
+    with pytest.warns(UserWarning, match="the archive with the probes can't be read"):
         other.fit(TinyModule(), loaders()[0], DataLoader(Stream(9), 4), ckpt_path=str(tmp_path / "one.ckpt"))
     assert second.archive is not None
     assert second.archive.epochs == (1, 2)

@@ -61,18 +61,18 @@ def test_some_of_the_probes() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"kind": "weights"}, "give 'features' or 'patterns'"),
+        ({"kind": "weights"}, "pass 'features' or 'patterns'"),
         ({"kind": "patterns"}, "belong to no probe"),
-        ({"chosen": {"conv2": (0, 2, 4)}}, "the same ones"),
-        ({"chosen": {"conv": (0, 2)}}, r"give \[N, C, h, w\] for 2 probes and 2 chosen"),
-        ({"chosen": {"conv": (0, 2, 2)}}, "once, from 0"),
-        ({"chosen": {"conv": (0, -1, 2)}}, "once, from 0"),
+        ({"chosen": {"conv2": (0, 2, 4)}}, "the same layers in all three"),
+        ({"chosen": {"conv": (0, 2)}}, r"pass \[N, C, h, w\] for 2 probes and 2 chosen"),
+        ({"chosen": {"conv": (0, 2, 2)}}, "once, counted from 0"),
+        ({"chosen": {"conv": (0, -1, 2)}}, "once, counted from 0"),
         ({"probe_ids": ("a",)}, r"is \[2, 3, 2, 2\]"),
         ({"channels": {"conv": np.zeros((2, 3, 4))}}, r"is \[2, 3, 4\]"),
         ({"channels": {"conv": np.zeros((2, 0, 4, 4))}, "chosen": {"conv": ()}}, r"is \[2, 0, 4, 4\]"),
         ({"numbers": {"conv": {"dead": np.zeros(4)}}}, "for each channel of the layer"),
         ({"numbers": {"conv": {"dead": np.zeros((5, 1))}}}, "one axis"),
-        ({"numbers": {"other": {}}}, "the same ones"),
+        ({"numbers": {"other": {}}}, "the same layers in all three"),
     ],
 )
 def test_what_does_not_fit_is_refused(fields: dict[str, Any], said: str) -> None:

@@ -273,7 +273,7 @@ def test_where_the_gradient_vanishes() -> None:
     assert list(vanished_layers(record.gradients)) == []
     assert list(vanished_layers(record.part([1]).gradients)) == ["features"]
     remark = vanishing_remark("features", epoch=3, step=40, score="probability")
-    assert "layer 'features': in epoch 3, step 40, the gradient of the score is zero there for every probe" in remark
+    assert "layer 'features': in epoch 3, step 40, the gradient of the score is zero for every probe" in remark
     assert "'logit'" in remark
     assert "'logit'" not in vanishing_remark("features", epoch=3, step=40, score="logit")
 

@@ -18,6 +18,18 @@ from tests.report.browser import Opened, as_url, launched
 from tests.report.runs import made
 
 KEY = CamKey("net.1", "gradcam", "predicted")
+# Labels of charts that reach over their edge, predictions whose probability is cut or that take two lines, and names of
+# small curves that lie on them.
+CROWDED = """() => {
+  const box = (element) => element.getBoundingClientRect();
+  const all = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.getClientRects().length);
+  return [
+    ...all('.chart text').filter((e) => box(e).right > box(e.closest('svg')).right),
+    ...all('.verdict-share').filter((e) => box(e).right > box(e.closest('.run-row')).right),
+    ...all('.card .verdict').filter((e) => box(e).height > 26),
+    ...all('.spark, .timeline').filter((e) => [...e.querySelectorAll('span:not(.piece)')].length > 0),
+  ].map((e) => e.outerHTML.slice(0, 200));
+}"""
 SIDES = ".card:nth-of-type(1) .versus > .run-row"
 
 
@@ -63,7 +75,8 @@ def test_any_number_of_runs_two_side_by_side_and_bands_of_seeds(browser: Any, tm
         alone = re.search(r"B conv1 ([\d.]+)(?=[,\s]|$)", label)
         assert alone is not None, label
         np.testing.assert_allclose(float(alone[1]), values[step, 3], rtol=6e-3)
-    assert "n = 3 runs like A that differ by their seed alone (seeds 0, 1, 2)" in shown.texts(".about")[0]
+    alike = "runs like A that differ by their seed alone, by what hparams.yaml and config.yaml say (seeds 0, 1, 2)"
+    assert f"n = 3 {alike}" in shown.texts(".about")[0]
     assert shown.page.locator(".band").count() == 4  # accuracy, confidence, two layers
     # The others by a click or a key.
     chips.nth(1).click()
@@ -81,6 +94,10 @@ def test_any_number_of_runs_two_side_by_side_and_bands_of_seeds(browser: Any, tm
     shown.press("t")
     assert shown.overflow() <= 0
     assert shown.outside(".compare-line *, .card, .cell") == []
+    assert shown.page.evaluate(CROWDED) == []
+    shown.page.set_viewport_size({"width": 760, "height": 800})
+    shown.settle()
+    assert shown.page.evaluate(CROWDED) == []
     assert shown.errors == []
     shown.close()
 

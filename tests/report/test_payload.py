@@ -222,12 +222,12 @@ def test_steps_without_shares_of_the_explained_class(tmp_path: Path) -> None:
     [
         ("", ""),
         ("as loaded", ""),
-        ("Normalize undone", "pictures are shown as they were before Normalize"),
+        ("Normalize undone", "images are shown as they were before Normalize"),
         (
-            "each picture min-max stretched",
-            "pictures: each picture stretched from its darkest to its brightest value",
+            "each image min-max stretched",
+            "images: each image stretched from its darkest to its brightest value",
         ),
-        ("as I like it", "pictures: as I like it"),
+        ("as I like it", "images: as I like it"),
     ],
 )
 def test_how_pictures_were_recovered_is_put_into_words(tmp_path: Path, source: str, words: str) -> None:

@@ -197,12 +197,10 @@ def test_the_transform_and_names_of_a_data_module(folder: Path, model: TinyNet) 
 
 
 def test_a_data_module_that_shows_no_transform(folder: Path, model: TinyNet) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"Neither has no transform that could be found .*no data here.*--mean"
-    ):
+    with pytest.raises(ConfigurationError, match=r"Neither has no transform that can be found .*no data here.*--mean"):
         explain(model, folder, "relu2", data=Neither())
     found = explain(model, folder, "relu2", data=Hooked())
-    assert found.remarks == ("Hooked.on_after_batch_transfer change batches on the device, which is not done here",)
+    assert found.remarks == ("Hooked.on_after_batch_transfer change batches on the device, and are not applied here",)
 
 
 def test_classes_by_name(folder: Path, model: TinyNet) -> None:
@@ -268,7 +266,7 @@ def test_what_is_saved(folder: Path, model: TinyNet, tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.html").read_text()
     assert text.startswith("<!doctype html>")
     assert described(text)["steps"][0]["stage"] == "explain"
-    with pytest.raises(ConfigurationError, match="holds an archive already; give another folder"):
+    with pytest.raises(ConfigurationError, match="holds an archive already; pass another folder"):
         found.save(tmp_path / "out")
     with pytest.raises(ConfigurationError, match="holds an archive already"):
         explain(model, folder, "relu2", output=tmp_path / "out")
@@ -305,7 +303,7 @@ def test_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.record.maps["net.relu2", "gradcam", "predicted"], expected.numpy())  # type: ignore[index]
     with_data = explain(tmp_path / "a.ckpt", folder, "net.relu2", model_class=TinyModule, data=f"{__name__}:Data")
     assert with_data.probes.class_names == NAMES
-    with pytest.raises(ConfigurationError, match="belong to a checkpoint's path"):
+    with pytest.raises(ConfigurationError, match="only go with a checkpoint's path"):
         explain(module, folder, model_class=TinyModule)
 
 
@@ -360,7 +358,7 @@ def test_half_precision(folder: Path, model: TinyNet) -> None:
         (
             [np.zeros((9, 9), np.uint8)],
             ConfigurationError,
-            r"its forward failed on the pictures \[1, 1, 9, 9\].*--size",
+            r"the forward failed on the images \[1, 1, 9, 9\].*--size",
         ),
     ],
 )
@@ -370,14 +368,14 @@ def test_what_can_not_be_explained(model: TinyNet, images: Any, error: type[Exce
 
 
 def test_a_broken_picture_is_named(folder: Path, model: TinyNet) -> None:
-    (folder / "1.png").write_bytes(b"no picture")
+    (folder / "1.png").write_bytes(b"no image")
     for images in (folder, sorted(folder.iterdir())):
         with pytest.raises(ProbeError, match=r"1.png' can't be read"):
             explain(model, images, "relu2")
 
 
 def test_what_is_no_model() -> None:
-    with pytest.raises(ConfigurationError, match="give a torch.nn.Module or a checkpoint's path"):
+    with pytest.raises(ConfigurationError, match="pass a torch.nn.Module or a checkpoint's path"):
         explain(3, scaled(1))  # type: ignore[arg-type]
 
 
@@ -423,7 +421,7 @@ def test_what_is_no_device_or_folder_is_said_first(model: TinyNet, folder: Path)
         explain(model, folder, "relu2", device="gpu")
     file = folder / "0.png"
     for output in (file, file / "deeper" / "still"):
-        with pytest.raises(ConfigurationError, match=r"0.png' is not a folder; give another folder \(-o\)"):
+        with pytest.raises(ConfigurationError, match=r"0.png' is not a folder; pass another folder \(-o\)"):
             explain(model, [object()], "relu2", output=output)
 
 

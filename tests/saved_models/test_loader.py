@@ -305,10 +305,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Net", "give package.module:Class"),
+        ("Net", "pass package.module:Class"),
         ("nowhere.to.be:Found", "can't be imported"),
         ("torch.nn:Conv22d", "did you mean 'Conv2d'"),
-        ("torch:float32", "is a dtype; give a class"),
+        ("torch:float32", "is a dtype; pass a class"),
         ("nowhere.py:Net", "no file 'nowhere.py'"),
     ],
 )
@@ -319,9 +319,9 @@ def test_what_is_no_class(name: str, said: str) -> None:
 
 def test_a_class_that_is_no_module(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.ckpt", TinyModule())
-    with pytest.raises(ConfigurationError, match="give the class of a torch.nn.Module"):
+    with pytest.raises(ConfigurationError, match="pass the class of a torch.nn.Module"):
         load_checkpoint(path, model="collections:OrderedDict")
-    with pytest.raises(ConfigurationError, match="give a LightningDataModule's class"):
+    with pytest.raises(ConfigurationError, match="pass the class of a LightningDataModule"):
         load_checkpoint(path, model=TinyModule, data="collections:OrderedDict")
 
 
@@ -359,7 +359,7 @@ def test_averaged_weights_beside_those_that_are_taken(tmp_path: Path) -> None:
     torch.save({"model": network.state_dict(), "model_ema": TinyNet().state_dict()}, tmp_path / "a.pth")
     loaded = load_checkpoint(tmp_path / "a.pth", model=TinyNet)
     assert_same_weights(loaded.module, network)
-    assert loaded.remarks == ("the weights under 'model' are taken, not those under model_ema",)
+    assert loaded.remarks == ("the weights under 'model' are used, not those under model_ema",)
 
 
 def test_weights_alone_say_nothing_of_steps(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_an_archive_that_is_there_is_not_touched(tmp_path: Path) -> None:
     callback = live(tmp_path, TinyModule, epochs=2)
     assert callback is not None
     before = callback.archive.steps
-    with pytest.raises(ConfigurationError, match="holds an archive already; give another folder"):
+    with pytest.raises(ConfigurationError, match="holds an archive already; pass another folder"):
         replay(
             tmp_path / "checkpoints", TinyModule(), datamodule=loaders()[1], output=Path(callback.archive.path).parent
         )
@@ -309,7 +309,7 @@ def test_a_live_record_in_a_sibling_is_not_touched(tmp_path: Path) -> None:
     assert callback is not None
     assert callback.archive.path == str(tmp_path / "gradcam-1")
     shutil.rmtree(tmp_path / "gradcam")
-    with pytest.raises(ConfigurationError, match=r"gradcam-1' holds an archive already; give another folder"):
+    with pytest.raises(ConfigurationError, match=r"gradcam-1' holds an archive already; pass another folder"):
         replay(tmp_path / "checkpoints", TinyModule(), datamodule=loaders()[1], output=tmp_path)
     assert callback.archive.epochs == (0, 1)
 
@@ -396,7 +396,7 @@ def test_probes_that_are_given_need_no_data(tmp_path: Path) -> None:
     found = replay(tmp_path / "checkpoints", Dataless(), options, output=tmp_path / "again")
     assert_same(found, callback.archive)
     fresh = {**OPTIONS, "name": "other"}
-    with pytest.raises(LightningGradCAMError, match="give probes="):
+    with pytest.raises(LightningGradCAMError, match="pass probes="):
         replay(tmp_path / "checkpoints", Dataless(), fresh, output=tmp_path / "none")
 
 

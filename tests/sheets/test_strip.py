@@ -219,8 +219,8 @@ def test_header_states_layer_method_target_steps_and_scale() -> None:
     assert "in the steps shown" in lines(records, whole=False)[2]
     assert "one scale for all probes, targets and steps" in lines(records, drawing=Drawing(scale="layer"))[2]
     assert "(no ReLU); not comparable between steps" in lines(records, drawing=Drawing(scale="minmax"))[2]
-    noted = lines(records, probe_set(note="drawn data", display_source="each picture min-max stretched"))
-    assert (noted[2], noted[4]) == ("drawn data", "pictures: each picture min-max stretched")
+    noted = lines(records, probe_set(note="drawn data", display_source="each image min-max stretched"))
+    assert (noted[2], noted[4]) == ("drawn data", "images: each image min-max stretched")
     # Pictures as a person knows them need no explanation.
     assert len(lines(records, probe_set(display_source="Normalize undone"))) == 3
 
@@ -423,7 +423,7 @@ def test_volume_over_one_picture() -> None:
     volume[0, 1] = 1
     assert shows(tile(strip([step(volume)], probes)), mixed(probes.pixels[0], 1.0))
     assert lines([step(volume)], probes)[-1] == (
-        "shown: of 3 slices (time or depth), the one with the most evidence over all steps, on the probe's picture"
+        "shown: of 3 slices (time or depth), the one with the most evidence over all steps, on the probe's image"
     )
 
 

@@ -197,10 +197,10 @@ def test_boxes_fill_what_regions_are_made_of(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("maps", "size", "threshold", "message"),
     [
-        (np.ones((2, 2)), (2, 2), 0.15, r"maps: got \[2, 2\]; give a NumPy array \[N, h, w\]"),
+        (np.ones((2, 2)), (2, 2), 0.15, r"maps: got \[2, 2\]; pass a NumPy array \[N, h, w\]"),
         ([[[1.0]]], (2, 2), 0.15, "maps: got list"),
-        (np.ones((1, 2, 2)), (0, 2), 0.15, r"size: got \(0, 2\); give height and width"),
-        (np.ones((1, 2, 2)), (2, 2), 1.0, "threshold: got 1.0; give a share from 0 to less than 1"),
+        (np.ones((1, 2, 2)), (0, 2), 0.15, r"size: got \(0, 2\); pass the image's height and width"),
+        (np.ones((1, 2, 2)), (2, 2), 1.0, "threshold: got 1.0; pass a share from 0 to less than 1"),
         (np.ones((1, 2, 2)), (2, 2), NAN, "threshold: got nan"),
     ],
 )
@@ -210,7 +210,7 @@ def test_what_can_not_be_is_refused(maps: Any, size: Any, threshold: float, mess
 
 
 def test_boxes_of_another_number_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"others: got \[1, 4\]; give left, top, right and bottom"):
+    with pytest.raises(ConfigurationError, match=r"others: got \[1, 4\]; pass left, top, right and bottom"):
         iou(np.ones((2, 4)), np.ones((1, 4)))
     with pytest.raises(ConfigurationError, match=r"boxes: got \[2, 3\]"):
         iou(np.ones((2, 3)), np.ones((2, 4)))

@@ -229,7 +229,7 @@ def test_percents_are_exact_however_many_values_are_equal() -> None:
 
 @pytest.mark.parametrize("percentiles", [[], [0], [50, 100], [NAN]])
 def test_percents_that_leave_nothing_or_everything_are_refused(percentiles: list[float]) -> None:
-    with pytest.raises(ConfigurationError, match="percentiles: got .*; give some between 0 and 100"):
+    with pytest.raises(ConfigurationError, match="percentiles: got .*; pass percentiles between 0 and 100"):
         road(linear(WEIGHTS), ONES, torch.rand(1, 2, 2), percentiles=percentiles)
 
 
@@ -282,16 +282,16 @@ def test_a_map_that_is_not_finite_is_nan_and_spoils_no_other(number: Callable[..
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"inputs": ONES[0]}, r"inputs: got a tensor \[1, 2, 2\].*give floating-point pictures \[N, C, H, W\]"),
+        ({"inputs": ONES[0]}, r"inputs: got a tensor \[1, 2, 2\].*pass floating-point images \[N, C, H, W\]"),
         ({"inputs": ONES.byte()}, "inputs: got .*uint8"),
-        ({"maps": torch.rand(1, 1, 2, 2)}, r"maps: got a tensor \[1, 1, 2, 2\].*give floating-point maps"),
-        ({"maps": torch.rand(3, 2, 2)}, "maps: got 3 for 1 inputs; give one map for each input"),
-        ({"classes": torch.tensor(0)}, r"classes: got a tensor \[\].*give one class for each of 1"),
+        ({"maps": torch.rand(1, 1, 2, 2)}, r"maps: got a tensor \[1, 1, 2, 2\].*pass floating-point maps"),
+        ({"maps": torch.rand(3, 2, 2)}, "maps: got 3 for 1 inputs; pass one map for each input"),
+        ({"classes": torch.tensor(0)}, r"classes: got a tensor \[\].*pass one class for each of 1"),
         ({"classes": torch.tensor([0.5])}, "classes: got .*float32"),
         ({"classes": torch.tensor([2])}, r"classes: got \[2\]; valid: 0 to 1"),
         ({"classes": torch.tensor([-1])}, r"classes: got \[-1\]; valid: 0 to 1"),
         ({"score": "loss"}, "score: got 'loss'; valid:"),
-        ({"model": lambda x: {"logits": x}}, r"model: returned a dict with 'logits'; give a callable"),
+        ({"model": lambda x: {"logits": x}}, r"model: returned a dict with 'logits'; pass a callable"),
     ],
 )
 def test_what_does_not_fit_is_refused(number: Callable[..., Tensor], change: dict[str, Any], message: str) -> None:
@@ -302,15 +302,15 @@ def test_what_does_not_fit_is_refused(number: Callable[..., Tensor], change: dic
 
 def test_options_of_one_of_them_are_refused() -> None:
     given = (linear(WEIGHTS), ONES, torch.rand(1, 2, 2))
-    with pytest.raises(ConfigurationError, match="score: got 'logit', which has no share to lose"):
+    with pytest.raises(ConfigurationError, match="score: got 'logit', which is not a share that can fall"):
         average_drop(*given, score="logit")
-    with pytest.raises(ConfigurationError, match="steps: got 0; give a whole number, 1 or more"):
+    with pytest.raises(ConfigurationError, match="steps: got 0; pass a whole number, 1 or more"):
         deletion_curve(*given, steps=0)
     with pytest.raises(ConfigurationError, match="baseline: got 'black'; valid: 'zeros', 'mean', 'blurred'"):
         insertion_curve(*given, baseline="black")
-    with pytest.raises(ConfigurationError, match=r"baseline: got shape \[3, 3\] for pictures \[1, 1, 2, 2\]"):
+    with pytest.raises(ConfigurationError, match=r"baseline: got shape \[3, 3\] for images \[1, 1, 2, 2\]"):
         deletion_curve(*given, baseline=torch.rand(3, 3))
-    with pytest.raises(ConfigurationError, match=r"curve: got shape \[4\]; give \[N, steps \+ 1\]"):
+    with pytest.raises(ConfigurationError, match=r"curve: got shape \[4\]; pass \[N, steps \+ 1\]"):
         area_under(torch.rand(4))
 
 

@@ -116,10 +116,10 @@ def test_nothing_removed_is_the_picture() -> None:
     [
         (torch.rand(1, 2, 2), torch.zeros(1, 2, 2).bool(), r"pictures: got a tensor \[1, 2, 2\].*\[N, C, H, W\]"),
         (torch.ones(1, 1, 2, 2).byte(), torch.zeros(1, 2, 2).bool(), "pictures: got .*uint8"),
-        (ONES, torch.zeros(1, 2, 3).bool(), r"removed: got a tensor \[1, 2, 3\].*give bool \[1, 2, 2\]"),
+        (ONES, torch.zeros(1, 2, 3).bool(), r"removed: got a tensor \[1, 2, 3\].*pass bool \[1, 2, 2\]"),
         (ONES, torch.zeros(1, 2, 2), "removed: got .*float32"),
         (ONES, None, "removed: got NoneType"),
-        (ONES, torch.ones(1, 2, 2).bool(), "removed: got a picture with every pixel removed"),
+        (ONES, torch.ones(1, 2, 2).bool(), "removed: got an image with every pixel removed"),
     ],
 )
 def test_what_does_not_fit_is_refused(pictures: Tensor, removed: Any, message: str) -> None:

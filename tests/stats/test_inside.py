@@ -117,11 +117,11 @@ def test_what_resizing_leaves_out_does_not_count() -> None:
     [
         (np.ones((2, 2)), mask(".#"), r"maps: got \[2, 2\] of float64"),
         (None, mask(".#"), "maps: got NoneType"),
-        (np.ones((1, 2, 2)), mask(".#").astype(float), r"masks: got \[1, 1, 2\] of float64; give a bool array"),
+        (np.ones((1, 2, 2)), mask(".#").astype(float), r"masks: got \[1, 1, 2\] of float64; pass a bool array"),
         (np.ones((1, 2, 2)), mask(".#")[0], r"masks: got \[1, 2\] of bool"),
         (np.ones((1, 2, 2)), mask(".#")[:, :0], r"masks: got \[1, 0, 2\] of bool"),
         (np.ones((1, 2, 2)), None, "masks: got NoneType"),
-        (np.ones((3, 2, 2)), mask(".#"), "masks: got 1 for 3 maps; give one mask for each map"),
+        (np.ones((3, 2, 2)), mask(".#"), "masks: got 1 for 3 maps; pass one mask for each map"),
     ],
 )
 def test_what_does_not_fit_is_refused(number: Any, maps: Any, masks: Any, message: str) -> None:

@@ -119,13 +119,13 @@ def test_what_is_given_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("maps", "masks", "message"),
     [
-        (torch.rand(2, 2), mask(".#"), r"maps: got a tensor \[2, 2\] of torch.float32; give floating-point maps"),
+        (torch.rand(2, 2), mask(".#"), r"maps: got a tensor \[2, 2\] of torch.float32; pass floating-point maps"),
         (torch.rand(1, 2, 2, 2), mask(".#"), r"maps: got a tensor \[1, 2, 2, 2\].*one slice at a time"),
         (torch.ones(1, 2, 2, dtype=torch.int64), mask(".#"), "maps: got .*int64"),
         ([[1.0]], mask(".#"), "maps: got a list"),
-        (torch.rand(1, 2, 2), mask(".#").float(), r"masks: got a tensor \[1, 1, 2\] of torch.float32; give a bool"),
+        (torch.rand(1, 2, 2), mask(".#").float(), r"masks: got a tensor \[1, 1, 2\] of torch.float32; pass a bool"),
         (torch.rand(1, 2, 2), mask(".#")[0], r"masks: got a tensor \[1, 2\]"),
-        (torch.rand(3, 2, 2), mask(".#"), "masks: got 1 for 3 maps; give one mask for each map"),
+        (torch.rand(3, 2, 2), mask(".#"), "masks: got 1 for 3 maps; pass one mask for each map"),
     ],
 )
 def test_what_does_not_fit_is_refused(number: object, maps: Tensor, masks: Tensor, message: str) -> None:
@@ -136,5 +136,5 @@ def test_what_does_not_fit_is_refused(number: object, maps: Tensor, masks: Tenso
 
 @pytest.mark.parametrize("tolerance", [-1, float("nan")])
 def test_a_tolerance_below_zero_is_refused(tolerance: float) -> None:
-    with pytest.raises(ConfigurationError, match="tolerance: got .*; give a distance in pixels, 0 or more"):
+    with pytest.raises(ConfigurationError, match="tolerance: got .*; pass a distance in pixels, 0 or more"):
         pointing_game(torch.ones(1, 2, 2), mask("#."), tolerance=tolerance)

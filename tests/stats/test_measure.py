@@ -78,9 +78,9 @@ def test_box_iou_by_hand() -> None:
 
 def test_boxes_that_do_not_fit_are_refused() -> None:
     boxes = np.zeros((2, 4), np.float32)
-    with pytest.raises(ConfigurationError, match="size: got None with boxes; give the height and width"):
+    with pytest.raises(ConfigurationError, match="size: got None with boxes; pass the image's height and width"):
         measure({A: maps(2, 3, 3)}, boxes=boxes)
-    with pytest.raises(ConfigurationError, match="boxes: got 2 for 3 maps; give one box for each map"):
+    with pytest.raises(ConfigurationError, match="boxes: got 2 for 3 maps; pass one box for each map"):
         measure({A: maps(3, 3, 3)}, boxes=boxes, size=(3, 3))
 
 

@@ -248,7 +248,7 @@ def test_a_map_does_not_depend_on_those_beside_it_nor_changes() -> None:
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
-        (np.ones((2, 2)), r"maps: got \[2, 2\] of float64; give a floating-point NumPy array \[N, h, w\]"),
+        (np.ones((2, 2)), r"maps: got \[2, 2\] of float64; pass a floating-point NumPy array \[N, h, w\]"),
         (np.ones((1, 2, 2), np.int64), r"maps: got \[1, 2, 2\] of int64"),
         (np.ones((1, 0, 2)), r"maps: got \[1, 0, 2\]"),
         ([[[1.0]]], "maps: got list"),
@@ -261,7 +261,7 @@ def test_what_are_no_maps_is_refused(number: Any, maps: Any, message: str) -> No
 
 @pytest.mark.parametrize("number", PAIRS.values())
 def test_maps_of_another_shape_are_refused(number: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"others: got \[1, 2, 3\] for maps \[1, 3, 2\]; give maps"):
+    with pytest.raises(ConfigurationError, match=r"others: got \[1, 2, 3\] for maps \[1, 3, 2\]; pass maps"):
         number(np.ones((1, 3, 2)), np.ones((1, 2, 3)))
     with pytest.raises(ConfigurationError, match="others: got list"):
         number(np.ones((1, 3, 2)), [[[1.0]]])

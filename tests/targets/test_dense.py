@@ -307,7 +307,7 @@ def test_what_is_no_detectors_output_is_refused(output: Any) -> None:
 
 @pytest.mark.parametrize("boxes", [[[0, 0, 1]], [], [[2, 0, 1, 1]], "box"], ids=named)
 def test_impossible_boxes_are_refused(boxes: Any) -> None:
-    with pytest.raises(TargetError, match="targets: got boxes .*; give one .* for each probe, in pixels"):
+    with pytest.raises(TargetError, match="targets: got boxes .*; pass one .* for each probe, in pixels"):
         resolve_targets({"detect": 1, "boxes": boxes})
     with pytest.raises(TargetError, match="'detect1_boxes' has 1 boxes for 2 probes"):
         explained({"detect": 1, "boxes": [[0, 0, 1, 1]]}, detections([[0.1] * 3] * 2))

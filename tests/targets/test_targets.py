@@ -152,8 +152,8 @@ def test_a_class_by_name_selects_its_score() -> None:
     [
         ({"class": "Bot"}, r"targets: class 'Bot' not found; did you mean 'Boot'\? available: Boot, tabby, tabby cat"),
         ({"class": ["Boot", ""]}, "targets: class '' not found; available: Boot"),
-        ({"class": "crane"}, "targets: 2 classes are named 'crane'; give the index of one: 2, 4"),
-        ({"class": []}, r"targets: got {'class': \[\]}; give 'predicted', 'label', a class index, {'class': name}"),
+        ({"class": "crane"}, "targets: 2 classes are named 'crane'; pass the index of one: 2, 4"),
+        ({"class": []}, r"targets: got {'class': \[\]}; pass 'predicted', 'label', a class index, {'class': name}"),
         ({"class": None}, "targets: got {'class': None}"),
         ({"class": -1}, "targets: got {'class': -1}"),
         ({"class": "Boot", "top": 2}, "targets: got {'class': 'Boot', 'top': 2}"),
@@ -174,7 +174,7 @@ def test_a_name_that_no_class_or_several_have_is_refused(spec: Any, message: str
 def test_a_name_is_taken_before_names_are_known_and_can_not_explain() -> None:
     (target,) = resolve_targets({"class": "Boot"})
     assert target.name == "Boot"
-    with pytest.raises(TargetError, match=r"targets: class 'Boot' is given by its name.*give class_names="):
+    with pytest.raises(TargetError, match=r"targets: class 'Boot' is given by name.*pass class_names="):
         target.explain(LOGITS, Given(2))
 
 
@@ -185,7 +185,7 @@ def test_targets_are_frozen_and_plain() -> None:
 @pytest.mark.parametrize("spec", [[3, 3], ["predicted", "label", "predicted"], [margin, margin]], ids=named)
 def test_target_named_twice_is_refused(spec: Any) -> None:
     name = resolve_targets(spec[0])[0].name
-    with pytest.raises(TargetError, match=f"targets: '{name}' is listed 2 times; name each target once"):
+    with pytest.raises(TargetError, match=f"targets: '{name}' is listed 2 times; list each target once"):
         resolve_targets(spec)
 
 
@@ -203,7 +203,7 @@ def test_impossible_target_is_refused_with_the_choices(spec: Any) -> None:
         resolve_targets(spec)
     came = spec[1] if isinstance(spec, list) else spec
     assert str(caught.value).startswith(
-        f"targets: got {came!r}; give 'predicted', 'label', a class index, {{'class': name}}, {{'per_probe'"
+        f"targets: got {came!r}; pass 'predicted', 'label', a class index, {{'class': name}}, {{'per_probe'"
     )
 
 
@@ -213,7 +213,7 @@ def test_a_bare_name_is_the_class_of_that_name() -> None:
         TargetError, match="targets: class 'lable' not found; did you mean 'label'. available: predicted"
     ):
         resolve_targets("lable", ["coat"])
-    with pytest.raises(TargetError, match="targets: 2 classes are named 'crane'; give the index of one: 2, 4"):
+    with pytest.raises(TargetError, match="targets: 2 classes are named 'crane'; pass the index of one: 2, 4"):
         resolve_targets("crane", NAMES)
 
 
@@ -257,12 +257,12 @@ def test_an_object_that_can_not_work_is_refused_as_its_dict(given: Any) -> None:
 
 
 def test_no_target_is_refused_with_the_choices() -> None:
-    with pytest.raises(TargetError, match="targets: got an empty list; give 'predicted', 'label'"):
+    with pytest.raises(TargetError, match="targets: got an empty list; pass 'predicted', 'label'"):
         resolve_targets([])
 
 
 def test_negative_index_is_refused() -> None:
-    with pytest.raises(TargetError, match="targets: got class index -1; indices begin at 0"):
+    with pytest.raises(TargetError, match="targets: got class index -1; indices start at 0"):
         resolve_targets([0, -1])
 
 
@@ -294,11 +294,11 @@ def test_labels_of_another_shape_are_refused_with_it(labels: Tensor) -> None:
     with pytest.raises(TargetError) as caught:
         scored("label", labels=labels)
     assert f"labels: got shape {list(labels.shape)} for " in str(caught.value)
-    assert "give one class for each" in str(caught.value)
+    assert "pass one class for each" in str(caught.value)
 
 
 def test_per_probe_of_another_length_is_refused_with_both() -> None:
-    with pytest.raises(TargetError, match="'per_probe' has 3 indices for 2 probes; give one for each probe"):
+    with pytest.raises(TargetError, match="'per_probe' has 3 indices for 2 probes; pass one for each probe"):
         scored({"per_probe": [0, 1, 2]})
 
 
@@ -398,7 +398,7 @@ def test_callable_of_another_shape_is_refused_with_what_came(returned: Any, came
     def mine(output: Tensor) -> Any:
         return returned
 
-    with pytest.raises(TargetError, match=rf"the callable 'mine' returned {came}; it needs to return a tensor \[2\]"):
+    with pytest.raises(TargetError, match=rf"the callable 'mine' returned {came}; it must return a tensor \[2\]"):
         scored(mine)
 
 
@@ -452,18 +452,18 @@ def test_labels_of_a_binary_cross_entropy_are_classes() -> None:
 
 
 def test_labels_that_are_no_classes_are_refused() -> None:
-    with pytest.raises(TargetError, match=r"labels: got 0\.7, which is not a class; give whole numbers"):
+    with pytest.raises(TargetError, match=r"labels: got 0\.7, which is not a class; pass whole numbers"):
         scored("label", labels=torch.tensor([0.7, 1.9]))
     assert scored("label", labels=torch.tensor([0.0, 2.0]))[1] == [0, 2]
-    with pytest.raises(TargetError, match="labels: got other numbers than 0 and 1 for several classes a sample"):
+    with pytest.raises(TargetError, match="labels: got numbers other than 0 and 1 for several classes per sample"):
         scored("label", labels=torch.tensor([[0, 2, 0], [1, 0, 0]]))
 
 
 def test_labels_and_masks_of_another_length_are_refused_before_they_are_cut_to_parts() -> None:
     model, x = Squeezing(), torch.rand(4, 1, 6, 6)
-    with pytest.raises(TargetError, match=r"labels: got shape \[5\] for 4 inputs; give one class for each"):
+    with pytest.raises(TargetError, match=r"labels: got shape \[5\] for 4 inputs; pass one class for each"):
         compute_cams(model, x, "conv", targets="label", labels=torch.zeros(5).long(), batch_size=2)
-    with pytest.raises(TargetError, match=r"masks: got shape \[1, 6, 6\] for 4 inputs; give one for each, bool"):
+    with pytest.raises(TargetError, match=r"masks: got shape \[1, 6, 6\] for 4 inputs; pass one for each, bool"):
         compute_cams(model, x, "conv", masks=torch.ones(1, 6, 6).bool(), batch_size=2)
 
 
@@ -510,7 +510,7 @@ def test_arrays_and_tensors_are_lists(make: Any) -> None:
 
 @pytest.mark.parametrize("spec", [torch.tensor(True), np.bool_(True), torch.tensor(1.0), np.float32(1)], ids=repr)
 def test_other_numbers_are_no_indices(spec: Any) -> None:
-    with pytest.raises(TargetError, match="targets: got .*; give 'predicted', 'label', a class index"):
+    with pytest.raises(TargetError, match="targets: got .*; pass 'predicted', 'label', a class index"):
         resolve_targets(spec)
 
 

@@ -227,6 +227,21 @@ def test_runs_are_compared_as_they_are_checked(browser: Any, url: str, logs: Pat
         tab.until(".status", "No run is chosen.")
 
 
+def test_runs_have_the_names_and_bands_of_a_report(browser: Any, url: str, logs: Path) -> None:
+    grown(logs, "a", "b", "c", "d")
+    for name, (rate, seed) in zip("abcd", [(0.1, 0), (0.1, 1), (0.1, 2), (0.2, 0)], strict=True):
+        (logs / name / "hparams.yaml").write_text(f"lr: {rate}\nseed: {seed}\n")
+    with opened(browser, url, logs) as tab:
+        assert tab.names() == ["lr=0.1, seed=0", "lr=0.1, seed=1", "lr=0.1, seed=2", "lr=0.2, seed=0"]
+        tab.frame.get_by_label("Filter runs (regex)").fill("lr=0.1|d/")
+        tab.frame.locator(".runs-all input").check()
+        tab.frame.get_by_label("B", exact=True).select_option("d/gradcam")
+        tab.wait_shown("lr=0.1, seed=0", "lr=0.2, seed=0")
+        tab.until(".about", "(seeds 0, 1, 2)")
+        tab.box("seed=2").uncheck()
+        tab.until(".about", "n = 2 runs like A")
+
+
 def test_the_filter_is_a_regular_expression_and_counts(browser: Any, url: str, logs: Path) -> None:
     grown(logs, "fast/version_0", "slow/version_0", "slow/version_1")
     with opened(browser, url, logs) as tab:

@@ -119,6 +119,42 @@ def test_runs_have_tensorboards_names_and_what_their_manifests_say(tmp_path: Pat
     assert list(Page(tmp_path / "version_1" / "gradcam").runs()) == ["."]
 
 
+def test_runs_are_named_by_their_hyperparameters_which_are_read_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, content in enumerate(["{lr: 0.1, seed: 0}", "{lr: 0.1, seed: 1}", "!!python/name:os.system", "", ""]):
+        written(tmp_path / f"v{place}" / "gradcam", [0], run=str(place))
+        (tmp_path / f"v{place}" / "hparams.yaml").write_text(content)
+    (tmp_path / "v0" / "gradcam" / "config.yaml").write_text("model: {width: 8}")
+    (tmp_path / "v4" / "hparams.yaml").write_bytes(b"x: " + b"[" * 99_000)
+    page = Page(tmp_path)
+    found = page.runs()
+    folders = [f"v{place}/gradcam" for place in range(5)]
+    assert list(found) == folders
+    assert [run["name"] for run in found.values()] == ["seed=0, width=8", "seed=1", *folders[2:]]
+    assert [run.get("seed") for run in found.values()] == ["0", "1", None, None, None]
+    (tmp_path / "v0" / "gradcam" / "config.yaml").unlink()
+    asked: list[tuple[str, ...]] = []
+    read = Place.read
+
+    def reading(self: Place, *parts: str, **options: Any) -> bytes:
+        asked.append(parts)
+        return read(self, *parts, **options)
+
+    monkeypatch.setattr(Place, "read", reading)
+    (tmp_path / "v3" / "hparams.yaml").write_text("{lr: 0.2, seed: 0}")
+    found = page.runs()
+    assert [run["name"] for run in found.values()][:4] == [
+        "lr=0.1, seed=0",
+        "lr=0.1, seed=1",
+        "v2/gradcam",
+        "lr=0.2, seed=0",
+    ]
+    families = [run.get("family") for run in found.values()]
+    assert families[0] == families[1] != families[3]
+    assert [parts for parts in asked if parts[-1] != "manifest.json"] == [("v3", "hparams.yaml")]
+
+
 def test_several_log_directories_are_named_as_tensorboard_names_them(tmp_path: Path) -> None:
     for name in "abc":
         written(tmp_path / name / "version_0" / "gradcam", run=name)
@@ -472,7 +508,7 @@ def test_who_asks_waits_no_longer_than_he_wants(tmp_path: Path, monkeypatch: pyt
     go = threading.Event()
 
     class Slow(Place):
-        def entries(self, folder: str, *, states: bool = False) -> Any:
+        def entries(self, folder: str, *, states: Any = False) -> Any:
             go.wait(60)
             return super().entries(folder, states=states)
 

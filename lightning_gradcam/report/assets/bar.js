@@ -4,7 +4,7 @@ import {button, fill, freshId, labelled, make, segments, select, setText, slider
 import {percent, shortNumber} from './numbers.js';
 import {choicesOf} from './state.js';
 import {Strip} from './strip.js';
-import {scaleWords, targetWords} from './words.js';
+import {rightWords, scaleWords, targetWords} from './words.js';
 
 const FIELDS = {
   method: 'Method',
@@ -35,6 +35,7 @@ export class Bar {
       button(text, () => act.step(by), {class: 'step', 'aria-label': name, title: `${name} (${key})`});
     this.label = make('output.epoch-label', {for: sequence.slider.id});
     this.detail = make('span.epoch-detail');
+    this.right = make('span.epoch-right', {title: 'Probes whose prediction is a true class, at this epoch'});
     this.spoken = make('div.unseen', {'aria-live': 'polite'});
     this.more = button('Options', () => this.toggle(), {
       class: 'more',
@@ -49,7 +50,7 @@ export class Bar {
       this.strip.element,
       stepper('›', 'Next epoch', 1, '→'),
       button('⇥', () => act.move(1), {class: 'jump', 'aria-label': CHANGE, title: `${CHANGE} (n; N: the one before)`}),
-      make('div.now-label', this.label, this.detail),
+      make('div.now-label', this.label, this.right, this.detail),
       this.speed,
     ];
     this.transport = make('div.transport', this.motion, this.more, this.spoken);
@@ -185,6 +186,7 @@ export class Bar {
     const number = `step ${run.steps[step].step}`;
     this.sequence.move(scene.at, scene.positions.length, `${scene.label()}, ${number}`);
     setText(this.label, scene.label().replace(/,.*/, ''));
+    setText(this.right, rightWords(scene));
     setText(this.detail, `${number} · ${scene.at + 1} of ${scene.positions.length}`);
   }
 

@@ -20,7 +20,8 @@ const REST = 250;
 export class Row {
   // place: the probe's in that run; parts: cells and film strips; none: what is shown where nothing is predicted.
   constructor(r, place, parts, none = '') {
-    Object.assign(this, {r, place, parts, none, verdict: make('span.verdict')});
+    Object.assign(this, {r, place, parts, none, name: make('span.verdict-name'), share: make('span.verdict-share')});
+    this.verdict = make('span.verdict', this.name, this.share);
   }
 
   update(scene) {
@@ -28,7 +29,11 @@ export class Row {
     const step = scene.step(this.r);
     const {text, kind, spoken} = verdict(run, step, this.place);
     const flipped = run.flipped(step, this.place);
-    setText(this.verdict, text || this.none);
+    // Where there is little room, the name of the class is cut, and not its probability.
+    const [, name, share = ''] = /^(.*?)( \d+ %)?$/.exec(text || this.none);
+    setText(this.name, name);
+    setText(this.share, share);
+    this.verdict.hidden = name === '';
     this.verdict.className = `verdict ${kind}${flipped ? ' just-flipped' : ''}`;
     this.verdict.title = flipped ? `${spoken}; it has just changed` : spoken;
     for (const part of this.parts) part.update(scene);
@@ -80,7 +85,7 @@ class Card {
     const line = several && make('div.run-line', mark, row.verdict);
     const strips = scene.positions.length > 1 && [
       scene.hasClasses() && timeline(scene, r, place, act.pick),
-      sparkline(scene, r, place, spark),
+      ...sparkline(scene, r, place, spark),
     ];
     const element = make('div.run-row', line, pictures, strips && make('div.strips', strips));
     this.markers.push(...element.querySelectorAll('.marker'));

@@ -31,7 +31,10 @@ export function placeOfClick(event, left, width, count) {
 export function lineChart({series, info, ticks, width, height, name, onpick, room = labelRoom({series, ticks})}) {
   const count = ticks.length;
   const [low, high] = range(series, info);
-  const edge = {left: LEFT, right: Math.min(width * 0.5, (room + 9) * SIGN), top: TOP, bottom: BOTTOM};
+  const needed = (room + 9) * SIGN;
+  const edge = {left: LEFT, right: Math.min(width * 0.5, needed), top: TOP, bottom: BOTTOM};
+  // Where a label does not fit beside the curves, its sample is on a second line.
+  const broken = needed > width * 0.5 && series.some((one) => ticks.some((_, at) => sampleOf(one, at) !== ''));
   const x = (place) => edge.left + ((place + 0.5) / count) * (width - edge.left - edge.right);
   const y = (value) => edge.top + (1 - (value - low) / (high - low)) * (height - edge.top - edge.bottom);
   const marker = draw('line', {class: 'now', y1: edge.top, y2: height - edge.bottom});
@@ -52,14 +55,17 @@ export function lineChart({series, info, ticks, width, height, name, onpick, roo
   const move = (at) => {
     setAll(marker, {x1: x(at), x2: x(at)});
     const wanted = series.map(({values}) => y(values[at] ?? lastKnown(values) ?? low));
-    const spread = spreadLabels(wanted, height);
+    const spread = spreadLabels(wanted, height, broken ? 2 : 1);
     series.forEach((one, i) => {
       const value = one.values[at];
       const {dot, text} = lines[i];
       dot.setAttribute('visibility', value === null ? 'hidden' : 'visible');
       if (value !== null) setAll(dot, {cx: x(at), cy: y(value)});
-      setAll(text, {x: width - edge.right + 8, y: spread[i] + 4});
-      text.textContent = `${clipped(one.label)} ${shortNumber(value)}${sampleOf(one, at)}`;
+      const left = width - edge.right + 8;
+      setAll(text, {x: left, y: spread[i] + 4});
+      const [first, sample] = [`${clipped(one.label)} ${shortNumber(value)}`, sampleOf(one, at)];
+      if (broken) text.replaceChildren(first, draw('tspan', {x: left, dy: LABEL_PITCH}, sample.trim()));
+      else text.textContent = first + sample;
     });
     const values = series.map((one) => `${one.label} ${shortNumber(one.values[at])}${sampleOf(one, at)}`);
     svg.setAttribute('aria-label', `${name}: ${values.join(', ')}`);
@@ -153,19 +159,20 @@ function lastKnown(values) {
   return values.filter((value) => value !== null).at(-1);
 }
 
-// Moves labels apart, in their order.
-function spreadLabels(wanted, height) {
+// Moves labels of some lines of text apart, in their order.
+function spreadLabels(wanted, height, lines) {
   const order = wanted.map((_, i) => i).sort((i, j) => wanted[i] - wanted[j]);
   const found = [...wanted];
+  const pitch = lines * LABEL_PITCH;
   order.forEach((i, rank) => {
-    if (rank > 0) found[i] = Math.max(found[i], found[order[rank - 1]] + LABEL_PITCH);
+    if (rank > 0) found[i] = Math.max(found[i], found[order[rank - 1]] + pitch);
   });
-  const lowest = height - BOTTOM + 2;
+  const lowest = height - BOTTOM + 2 - (lines - 1) * LABEL_PITCH;
   if (order.length && found[order.at(-1)] > lowest) {
     let limit = lowest;
     for (const i of [...order].reverse()) {
       found[i] = Math.min(found[i], limit);
-      limit = found[i] - LABEL_PITCH;
+      limit = found[i] - pitch;
     }
   }
   return found;

@@ -7,7 +7,7 @@ import {button, make} from './dom.js';
 import {Film} from './film.js';
 import {chosenNumber, mapNumbers, numberInfo, shortNumber, valueOf} from './numbers.js';
 import {chartContent} from './overview.js';
-import {moveMarkers, timeline} from './timeline.js';
+import {confidenceName, moveMarkers, timeline} from './timeline.js';
 
 export class Detail {
   // act: {pick(place), close(), open(probe)}.
@@ -80,7 +80,7 @@ export class Detail {
       make('div.run-line', whose, row.verdict),
       make('div.cells', original, boxes),
       !scene.once && [make('h3', 'All epochs'), make('div.films', films)],
-      !scene.once && scene.hasClasses() && timeline(scene, r, place, this.act.pick),
+      !scene.once && scene.hasClasses() && [timeline(scene, r, place, this.act.pick), confidenceName(run, place)],
       flips.length > 0 && make('div.flips', make('span', 'Flips'), flips),
     );
   }

@@ -16,9 +16,13 @@ function findingItem({severity, text, advice, method, epochs: [epoch] = []}, jum
 // Fills the list with what the runs shown have; each of several is named. jump: called with epoch and method.
 export function listFindings(list, runs, jump) {
   const parts = runs.flatMap(({name, header}) => {
-    const items = (header.findings || []).map((each) => findingItem(each, jump));
-    if (items.length === 0) return [];
-    const rest = items.splice(SHOWN_FINDINGS[Number(runs.length > 1)]);
+    // The headline already states where the maps moved most.
+    const isStated = ({kind}) => kind === 'moved_most';
+    const found = [...(header.findings || [])].sort((x, y) => isStated(x) - isStated(y));
+    if (found.length === 0) return [];
+    const most = Math.max(1, found.filter((each) => !isStated(each)).length);
+    const items = found.map((each) => findingItem(each, jump));
+    const rest = items.splice(Math.min(most, SHOWN_FINDINGS[Number(runs.length > 1)]));
     const more = rest[0] && make('details', make('summary', `${rest.length} more`), make('ul', rest));
     return [make('section', runs.length > 1 && make('h2', `Findings of ${name}`), make('ul', items), more)];
   });

@@ -1,6 +1,7 @@
 // The top of the page: title, runs to choose from, and facts about them.
 import {button, fill, labelled, make, select, setText} from './dom.js';
 import {headlineOf} from './moves.js';
+import {numberInfo} from './numbers.js';
 import {choicesOf} from './state.js';
 import {numberOf} from './words.js';
 
@@ -47,7 +48,8 @@ export class Head {
     this.compare.append(...groups.filter(Boolean));
     this.compare.value = scene.runs[1]?.name ?? '';
     this.compareField.hidden = others.length === 0;
-    const moves = scene.runs.map((run, r) => headlineOf(run, scene.prefix(r).replace(' ', ': '))).filter(Boolean);
+    this.headline.title = numberInfo(scene.runs[0], 'drift').reading;
+    const moves = scene.runs.map((run, r) => headlineOf(run, scene.prefix(r).replace(' ', ': '), scene.pictures[r])).filter(Boolean);
     this.headline.replaceChildren(...moves.flatMap(([move, probe]) => [make('strong', move), `${probe} `]));
     this.headline.hidden = moves.length === 0;
     const facts = [

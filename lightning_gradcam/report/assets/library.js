@@ -1,5 +1,4 @@
 // The runs of a source: their list, and those already read.
-import {familyOf} from './band.js';
 import {picturesOf} from './pictures.js';
 import {Run} from './run.js';
 
@@ -28,17 +27,14 @@ export class Library {
 
   // For each run shown, those that differ from it by their seed alone, without their maps; the same list for two of one
   // family.
-  async families(shown) {
+  families(shown) {
     const found = new Map();
-    const head = ({run}) => new Run(run, {header: this.source.header(run), maps: null});
-    const heads = async (entries) => entries.map(head);
-    const each = shown.map(({run}) => {
-      const kin = this.source.header ? familyOf(run.name, this.entries) : [];
-      const key = kin.map((entry) => entry.run).join('\n');
-      if (!found.has(key)) found.set(key, heads(kin));
+    return shown.map(({run}) => {
+      const kin = this.source.kin?.(run.name) || [];
+      const key = kin.map(({run: name}) => name).join('\n');
+      if (!found.has(key)) found.set(key, kin.map(({run: name, header}) => new Run(name, {header, maps: null})));
       return found.get(key);
     });
-    return Promise.all(each);
   }
 
   // Returns a promise of {run, pictures}.

@@ -1,5 +1,5 @@
 // When maps moved, and where to: drift from the step before by layer and position, and what a large change is.
-import {isKnown, means, percent, sampleSizes} from './numbers.js';
+import {isKnown, mean, means, percent, sampleSizes} from './numbers.js';
 import {inWords, numberOf, whereabouts} from './words.js';
 
 // As MOVED and PROBES in lightning_gradcam/findings/kinds.py: a mean of fewer probes says nothing about a layer.
@@ -51,8 +51,8 @@ export function largestMove(run) {
 }
 
 // ['The maps moved most from epoch 2 to epoch 3, …', 'where to; the probe that moved furthest']; the first is empty where no
-// change is large. null where no step was compared with the one before.
-export function headlineOf(run, prefix) {
+// change is large. null where no step was compared with the one before. pictures: of the run's probes.
+export function headlineOf(run, prefix, pictures) {
   const found = largestMove(run);
   if (!found) return null;
   const {step, key, value, count} = found;
@@ -69,18 +69,21 @@ export function headlineOf(run, prefix) {
   const went = from === to ? `stayed at the ${to}` : `went from the ${from} to the ${to}`;
   const where = run.header.thinned ? '' : `: its largest value ${went}`;
   const headline = `${prefix}The maps moved most ${span}, ${named}: ${amount} (${sample}).`;
-  return [headline, `${run.header.thinned ? '' : destination(run, step, key)} ${furthest}${where}.`];
+  return [headline, `${run.header.thinned ? '' : destination(run, step, key, pictures)} ${furthest}${where}.`];
 }
 
 // Where the maps of the probes that were compared went in a step: how much of them is inside the masks, if there are any,
-// else where their largest values came to lie. A blank map has none, and one of another class is another question.
-function destination(run, step, key) {
+// and how much would be by chance; else where their largest values came to lie. A blank map has none, and one of another
+// class is another question.
+function destination(run, step, key, pictures) {
   const all = run.probes.map((_, probe) => probe).filter((probe) => isKnown(run.number('drift', step, key, probe)));
   const marked = all.filter((probe) => [step - 1, step].every((at) => isKnown(run.number('energy_inside', at, key, probe))));
   if (marked.length > 0) {
     const [before, now] = means(run, 'energy_inside', key, marked).slice(step - 1, step + 1).map(percent);
     const sample = marked.length < run.probes.length ? ` (mean of ${marked.length} of ${run.probes.length} probes)` : '';
-    return ` Inside the masks: ${before} of the evidence before, ${now} after${sample}.`;
+    const covered = marked.map((probe) => pictures[probe].covered);
+    const chance = covered.every(isKnown) ? `; by chance it would be ${percent(mean(covered))}` : '';
+    return ` Inside the masks: ${before} of the evidence before, ${now} after${sample}${chance}.`;
   }
   const parts = all.map((probe) => [step - 1, step].map((at) => whereabouts(run.peak(at, key, probe))));
   const moved = parts.filter(([before, now]) => before !== now).map(([, now]) => now);

@@ -1,4 +1,5 @@
 // The source of report.html: runs embedded in the page.
+import {familyOf} from './band.js';
 import {mount} from './viewer.js';
 
 // Runs by the names shown; two of the same title get a number.
@@ -27,9 +28,10 @@ async function inflated(id) {
 }
 
 function reportSource(runs) {
+  const entries = [...runs].map(([run, {header}]) => ({...header, run, header, steps: header.steps.length}));
   return {
-    runs: async () => [...runs].map(([run, {header}]) => ({...header, run, steps: header.steps.length})),
-    header: (name) => runs.get(name).header,
+    runs: async () => entries,
+    kin: (name) => familyOf(name, entries),
     load: async (name) => ({...runs.get(name), maps: await inflated(`gradcam-maps-${runs.get(name).place}`)}),
   };
 }

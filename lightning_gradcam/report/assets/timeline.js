@@ -17,10 +17,14 @@ export function timeline(scene, r, probe, onpick) {
     },
   };
   const parts = pieces(scene, r, probe).map(({from, to, step}) => piece(run, probe, from, to, step, count));
-  const known = run.steps.some((_, step) => run.confidence(step, probe) !== null);
-  const name = known && make('span.confidence-name', {'aria-hidden': 'true'}, 'confidence');
-  const strip = make('div.timeline', attributes, parts, confidenceLine(scene, r, probe), name, make('div.marker'));
+  const strip = make('div.timeline', attributes, parts, confidenceLine(scene, r, probe), make('div.marker'));
   return strip;
+}
+
+// What the line in the strip is, for below it; not where there is none.
+export function confidenceName(run, probe) {
+  const known = run.steps.some((_, step) => run.confidence(step, probe) !== null);
+  return known && make('span.confidence-name', {'aria-hidden': 'true'}, '↑ confidence');
 }
 
 function pieces(scene, r, probe) {
@@ -89,7 +93,9 @@ export function sparkline(scene, r, probe, {name, title, low, high}) {
   });
   const svg = stretched(scene.positions.length, 24, lines);
   const attributes = {title: `${title}, a line for each layer as in the curves above`};
-  return make('div.spark', attributes, make('span', title), svg, make('div.marker'));
+  const confidence = scene.hasClasses() && confidenceName(scene.runs[r], probe);
+  const names = make('div.strip-names', confidence, make('span', `↓ ${title}`));
+  return [names, make('div.spark', attributes, svg, make('div.marker'))];
 }
 
 // Moves the marks of the current position on strips and small curves. Transforms, since they need no new layout.

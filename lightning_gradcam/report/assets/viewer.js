@@ -23,7 +23,8 @@ const OF_COLOURS = ['opacity', 'threshold', 'colour', 'scale', 'signed'];
 const LIGHT = ['epoch', 'step', 'before', 'area', 'passed', ...OF_COLOURS, 'speed', 'theme', 'curves'];
 const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
-// root: an empty element. source: {runs(), load(name), watch?(callback)}. options: {colours: address of colormaps.png,
+// root: an empty element. source: {runs(), load(name), watch?(callback), kin?(name): [{run, header}] of runs that
+// differ from one by their seed alone, itself included}. options: {colours: address of colormaps.png,
 // title, hash: whether the address keeps the state, theme: 'auto', 'light' or 'dark', empty: text while there are no
 // runs, beside: the run to compare with where the address names none, fixed: whether they are chosen
 // elsewhere}. Returns {ready: Promise, destroy(), show([run, compare]), theme(name)}.
@@ -132,9 +133,7 @@ class Viewer {
     if (ticket !== this.ticket) return undefined;
     const shown = found.filter(({run}) => run.steps.length > 0 && run.keys.length > 0);
     if (shown.length === 0) return this.say(`${entries[0].run} has no logged step yet.`);
-    const families = await this.library.families(shown);
-    if (ticket !== this.ticket) return undefined;
-    this.scene = new Scene(shown, families);
+    this.scene = new Scene(shown, this.library.families(shown));
     this.reveal(true);
     return this.layout();
   }

@@ -162,10 +162,19 @@ function shortened(list) {
   return list.length > NAMED ? [...list.slice(0, NAMED), `and ${list.length - NAMED} more`] : list;
 }
 
+// How many predictions of each run are right at this step, as long at each; empty where no true class is known.
+export function rightWords(scene) {
+  let missing = 0;
+  const counts = scene.runs.map((run, r) => {
+    const known = run.probes.map((_, probe) => run.right(scene.step(r), probe)).filter((right) => right !== null);
+    const [count, total] = [known.filter(Boolean).length, known.length].map(String);
+    missing += total.length - count.length;
+    return known.length > 0 && `${scene.prefix(r)}${count} of ${total}`;
+  });
+  return counts.some(Boolean) ? `${counts.filter(Boolean).join(', ')} probes right${'\u2007'.repeat(missing)}` : '';
+}
+
 // Spoken once the slider rests.
 export function summed(scene) {
-  const [run] = scene.runs;
-  const known = run.probes.map((_, probe) => run.right(scene.step(0), probe)).filter((right) => right !== null);
-  const rights = known.length ? `, ${known.filter(Boolean).length} of ${known.length} probes right` : '';
-  return scene.label() + rights;
+  return [scene.label(), rightWords(scene).trim()].filter(Boolean).join(', ');
 }

@@ -25,7 +25,7 @@ export class Choice {
     try {
       const pattern = new RegExp(this.filter, 'i');
       this.error = '';
-      return this.entries.filter((entry) => pattern.test(entry.run));
+      return this.entries.filter(({run, name}) => pattern.test(run) || pattern.test(name));
     } catch {
       this.error = 'This is not a valid regular expression.';
       return this.entries;
@@ -68,7 +68,7 @@ export class Choice {
     const fitting = others.filter((entry) => entry.fingerprint === left.fingerprint);
     const right = fitting.find((entry) => entry.run === pair[1]) || fitting[0];
     const names = [left, right].filter(Boolean).map((entry) => entry.run);
-    const alone = `Only ${left.run} is shown: the other ticked runs have other probes and cannot be compared with it.`;
+    const alone = `Only ${left.name} is shown: the other ticked runs have other probes and cannot be compared with it.`;
     if (others.length > 0 && !right) return {names, note: alone};
     return {names, note: chosen.length > 2 ? `${chosen.length} runs are ticked; two are shown side by side.` : ''};
   }

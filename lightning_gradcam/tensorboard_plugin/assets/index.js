@@ -72,14 +72,18 @@ class Tab {
 
   // Shows the chosen runs if they or their steps have changed.
   show() {
-    const {names} = this.choice.shown;
-    this.source.show(names);
-    const marks = names.map((name) => this.source.entries.find((entry) => entry.run === name).mark);
-    const [shown, state] = [JSON.stringify(names), JSON.stringify([names, marks])];
+    const {source, choice} = this;
+    const folders = choice.shown.names;
+    source.show(folders, choice.chosen);
+    const entries = folders.map((folder) => source.entry(folder));
+    const names = entries.map(({name}) => name);
+    const kin = source.relatives.map(({run}) => run);
+    const [shown, state] = [JSON.stringify(names), JSON.stringify([folders, entries.map(({mark}) => mark), kin])];
     if (!this.viewer) this.mount(names);
     else if (shown !== this.shown) this.viewer.show(names);
-    else if (state !== this.state || this.source.missed) this.source.tell();
+    else if (state !== this.state || source.missed) source.tell();
     Object.assign(this, {shown, state});
+    source.gather();
     this.remember();
   }
 

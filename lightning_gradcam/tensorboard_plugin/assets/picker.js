@@ -83,7 +83,7 @@ export class Picker {
     const left = chosen.find((entry) => entry.run === names[0]);
     const others = chosen.filter((entry) => entry !== left && entry.fingerprint === left.fingerprint);
     [chosen, others].forEach((entries, side) => {
-      const options = entries.map(({run}) => [run, run]);
+      const options = entries.map(({run, name}) => [run, name]);
       fill(this.sides[side], options, names[side]);
     });
   }
@@ -97,14 +97,15 @@ export class Picker {
   }
 
   row(entry) {
-    const {run} = entry;
+    const {run, name} = entry;
     const box = this.checkbox((on) => this.choice.check([entry], on), !usable(entry));
     const side = make('span.runs-side');
     this.rows.set(run, {box, side});
     const [light, dark] = this.colours(run, this.choice.entries.indexOf(entry));
     const dot = make('span.runs-dot', {style: `--light: ${light}; --dark: ${dark}`});
     const about = make('small', {class: entry.problem ? 'runs-problem' : ''}, described(entry));
-    const text = make('span.runs-text', make('span.runs-name', broken(run)), about);
+    const folder = name !== run && make('small', broken(run));
+    const text = make('span.runs-text', make('span.runs-name', broken(name)), folder, about);
     const title = `${run}\nDouble-click to show only this run.`;
     const ondblclick = () => usable(entry) && this.change(() => this.choice.only(run));
     return make('label', {title, ondblclick}, box, text, side, dot);

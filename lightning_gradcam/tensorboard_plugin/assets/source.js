@@ -1,4 +1,6 @@
-// Runs from TensorBoard's server. Only the new steps of a growing run are fetched.
+// Runs from TensorBoard's server. Only the new steps of a growing run are fetched. The viewer knows runs by their names,
+// which say how their hyperparameters differ; the list and the server by their folders.
+import {familyOf} from './viewer/band.js';
 
 const BASE = import.meta.url;
 
@@ -15,7 +17,9 @@ async function answer(route, parameters = {}) {
 
 export class Source {
   constructor() {
-    Object.assign(this, {entries: [], notes: [], shown: [], held: new Map(), told: () => {}, missed: false});
+    Object.assign(this, {entries: [], notes: [], shown: [], ticked: [], held: new Map(), told: () => {}, missed: false});
+    // Of runs that are not shown, but whose numbers are part of a band: {mark, header}, null if it can't be read.
+    Object.assign(this, {heads: new Map(), busy: false});
   }
 
   // Asks for the list of runs again.
@@ -24,16 +28,56 @@ export class Source {
     Object.assign(this, {entries: runs, notes});
   }
 
-  // The runs to show: none, one, or two side by side.
-  show(names) {
-    this.shown = names;
-    for (const name of this.held.keys()) if (!names.includes(name)) this.held.delete(name);
+  // The runs to show: none, one, or two side by side. ticked: the entries of all runs whose numbers may be shown.
+  show(folders, ticked) {
+    Object.assign(this, {shown: folders, ticked});
+    for (const folder of this.held.keys()) if (!folders.includes(folder)) this.held.delete(folder);
+    const part = this.relatives.map(({run}) => run);
+    for (const folder of this.heads.keys()) if (!part.includes(folder)) this.heads.delete(folder);
+  }
+
+  entry(folder) {
+    return this.entries.find(({run}) => run === folder);
+  }
+
+  // The ticked runs that differ from a shown one by their seed alone.
+  get relatives() {
+    return [...new Set(this.shown.flatMap((folder) => familyOf(folder, this.ticked)))];
+  }
+
+  // Reads the headers of relatives that are not shown. The viewer then draws their mean and range.
+  async gather() {
+    if (this.busy) return;
+    this.busy = true;
+    const isMissing = ({run, mark}) => !this.shown.includes(run) && this.heads.get(run)?.mark !== mark;
+    const next = () => this.relatives.find(isMissing);
+    let news = false;
+    for (let missing = next(); missing; missing = next()) {
+      const {run, mark} = missing;
+      const work = answer('run', {run}).then((found) => found.json());
+      const header = await work.catch(() => null);
+      this.heads.set(run, {mark, header});
+      news = true;
+    }
+    this.busy = false;
+    if (news) this.tell();
+  }
+
+  // Until all headers have been read there are none.
+  kin(name) {
+    const own = this.ticked.find((entry) => entry.name === name);
+    const family = familyOf(own?.run, this.ticked).map(({run, name: title, seed}) => {
+      const {header} = this.held.get(run) || this.heads.get(run) || {};
+      return {run: title, header: header && {...header, seed}};
+    });
+    const readable = family.filter(({header}) => header !== null);
+    return readable.length > 1 && readable.every(({header}) => header) ? readable : [];
   }
 
   // The list of runs for the viewer. The mark is part of the id, so that a replaced step counts as a change.
   async runs() {
-    const entries = this.shown.map((name) => this.entries.find((entry) => entry.run === name)).filter(Boolean);
-    return entries.map((entry) => ({...entry, id: `${entry.id} ${entry.mark}`}));
+    const entries = this.shown.map((folder) => this.entry(folder)).filter(Boolean);
+    return entries.map((entry) => ({...entry, run: entry.name, id: `${entry.id} ${entry.mark}`}));
   }
 
   watch(callback) {
@@ -49,7 +93,8 @@ export class Source {
 
   async load(name) {
     try {
-      return await this.read(name, 3);
+      const {run} = this.entries.find((entry) => entry.name === name) || {run: name};
+      return await this.read(run, 3);
     } catch (error) {
       // The viewer shows the error. A run that is not damaged may be readable next time.
       if (error.status !== 500) this.missed = true;

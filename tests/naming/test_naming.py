@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lightning_gradcam import Archive
+from lightning_gradcam.naming import describe_runs, hyperparameters
 from lightning_gradcam.report import write_report
-from lightning_gradcam.report.naming import describe_runs, hyperparameters
 from tests.report.archives import written
 from tests.report.held import described
 
@@ -81,10 +81,10 @@ def test_runs_without_differences_or_files_have_the_names_of_their_folders() -> 
 def test_odd_and_hostile_files_count_as_missing(tmp_path: Path, content: bytes) -> None:
     archive = Archive.open(written(tmp_path / "gradcam", [0]).path)
     (tmp_path / "hparams.yaml").write_bytes(content)
-    assert hyperparameters(archive) == {}
+    assert hyperparameters(archive.path) == {}
     assert not (tmp_path / "owned").exists()
     (tmp_path / "gradcam" / "hparams.yaml").mkdir()
-    assert hyperparameters(archive) == {}
+    assert hyperparameters(archive.path) == {}
 
 
 def test_what_no_file_tells_apart_for_certain_is_no_family_and_addresses_are_named_without_passwords(
@@ -94,7 +94,7 @@ def test_what_no_file_tells_apart_for_certain_is_no_family_and_addresses_are_nam
         archive = Archive.open(written(tmp_path / name / "gradcam", [0], run=name).path)
         (tmp_path / name / "config.yaml").write_text(config)
         (tmp_path / name / "hparams.yaml").write_text(hparams)
-        return hyperparameters(archive)
+        return hyperparameters(archive.path)
 
     def families(*settings: dict[str, str]) -> int:
         return len({told.get("family", place) for place, told in enumerate(describe_runs("ab", settings))})
