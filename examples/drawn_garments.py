@@ -1,8 +1,8 @@
 """Ten classes of garments drawn in code, for machines without Fashion-MNIST or a network.
 
-The pictures are 28x28, grey on black, with the classes of Fashion-MNIST in its order. What tells a
-class from its nearest relatives is drawn as a part of its own on a shape that the relatives share,
-so every picture has a mask of its telling parts to hold a class-activation map against.
+The images are 28x28, grey on black, with the classes of Fashion-MNIST in its order. The part that
+distinguishes a class from similar ones is drawn separately, on a shape that they share, so every image
+has a mask of its distinguishing parts, with which a class-activation map can be compared.
 
 Only operations that IEEE 754 specifies exactly are used (no sine, no exponential), so a seed gives
 the same bytes on every machine, for as long as NumPy keeps its generator's stream.
@@ -37,7 +37,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Garments:
-    """A batch of drawn pictures.
+    """A batch of drawn images.
 
     Attributes:
         images: Grey values 0 to 255 on a background of 0, uint8 of shape [N, 28, 28].
@@ -51,7 +51,7 @@ class Garments:
 
 
 class _Sheet:
-    """The coordinates of n pictures, each with its own position, scale, rotation and shear.
+    """The coordinates of n images, each with its own position, scale, rotation and shear.
 
     `u` runs to the right and `v` downwards, about -1 to 1, and `w` is |u|: in it a symmetric
     garment is drawn by its right half. Shapes are [n, 28, 28], and [n, 1, 1] for what `pick` draws.
@@ -287,11 +287,11 @@ def draw_garments(count: int, seed: int | list[int]) -> Garments:
     """Draws a shuffled set of garments, without the global random generators.
 
     Args:
-        count: Number of pictures, at least 1. The classes' counts differ by at most one.
+        count: Number of images, at least 1. The classes' counts differ by at most one.
         seed: Seed of the set, at least 0, or a list of such; the same seed gives the same bytes.
 
     Returns:
-        The pictures, their labels and the masks of their telling parts.
+        The images, their labels and the masks of their telling parts.
 
     Raises:
         ValueError: If `count` is less than 1 or `seed` is negative.
@@ -301,7 +301,7 @@ def draw_garments(count: int, seed: int | list[int]) -> Garments:
         (20, 28, 28)
     """
     if count < 1:
-        raise ValueError(f"count must be at least 1, the number of pictures to draw; got {count}.")
+        raise ValueError(f"count must be at least 1, the number of images to draw; got {count}.")
     if np.min(seed) < 0:
         raise ValueError(f"seed must be an integer of at least 0; got {seed}.")
     rng = np.random.Generator(np.random.PCG64(seed))
@@ -326,14 +326,14 @@ class DrawnGarments(Dataset[tuple[Any, int]]):
 
     Args:
         train: Whether to draw the training set or, from another random stream, the test set.
-        count: Number of pictures; default `TRAIN_SIZE` or `TEST_SIZE`, by `train`.
+        count: Number of images; default `TRAIN_SIZE` or `TEST_SIZE`, by `train`.
         seed: Seed of the set, at least 0; default 0.
-        transform: Called with each PIL picture; default None, which returns the picture as it is.
+        transform: Called with each PIL image; default None, which returns the image unchanged.
 
     Attributes:
         classes: The ten class names.
         targets: The labels, int64 tensor of shape [N].
-        probe_note: What the pictures are, for a caption.
+        probe_note: What the images are, for a caption.
 
     Raises:
         ValueError: If `count` is less than 1 or `seed` is negative.
@@ -364,16 +364,16 @@ class DrawnGarments(Dataset[tuple[Any, int]]):
         self.transform = transform
 
     def __len__(self) -> int:
-        """Returns the number of pictures."""
+        """Returns the number of images."""
         return len(self._garments.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Returns the picture (PIL, mode "L", then transformed) and the label at an index."""
+        """Returns the image (PIL, mode "L", then transformed) and the label at an index."""
         picture: Any = Image.fromarray(self._garments.images[index])
         if self.transform is not None:
             picture = self.transform(picture)
         return picture, int(self._garments.labels[index])
 
     def probe_mask(self, index: int) -> npt.NDArray[np.bool_]:
-        """Returns a copy of the mask [28, 28] of the telling parts of the untransformed picture."""
+        """Returns a copy of the mask [28, 28] of the telling parts of the untransformed image."""
         return np.array(self._garments.masks[index])

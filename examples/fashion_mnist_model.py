@@ -21,7 +21,7 @@ CLASSES = 10
 
 
 class FashionMNISTClassifier(LightningModule):
-    """Classifies 28x28 greyscale pictures of garments into ten classes.
+    """Classifies 28x28 greyscale images of garments into ten classes.
 
     Args:
         architecture: ``"convnet"``: the tutorials' network, three 3x3 convolutions of 48, 32 and 16 channels (same

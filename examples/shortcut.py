@@ -3,10 +3,10 @@
     python examples/shortcut.py
     python examples/shortcut.py --attend
 
-The colour determines the class in the training and validation pictures, so the accuracy looks perfect. Then the same
+The colour determines the class in the training and validation images, so the accuracy looks perfect. Then the same
 network is trained on the same garments with tags of random colours: the fixed run. Both explain the same probes, so
 their maps can be compared. The last lines of the first run name the shortcut as its most severe finding. With
-``--attend``, a third run trains on the cheating run's pictures with a loss on its maps,
+``--attend``, a third run trains on the cheating run's images with a loss on its maps,
 :class:`lightning_gradcam.AttentionLoss`, which forbids evidence at the tags: the network learns the garments although
 the tags tell the class. At the end the script prints numbers of all runs and the commands to compare their maps.
 """
@@ -45,7 +45,7 @@ WEIGHT = 6.0
 # A place of the layer sees 4 pixels in each direction, and maps are resized between places: evidence nearer to the tag
 # than this may be the tag's.
 SURROUNDINGS = 5
-# The garment covers 0.14 of the picture, so a random map has 0.14 of its sum inside. In all epochs of seeds 0 to 4 the
+# The garment covers 0.14 of the image, so a random map has 0.14 of its sum inside. In all epochs of seeds 0 to 4 the
 # cheating run had at most 0.30 (from the second on 0.16) and the fixed run at least 0.48; this threshold is between.
 MIN_ENERGY_INSIDE = 0.35
 
@@ -63,7 +63,7 @@ register_method("sizes", sizes, overwrite=True)
 
 
 class TagClassifier(LightningModule):
-    """Classifies RGB pictures of tagged garments with three convolutions and global average pooling.
+    """Classifies RGB images of tagged garments with three convolutions and global average pooling.
 
     No layer after the first convolution reduces the resolution, so maps have 22x22 places for 44x44 pixels.
 
@@ -129,7 +129,7 @@ class Outcome:
 
     Attributes:
         archive: The folder of its raw maps.
-        accuracy: Accuracy on the validation pictures with each kind of tag: ``"class"``, ``"random"`` and ``"none"``.
+        accuracy: Accuracy on the validation images with each kind of tag: ``"class"``, ``"random"`` and ``"none"``.
         energy: Mean share of the last maps on each part of the probes: ``"garment"``, ``"telling"`` parts, ``"tag"``.
         on_garment: Mean share of the maps on the garment in each epoch.
     """
@@ -145,9 +145,9 @@ def main(args: Sequence[str] | None = None) -> dict[str, Outcome]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", default="lightning_logs/shortcut", help="folder of the runs (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=10, help="epochs of each run (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of pictures and weights (default: %(default)s)")
-    parser.add_argument("--train", type=int, default=3000, help="training pictures (default: %(default)s)")
-    parser.add_argument("--validation", type=int, default=1000, help="validation pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of images and weights (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=3000, help="training images (default: %(default)s)")
+    parser.add_argument("--validation", type=int, default=1000, help="validation images (default: %(default)s)")
     parser.add_argument("--attend", action="store_true", help="train a third run, with a loss on its maps")
     parser.add_argument("--weight", type=float, default=WEIGHT, help="weight of that loss (default: %(default)s)")
     options = parser.parse_args(args)
@@ -157,7 +157,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Outcome]:
         for tag in ("class", "random", "none")
     }
     runs: dict[str, Tag] = {**RUNS, ATTENDING: "class"} if options.attend else RUNS
-    # All runs explain the cheating run's pictures: maps of different pictures could not be compared.
+    # All runs explain the cheating run's images: maps of different images could not be compared.
     probes = ProbeSet.from_dataset(validation["class"], 10, seed=options.seed)
     outcomes = {}
     for name, tag in runs.items():
@@ -201,7 +201,7 @@ def train(
 
 @torch.no_grad()
 def measure_accuracy(model: TagClassifier, pictures: TaggedGarments) -> float:
-    """Returns the share of pictures that the model classifies correctly."""
+    """Returns the share of images that the model classifies correctly."""
     model.eval()
     hits = [model(images).argmax(dim=1) == labels for images, labels in DataLoader(pictures, 500)]
     return float(torch.cat(hits).float().mean())

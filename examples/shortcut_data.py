@@ -35,16 +35,16 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
 
 
 class TaggedGarments(Dataset[tuple[Any, int]]):
-    """Synthetic garments, grey on black, each with a coloured tag somewhere along the picture's border.
+    """Synthetic garments, grey on black, each with a coloured tag somewhere along the image's border.
 
     The three kinds of ``tag`` differ only in the tags' colours; garments and the places of the tags are the same.
 
     Args:
         train: Whether to draw the training set or, from another random stream, the validation set.
         tag: ``"class"``: the tag's colour determines the class. ``"random"``: a random colour. ``"none"``: no tag.
-        count: Number of pictures, at least 1.
+        count: Number of images, at least 1.
         seed: Seed of the garments, the tags' places and the random colours; at least 0.
-        transform: Called with each PIL picture, RGB, 44x44; default None, which returns the picture as it is.
+        transform: Called with each PIL image, RGB, 44x44; default None, which returns the image unchanged.
 
     Attributes:
         dataset: The garments without margin and tag, with the labels, class names and note that a probe set reads.
@@ -85,11 +85,11 @@ class TaggedGarments(Dataset[tuple[Any, int]]):
         self.colours = self.dataset.targets.numpy().copy() if tag == "class" else guesses
 
     def __len__(self) -> int:
-        """Returns the number of pictures."""
+        """Returns the number of images."""
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Returns the picture (PIL, RGB, then transformed) and the label at an index."""
+        """Returns the image (PIL, RGB, then transformed) and the label at an index."""
         garment, label = self.dataset[index]
         picture: Any = Image.new("RGB", (SIDE, SIDE))
         picture.paste(garment, (MARGIN, MARGIN))
@@ -101,7 +101,7 @@ class TaggedGarments(Dataset[tuple[Any, int]]):
         return picture, label
 
     def probe_mask(self, index: int) -> Mask:
-        """Returns the mask [44, 44] of the whole garment of the untransformed picture."""
+        """Returns the mask [44, 44] of the whole garment of the untransformed image."""
         return np.pad(np.asarray(self.dataset[index][0]) > 0, MARGIN)
 
     def telling_mask(self, index: int) -> Mask:
@@ -134,11 +134,11 @@ class Marked(Dataset[tuple[Any, int, torch.Tensor]]):
         self.surroundings = surroundings
 
     def __len__(self) -> int:
-        """Returns the number of pictures."""
+        """Returns the number of images."""
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Any, int, torch.Tensor]:
-        """Returns the picture, the label and the mask at an index."""
+        """Returns the image, the label and the mask at an index."""
         mask = torch.ones(SIDE, SIDE, dtype=torch.bool)
         row, column = self.pictures.corners[index]
         first, last = -self.surroundings, TAG_SIDE + self.surroundings

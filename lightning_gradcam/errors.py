@@ -3,20 +3,20 @@
 ::
 
     LightningGradCAMError
-    ├── ConfigurationError (also a ValueError): something the user gave can't work
+    ├── ConfigurationError (also a ValueError): an argument or option can't work
     │   ├── LayerError: a layer that does not exist, is not reached or has no spatial activation
-    │   ├── TargetError: a target that the output or the labels can't serve
-    │   ├── MethodError: a method that is unknown or can't work on a layer
+    │   ├── TargetError: a target that does not fit the output or the labels
+    │   ├── MethodError: a method that is unknown or does not work on a layer
     │   ├── ProbeError: probes that can't be drawn, or do not fit the model
-    │   ├── RefusedError: a file names what may not be imported or called, or is YAML without bounds
+    │   ├── RefusedError: a file names something that must not be imported or called, or its YAML is too large
     │   └── DrawingError: a colour map, scale or size that can't be drawn
     ├── ProbeFileError: a saved probe set that can't be read
     ├── CheckpointFileError: a checkpoint that can't be read
     ├── ArchiveError: an archive that can't be read or written
-    ├── StalledError: work in the background that does not come to an end
-    ├── OtherRankError: what all ranks do together failed on another one
-    ├── LostRankError: ranks that wait for each other in different places
-    └── CaptureError (also a RuntimeError): no gradient or no activation came back
+    ├── StalledError: background work that does not finish
+    ├── OtherRankError: joint work of all ranks failed on another rank
+    ├── LostRankError: ranks that wait for each other at different points
+    └── CaptureError (also a RuntimeError): a gradient or activation is missing
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ import difflib
 import heapq
 from collections.abc import Iterable
 
-# What a terminal shows without scrolling; a message beyond that is no help.
+# As much as a terminal shows without scrolling; longer messages do not help.
 MOST = 500
-# What a list of names may take of it.
+# The part of it that a list of names may take.
 _ROOM, _WHOLE = 240, 300
 
 
 class LightningGradCAMError(Exception):
-    """Base of everything that this package raises on purpose; its text is one line of at most 500 characters."""
+    """Base of the exceptions that this package raises on purpose; the text is one line of at most 500 characters."""
 
     def __str__(self) -> str:
-        # Names of layers, classes and files are quoted in it, and may be any text, of any length.
+        # It quotes names of layers, classes and files, which may be any text of any length.
         return shortened(printable(super().__str__()))
 
 
 class ConfigurationError(LightningGradCAMError, ValueError):
-    """Something the user gave can't work; the message says what can."""
+    """An argument or option can't work; the message names valid choices."""
 
 
 class LayerError(ConfigurationError):
@@ -48,15 +48,15 @@ class LayerError(ConfigurationError):
 
 
 class TargetError(ConfigurationError):
-    """A target does not fit the model's output or the labels at hand."""
+    """A target does not fit the model's output or the available labels."""
 
 
 class MethodError(ConfigurationError):
-    """A CAM method is unknown or can't work on the layer."""
+    """A CAM method is unknown or does not work on the layer."""
 
 
 class ProbeError(ConfigurationError):
-    """Probes can't be drawn from what was given."""
+    """Probes can't be drawn, or do not fit the model."""
 
 
 class DrawingError(ConfigurationError):
@@ -64,15 +64,15 @@ class DrawingError(ConfigurationError):
 
 
 class RefusedError(ConfigurationError):
-    """A file names what may not be imported or called, or asks for more values than a configuration has."""
+    """A file names something that must not be imported or called, or its YAML has too many values."""
 
 
 class ProbeFileError(LightningGradCAMError):
-    """A saved probe set is truncated, of a different schema, or not a probe set at all."""
+    """A saved probe set is truncated, has a different schema, or is not a probe set."""
 
 
 class CheckpointFileError(LightningGradCAMError):
-    """A checkpoint is missing, damaged, or none at all."""
+    """A checkpoint is missing or damaged, or the file is not a checkpoint."""
 
 
 class ArchiveError(LightningGradCAMError):
@@ -80,27 +80,27 @@ class ArchiveError(LightningGradCAMError):
 
 
 class StalledError(LightningGradCAMError):
-    """Work in the background has taken so long that nobody should wait for it any more."""
+    """Background work has taken so long that nothing should wait for it any longer."""
 
 
 class OtherRankError(LightningGradCAMError):
-    """What all ranks do together has failed on another one."""
+    """Joint work of all ranks failed on another rank."""
 
 
 class LostRankError(LightningGradCAMError):
-    """Ranks wait for each other in different places; only a new start helps."""
+    """Ranks wait for each other at different points; only a restart helps."""
 
 
 class CaptureError(LightningGradCAMError, RuntimeError):
-    """A layer gave no activation or no gradient where one was needed."""
+    """A layer provided no activation or no gradient where one was needed."""
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Returns text as terminals and event files can hold it: signs that can't be printed become their escapes.
+    r"""Returns text that is safe for terminals and event files: unprintable characters are escaped.
 
     Args:
-        text: From anyone.
-        keep: Signs that stay as they are, such as the line breaks of a traceback.
+        text: Any text.
+        keep: Characters to leave unchanged, such as the line breaks of a traceback.
 
     Example:
         >>> printable("new\nline")
@@ -114,10 +114,11 @@ def did_you_mean(value: str, choices: Iterable[str], *, limit: int = 40, listing
     """Returns the tail of a 'not found' message: the nearest choice and what is available.
 
     Args:
-        value: What came.
-        choices: What is possible.
-        limit: How many choices are listed before the nearest five are named instead; fewer where names are long.
-        listing: The command that lists all; named where not all are listed.
+        value: The value received.
+        choices: The valid choices.
+        limit: The largest number of choices to list; with more, only the nearest five are named (fewer if names are
+            long).
+        listing: The command that lists all choices; named if not all are listed.
 
     Returns:
         For example ``"; did you mean 'layer4'? available: layer3, layer4"``.
@@ -132,7 +133,7 @@ def did_you_mean(value: str, choices: Iterable[str], *, limit: int = 40, listing
 
 
 def nearest(value: str, names: Iterable[str], *, count: int = 5) -> list[str]:
-    """Returns the names most like one that is wrong, the nearest first; before all, those that end in it.
+    """Returns the names most similar to a wrong one, the nearest first; names that end in it come before all others.
 
     Example:
         >>> nearest("layer4", ["model.layer4", "layer3", "model.head"], count=2)
@@ -149,13 +150,13 @@ def nearest(value: str, names: Iterable[str], *, count: int = 5) -> list[str]:
 
 
 def listed(names: Iterable[str], *, count: int = 5, room: int = _ROOM, listing: str = "") -> str:
-    """Returns the first names in a line, as many as an error has room for.
+    """Returns the first names in one line, as many as fit into an error.
 
     Args:
-        names: The most useful first.
-        count: How many at most.
-        room: How many characters at most, the listing's apart; the first name is named whatever its length.
-        listing: The command that lists all; named where there may be more than are named here.
+        names: The names, the most useful first.
+        count: The largest number of names.
+        room: The largest number of characters, without the listing; the first name is included whatever its length.
+        listing: The command that lists all; named if there may be more names.
     """
     every = list(names)
     shown = every[:1]
@@ -168,7 +169,7 @@ def listed(names: Iterable[str], *, count: int = 5, room: int = _ROOM, listing: 
 
 
 def shortened(text: str, most: int = MOST) -> str:
-    """Shortens an error's text by leaving out its middle, because the end says what to do.
+    """Shortens an error's text by omitting its middle, because the end says what to do.
 
     Example:
         >>> shortened("layers: " + "x" * 20 + "; name another", 30)

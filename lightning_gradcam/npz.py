@@ -1,4 +1,4 @@
-"""Reading NumPy's `.npz` from anyone: nothing is unpacked or allocated before it has been shown to be small enough."""
+"""Reads untrusted `.npz` files: nothing is unpacked or allocated before it is known to be small enough."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-# What a file may expand to: this much, plus this many times its own size.
+# The largest expanded size of a file: this many bytes, plus this many times its own size.
 _ROOM, _TIMES = 256 * 2**20, 100
 _META_ROOM = 4 * 2**20
 # Deflate can't do better: a member that claims more is not valid.
@@ -21,11 +21,11 @@ _LONGEST_HEADER = 1000
 
 
 class Npz(Mapping[str, npt.NDArray[Any]]):
-    """The arrays of a ``.npz`` file, each read from the file when it is requested, and not kept.
+    """The arrays of a ``.npz`` file; each is read when it is requested, and not kept.
 
     Attributes:
-        meta: The JSON object that the file holds in its array ``meta``, which is not among the arrays.
-        size: Bytes of the whole file.
+        meta: The JSON object in the file's array ``meta``, which is not among the arrays.
+        size: The file's size in bytes.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -38,7 +38,7 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
             raise ValueError("its members overlap")
         for member in members:
             name = _name(member)
-            # Parsed, text takes a multiple of its bytes.
+            # Parsed text takes a multiple of its bytes.
             most = min(_DEFLATE * member.compress_size, room(self.size, _META_ROOM if name == "meta" else None))
             if member.file_size > most:
                 raise ValueError(f"{name[:40]!r} claims {member.file_size} bytes, more than it can hold")
@@ -55,15 +55,15 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
             return _array(stream, member.file_size)
 
     def take(self, name: str, dtype: str, *shape: int | None) -> npt.NDArray[Any]:
-        """Returns an array that has to be of this type and shape.
+        """Returns an array that must have this type and shape.
 
         Args:
-            name: Its name.
-            dtype: Its type; ``"unsigned"``: whole numbers from 0, of any size.
-            shape: Its sizes; ``None``: any.
+            name: The array's name.
+            dtype: Its type; ``"unsigned"``: unsigned integers of any size.
+            shape: Its shape; ``None`` allows any size of an axis.
 
         Raises:
-            TypeError: It is another one.
+            TypeError: Its type or shape differs.
         """
         array = self[name]
         wanted = f"uint{8 * array.dtype.itemsize}" if dtype == "unsigned" else dtype
@@ -73,7 +73,7 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
             raise TypeError(f"{name!r} is {array.dtype} {list(array.shape)}, expected {wanted} [{sizes}]")
         return array
 
-    # Mapping's own would read the array to find out.
+    # Mapping's own method would read the array to find out.
     def __contains__(self, name: object) -> bool:
         return name in self._members
 
@@ -85,19 +85,19 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
 
 
 def open_npz(source: bytes | BinaryIO) -> Npz:
-    """Opens a ``.npz`` file of plain numbers that may come from anyone, and reads its directory and ``meta``.
+    """Opens an untrusted ``.npz`` file of plain numbers, and reads its directory and ``meta``.
 
-    Nothing is allocated before the zip's directory, the array's header and the file's own size have agreed on how much
-    it is; ``np.load`` trusts each of them, and reads members that are not arrays.
+    Nothing is allocated before the zip's directory, the array's header and the file's own size agree on the size.
+    ``np.load`` trusts each of them, and reads members that are not arrays.
 
     Args:
-        source: The whole file, or an open one that can seek and stays open while arrays are read.
+        source: The file's bytes, or an open seekable file that stays open while arrays are read.
 
     Returns:
-        The arrays by name. Asking for one reads its bytes only.
+        The arrays by name. Requesting one reads only its bytes.
 
     Raises:
-        Exception: Of many kinds, where the bytes are broken; so does asking for an array.
+        Exception: Various kinds if the bytes are corrupt, also when an array is requested.
 
     Example::
 
@@ -112,7 +112,7 @@ def npz_bytes(meta: Mapping[str, Any], arrays: Mapping[str, Any], *, compressed:
 
     Args:
         meta: A JSON object.
-        arrays: By name, plain numbers.
+        arrays: Arrays of plain numbers, by name.
         compressed: Compress them.
     """
     buffer, save = io.BytesIO(), np.savez_compressed if compressed else np.savez
@@ -125,13 +125,13 @@ def _name(member: zipfile.ZipInfo) -> str:
 
 
 def room(size: int, floor: int | None = None) -> int:
-    """Returns how many bytes a file of ``size`` bytes may expand to."""
+    """Returns the largest expanded size of a file of ``size`` bytes."""
     return (_ROOM if floor is None else floor) + _TIMES * size
 
 
 def _array(stream: Any, size: int) -> npt.NDArray[Any]:
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("an array has a header of another version")
+        raise ValueError("an array has a header of an unknown version")
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_LONGEST_HEADER)
     left = size - stream.tell()
     if dtype.kind not in "biuf" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != left:
@@ -151,12 +151,12 @@ def checked(array: npt.NDArray[Any], name: str, dtype: str, axes: Sequence[int])
 
 
 def is_whole(value: object) -> bool:
-    """Whether JSON has a whole number here that fits into 64 bits; ``true`` and ``1.0`` are not."""
+    """Whether a JSON value is a whole number that fits into 64 bits; ``true`` and ``1.0`` are not."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
 def text(stated: Any, name: str) -> str:
-    """Returns an entry that has to be a string, or raises a KeyError or TypeError."""
+    """Returns an entry that must be a string, or raises a KeyError or TypeError."""
     value = stated[name]
     if not isinstance(value, str):
         raise TypeError(f"{name!r} is a {type(value).__name__}, expected text")
@@ -164,8 +164,8 @@ def text(stated: Any, name: str) -> str:
 
 
 def texts(stated: Any, name: str) -> tuple[str, ...]:
-    """Returns an entry that has to be a list of strings, or raises a KeyError or TypeError."""
+    """Returns an entry that must be a list of strings, or raises a KeyError or TypeError."""
     value = stated[name]
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise TypeError(f"{name!r} is not a list of texts")
+        raise TypeError(f"{name!r} is not a list of strings")
     return tuple(value)

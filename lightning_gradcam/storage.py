@@ -1,4 +1,4 @@
-"""Reading and atomic writing below one folder, on the local disk or through fsspec (``s3://…``, ``memory://``)."""
+"""Reads and atomically writes files below one folder, locally or through fsspec (``s3://…``, ``memory://``)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ except ImportError:  # Windows
 
 # Seconds to wait for another process's lock.
 _LOCK_PATIENCE = 60.0
-# Bytes that one request to an object store asks for at least: a step file takes a few requests and not a few dozen.
+# The smallest request to an object store in bytes, so that a step file takes a few requests instead of dozens.
 _BLOCK = 2**18
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+=-]")
 
 
 class Stamp(NamedTuple):
-    """A file's state: whether it opens at once (it is not a FIFO or device), and a value that changes with it."""
+    """A file's state: whether it opens immediately (it is not a FIFO or device), and a value that changes with it."""
 
     prompt: bool
     state: object
@@ -44,7 +44,7 @@ class Hold:
         self._process = os.getpid()
 
     def release(self) -> None:
-        """Lets others hold the file."""
+        """Releases the file for others."""
         handle, self._handle = self._handle, None
         if handle is not None and self._process == os.getpid():
             with suppress(OSError):
@@ -54,7 +54,7 @@ class Hold:
                 os.close(handle)
 
     def __del__(self) -> None:
-        """Releases it if that was not done before."""
+        """Releases it if it is still held."""
         self.release()
 
 
@@ -62,7 +62,7 @@ class Storage:
     """The files below one folder. Nothing is touched before the first read or write.
 
     Args:
-        root: A path, or a URL that fsspec knows.
+        root: A path, or a URL that fsspec supports.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -79,7 +79,7 @@ class Storage:
         """Returns the file's content.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
             OSError: It can't be read, or is not a regular file.
         """
         if self._local:
@@ -98,7 +98,7 @@ class Storage:
         if not self._local:
             remote: BinaryIO = self._files.open(path, "rb", block_size=_BLOCK)
             return remote
-        # A FIFO or a device could keep a reader waiting for ever: not even opening one may wait.
+        # A FIFO or a device could block a reader forever, even on opening.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         try:
             mode = os.fstat(handle).st_mode
@@ -113,9 +113,9 @@ class Storage:
             raise
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes the whole file or nothing: whoever reads meanwhile sees the old content or the new one."""
+        """Writes the whole file or nothing: concurrent readers see either the old or the new content."""
         if not self._local:
-            # Object stores show an object only when it is complete.
+            # Object stores show an object only once it is complete.
             self._files.pipe_file(f"{self._path}/{name}", data)
             return
         target = Path(self._path, name)
@@ -127,26 +127,26 @@ class Storage:
         except OSError as error:
             if error.errno is None or error.filename is not None:
                 raise
-            # The system names no file where the disk is full.
+            # The system names no file if the disk is full.
             raise OSError(error.errno, error.strerror, str(target)) from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
     def create(self, name: str, data: bytes) -> None:
-        """Writes a file that must not be there yet: of two processes that do so at once, one fails.
+        """Writes a file that must not exist yet: if two processes do so at once, one of them fails.
 
-        On a local disk only inside :meth:`locked`, which keeps the other out.
+        On a local disk, call it only inside :meth:`locked`, which excludes other processes.
 
         Raises:
-            FileExistsError: It is there.
+            FileExistsError: It already exists.
         """
         path = f"{self._path}/{name}"
         if not self._local:
             if self.exists(name):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
             if "mode" in signature(self._files.pipe_file).parameters:
-                # Not all stores can; those that can't have only the look above.
+                # Not all stores support this; for the others, only the check above applies.
                 with suppress(NotImplementedError, ValueError):
                     self._files.pipe_file(path, data, mode="create")
                     return
@@ -156,10 +156,10 @@ class Storage:
         """Locks a file for as long as this process needs it.
 
         Returns:
-            The lock; ``None`` if that is unknowable: there is no such file, or there are no locks.
+            The lock; ``None`` if the file does not exist or the system has no locks.
 
         Raises:
-            BlockingIOError: Another lock on it is alive, in this process or another one.
+            BlockingIOError: Another lock on it exists, in this process or another one.
         """
         if not self._local or fcntl is None:
             return None
@@ -175,17 +175,18 @@ class Storage:
         return None
 
     def link(self, name: str, source: Storage, theirs: str) -> bool:
-        """Makes another folder's file appear in this one without copying it, where both are on one local disk.
+        """Links another folder's file into this one without copying it, if both are on one local disk.
 
         Both names then share their content: only for files that never change in place, such as those of :meth:`write`.
 
         Args:
             name: The file's name here.
             source: The other folder.
-            theirs: Its name there.
+            theirs: The file's name there.
 
         Returns:
-            Whether it is here now. If not, copy it: a hard link is not possible, or there is a file of that name here.
+            Whether the link was created. If not, a hard link is not possible or the name is taken here, so copy the
+            file.
         """
         if not (self._local and source._local):
             return False
@@ -204,7 +205,7 @@ class Storage:
     def stamp(self, name: str) -> Stamp | None:
         """Returns the file's state without reading or opening it, or ``None`` if there is no such file.
 
-        Two stamps are equal where the file was not replaced or changed in between.
+        Two stamps are equal if the file was not replaced or changed in between.
         """
         path = f"{self._path}/{name}"
         try:
@@ -223,10 +224,10 @@ class Storage:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the folder, and keeps out whoever else locks it while the body runs.
+        """Creates the folder, and locks it while the body runs.
 
-        Only on a local disk: on object stores, and on file systems and machines without locks, nobody is kept out. The
-        lock ends with the process, so that one that is killed leaves none behind, and no file.
+        The lock works only on a local disk, not on object stores or on file systems and machines without locks. It ends
+        with the process, so a killed process leaves neither a lock nor a file behind.
 
         Raises:
             TimeoutError: Another process has held the lock for a minute.
@@ -248,7 +249,7 @@ class Storage:
             os.close(handle)
 
     def names(self, folder: str) -> list[str]:
-        """Returns the sorted names of what is in a sub-folder; none if it does not exist."""
+        """Returns the sorted names of a sub-folder's entries; empty if it does not exist."""
         try:
             if self._local:
                 return sorted(os.listdir(f"{self._path}/{folder}"))
@@ -260,7 +261,7 @@ class Storage:
 
 
 def _lock(handle: int) -> bool | None:
-    """Tries to lock an open file or folder; ``False``: somebody else has it, ``None``: there are no locks here."""
+    """Tries to lock an open file or folder; ``False``: the lock is held, ``None``: there are no locks here."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -276,19 +277,19 @@ def join(root: str, *parts: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Returns a path that means the same from any working directory; URLs stay as they are."""
+    """Returns a path that is valid from any working directory; URLs are returned unchanged."""
     return path if "://" in path else os.path.abspath(path)
 
 
 def safe_name(text: str, unfit: re.Pattern[str] = _UNSAFE, longest: int = 120) -> str:
-    """Returns ``text`` as one harmless part of a path.
+    """Returns ``text`` as a safe component of a path.
 
-    Unfit characters become ``_``; a name that changes gets digits of its hash, so that different names stay different.
+    Unsafe characters become ``_``; a changed name gets digits of its hash, so that different names stay different.
 
     Args:
-        text: Any.
-        unfit: What may not be in the name; default: all but ASCII letters, digits and ``_.+=-``.
-        longest: How many characters of the text are kept.
+        text: Any text.
+        unfit: The characters to replace; default: all but ASCII letters, digits and ``_.+=-``.
+        longest: The largest number of characters of the text to keep.
     """
     cleaned = unfit.sub("_", text)[:longest]
     # An empty name, "." and ".." would lead elsewhere.
@@ -296,5 +297,5 @@ def safe_name(text: str, unfit: re.Pattern[str] = _UNSAFE, longest: int = 120) -
 
 
 def digest(text: str) -> str:
-    """Returns eight digits by which texts differ."""
+    """Returns eight digits that differ between texts."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -6,23 +6,24 @@ import sys
 import warnings
 from types import FrameType
 
-# The frames between the user's line and ours. Names of modules and not paths: an editable install can lie anywhere.
+# The frames between the user's line and ours. Module names rather than paths, because an editable install can be
+# anywhere.
 _PASSED_OVER = frozenset(
     {"lightning_gradcam", "lightning", "lightning_fabric", "lightning_utilities", "pytorch_lightning", "torch"}
 )
 
 
 PREFIX = "lightning-gradcam: "
-"""How every warning of this package begins, so that one filter finds them all."""
+"""The start of every warning of this package, so that one filter finds them all."""
 
 
 def warn(message: str) -> None:
-    """Warns at the line that led here: the first outside of this package, Lightning, torch and the standard library.
+    """Warns at the user's line: the first outside this package, Lightning, torch and the standard library.
 
-    During training that is the call of ``trainer.fit``. Python's own ``skip_file_prefixes`` needs 3.12.
+    During training, that is the call of ``trainer.fit``. Python's own ``skip_file_prefixes`` needs 3.12.
 
     Args:
-        message: The warning's text; :data:`PREFIX` is put before it where it is missing.
+        message: The warning's text; :data:`PREFIX` is prepended if it is missing.
     """
     message = message if message.startswith(PREFIX) else PREFIX + message
     frame = _users_frame()
@@ -44,7 +45,7 @@ def _users_frame() -> FrameType:
     frame: FrameType | None = own
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        # `contextlib` lies between `with` and what it runs, `threading` below everything that runs in a thread.
+        # `contextlib` is between `with` and its body, `threading` below everything that runs in a thread.
         if package not in _PASSED_OVER and package not in sys.stdlib_module_names:
             return frame
         frame = frame.f_back

@@ -132,13 +132,15 @@ def test_growth_has_a_line_for_every_few_steps_and_all_goals() -> None:
 def test_report_has_figures_for_both_kinds_of_maps() -> None:
     if find_spec("playwright") is None or not any(map(shutil.which, NAMES)):
         pytest.skip("no Chromium here, or no playwright")
-    lines = _run("report.py", "--epochs", "4", "--probes", "2", "--rounds", "1", "--moves", "3")
+    shape = ("--epochs", "4", "--probes", "2", "--maps", "14", "14")
+    lines = _run("report.py", *shape, "--rounds", "1", "--moves", "3")
+    assert lines[0].startswith("4 epochs, 2 probes, 2 layers")
     for kind in ("smooth", "noise"):
         ((size, *seconds),) = _figures(lines, kind)
         assert size > 0
-        assert len(seconds) == 4
+        assert len(seconds) == 5
         assert all(0 < number < math.inf for number in seconds)
-    assert sum(line.startswith(("met ", "MISSED ")) for line in lines) == 4
+    assert sum(line.startswith(("met ", "MISSED ")) for line in lines) == 6
 
 
 @pytest.mark.slow

@@ -216,7 +216,7 @@ def test_a_wrapper_is_told_where_its_module_is() -> None:
     ("inputs", "said"),
     [
         ((X, X), "its forward takes (x)"),
-        ({"pixel_values": X}, "a dict gives arguments by name"),
+        ({"pixel_values": X}, "a dict holds arguments by name"),
         ([X[0], X[1]], "torch.stack(images)"),
     ],
 )

@@ -93,7 +93,9 @@ class Manifest:
                 raise TypeError("'map_shapes' is not an object of lists of sizes")
             return cls(**{**values, **texts_of, **lists, "created": created})
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ArchiveError(f"archive: the manifest in {place!r} is damaged ({error!s:.200})") from error
+            raise ArchiveError(
+                f"archive: the manifest in {place!r} is damaged ({error!s:.200}); restore it from a copy of the run"
+            ) from error
 
     def to_bytes(self) -> bytes:
         """Returns the content of the file."""
@@ -126,15 +128,10 @@ class Manifest:
         return {name: value for name, value in json.loads(json.dumps(self.settings or {})).items() if name != "drawing"}
 
 
-def _is_shape(value: object) -> bool:
+def _is_shape(value: Any) -> bool:
     """Whether a value is a valid map shape; arrays of this shape will be allocated."""
-    if (
-        not isinstance(value, list)
-        or not 1 <= len(value) <= 4
-        or not all(is_whole(size) and size > 0 for size in value)
-    ):
-        return False
-    return math.prod(value) <= _LARGEST_MAP
+    sizes = isinstance(value, list) and 1 <= len(value) <= 4 and all(is_whole(size) and size > 0 for size in value)
+    return sizes and math.prod(value) <= _LARGEST_MAP
 
 
 def _check_entries(value: object, name: str) -> None:

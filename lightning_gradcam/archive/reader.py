@@ -64,8 +64,7 @@ class Archive(ArchiveFolder):
 
     def _repr_html_(self) -> str:
         # The page belongs to a later folder; import it only for a notebook.
-        shown: str = import_module("lightning_gradcam.report.notebook").archive_html(self)
-        return shown
+        return str(import_module("lightning_gradcam.report.notebook").archive_html(self))
 
     def reader(self) -> Archive:
         """Returns a separate reader of the same archive, for use in another thread."""
@@ -78,7 +77,9 @@ class Archive(ArchiveFolder):
         try:
             return ProbeSet.from_bytes(self._storage.read(PROBES), name=name)
         except FileNotFoundError as error:
-            raise ArchiveError(f"archive: {name} is missing; without it, maps can't be matched to probes") from error
+            raise ArchiveError(
+                f"archive: {name} is missing, so maps can't be matched to probes; restore it from a copy of the run"
+            ) from error
         except OSError as error:
             raise ArchiveError(
                 f"archive: {name} can't be read ({type(error).__name__}: {error!s:.200}); check this process's"
@@ -264,8 +265,7 @@ class Archive(ArchiveFolder):
             last = record if last is None else last
             if not isinstance(record, CamRecord):
                 break
-            known = record.limits or {key: both_limits(maps) for key, maps in record.maps.items()}
-            raise_limits(limits, known)
+            raise_limits(limits, record.limits or {key: both_limits(maps) for key, maps in record.maps.items()})
             if record.limits:
                 break
         return last, limits, damaged

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.record.cam_record import CamRecord, FloatArray
+from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.stats import to_last
 
 if TYPE_CHECKING:
     from lightning_gradcam.archive.reader import Archive
+
+# The parts of a map's key, as dimensions.
+_KEY = ("layer", "cam_method", "target")
 
 
 def numbers_of(archive: Archive, key: CamKey) -> dict[str, FloatArray]:
@@ -82,17 +86,19 @@ def to_dataset(archive: Archive) -> Any:
         ]
         data[variable] = (("step", "probe", "target"), np.stack(of_targets, axis=-1))
     for variable, of in _groups(archive, keys).items():
-        dims, values, own = _map_array(archive, records, of)
-        names = [f"{variable}_{axis}" for axis in dims]
-        data[variable] = (("step", "probe", "cam_method", "target", *names), values)
+        own = records[0].maps[of[0]].shape[1:]
+        names = [f"{variable}_{axis}" for axis in "zyx"[-len(own) :]]
+        found = [{key: record.maps[key] for key in of} for record in records]
+        data[variable] = (("step", "probe", *_KEY[1:], *names), _filled(found, coords, _KEY[1:], own))
         for name, size in zip(names, own, strict=True):
             coords[name] = (np.arange(size) + 0.5) / size
     for stat in dict.fromkeys(name for record in records for stats in record.numbers.values() for name in stats):
-        data[stat] = (("step", "probe", "layer", "cam_method", "target"), _stat_array(records, coords, stat))
+        found = [{key: stats[stat] for key, stats in record.numbers.items() if stat in stats} for record in records]
+        data[stat] = (("step", "probe", *_KEY), _filled(found, coords, _KEY))
     if metrics := list(dict.fromkeys(name for record in records for name in record.metrics)):
         coords["metric"] = metrics
-        found = [[record.metrics.get(name, np.nan) for name in metrics] for record in records]
-        data["metrics"] = (("step", "metric"), np.array(found))
+        logged = [[record.metrics.get(name, np.nan) for name in metrics] for record in records]
+        data["metrics"] = (("step", "metric"), np.array(logged))
     attributes = {"run": archive.manifest.run, "score": archive.manifest.score, "fingerprint": probes.fingerprint}
     return xarray.Dataset(data, coords, {**attributes, "created": archive.manifest.created})
 
@@ -106,26 +112,16 @@ def _groups(archive: Archive, keys: list[CamKey]) -> dict[str, list[CamKey]]:
     return found
 
 
-def _map_array(archive: Archive, records: list[CamRecord], keys: list[CamKey]) -> tuple[str, FloatArray, list[int]]:
-    shape = records[0].maps[keys[0]].shape
-    counts = (len(records), shape[0], len(archive.methods), len(archive.targets))
-    values = np.full((*counts, *shape[1:]), np.nan, np.float32)
-    for row, record in enumerate(records):
-        for key in keys:
-            values[row, :, archive.methods.index(key.method), archive.targets.index(key.target)] = record.maps[key]
-    return "zyx"[-(len(shape) - 1) :], values, list(shape[1:])
-
-
-def _stat_array(records: list[CamRecord], coords: dict[str, Any], stat: str) -> FloatArray:
-    sizes = [len(records), *(len(coords[name]) for name in ("probe", "layer", "cam_method", "target"))]
+def _filled(
+    found: list[dict[CamKey, FloatArray]], coords: dict[str, Any], dims: Sequence[str], own: Sequence[int] = ()
+) -> FloatArray:
+    """Returns each step's values of all probes, by those parts of their keys; NaN where a step has none."""
+    sizes = [len(found), *(len(coords[name]) for name in ("probe", *dims)), *own]
     values = np.full(sizes, np.nan, np.float32)
-    for row, record in enumerate(records):
-        for key, stats in record.numbers.items():
-            place = [
-                coords[name].index(part) for name, part in zip(("layer", "cam_method", "target"), key, strict=True)
-            ]
-            if stat in stats:
-                values[row, :, place[0], place[1], place[2]] = stats[stat]
+    for row, of_keys in enumerate(found):
+        for key, each in of_keys.items():
+            places = {name: coords[name].index(part) for name, part in zip(_KEY, key, strict=True)}
+            values[(row, slice(None), *(places[name] for name in dims))] = each
     return values
 
 

@@ -9,9 +9,8 @@ from pathlib import PurePath
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.callbacks.feeding import Feeding
-from lightning_gradcam.checks.probed import marked, shown_as
 from lightning_gradcam.checks.result import MapCheck
-from lightning_gradcam.checks.run import check_maps
+from lightning_gradcam.checks.run import check_maps_of
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.findings import FINDINGS, brief
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
@@ -70,7 +69,7 @@ def missing(archive: Archive, *, explained: bool, schedule: str) -> str | None:
         return f"the archive {archive.path} can't be listed ({error})"
     if explained:
         return f"no maps are in {archive.path}; the warnings above say why"
-    return f"nothing was logged: no validation was due ({schedule}); lower these"
+    return f"nothing was logged: no validation was due ({schedule}); lower these values"
 
 
 def never_started(lazy: Sequence[str]) -> str:
@@ -161,19 +160,17 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
             )
         targets = resolve_targets(monitor.targets, probes.class_names)
         one_class = len(targets) == 1 and isinstance(targets[0].select, Class)
-        found = check_maps(
+        found = check_maps_of(
             subject.model,
+            probes,
             inputs.picture,
             monitor.layers,
             methods=monitor.methods,
-            targets=monitor.targets if one_class else "predicted",  # type: ignore[arg-type] # a single one
-            labels=probes.labels,
-            masks=marked(probes),
+            targets=monitor.targets if one_class else "predicted",
             score=monitor.score,
             layout=monitor.layout,
             output_key=monitor.output_key,
             forward=subject.forward,
-            class_names=probes.class_names,
             batch_size=monitor.batch_size,
             # The other processes wait in the meantime, and a strategy gives up on a process that takes too long.
             quick=host.trainer.world_size > 1,
@@ -182,7 +179,7 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
         names = ", ".join(repr(target.name) for target in targets)
         left_out = f"Only the maps of the predicted class were checked, not those of the run's targets ({names:.200})."
         found = replace(found, remarks=(*found.remarks, left_out))
-    return shown_as(found, probes)
+    return found
 
 
 def spoken(check: MapCheck, archive: Archive | None) -> list[str]:

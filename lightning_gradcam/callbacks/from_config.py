@@ -77,8 +77,8 @@ def check_kept(**options: Any) -> None:
             was = text.removeprefix(LOST)
             instead = "write the option's value there" if was.startswith("<") else f"write {name}: {was:.120}"
             raise ConfigurationError(
-                f"{name}: got {text!r:.160}, text that lightning-gradcam 0.1.0 saved in config.yaml in place of the "
-                f"value; {instead} in that file, or use the configuration that the run was started with"
+                f"{name}: got {text!r:.160}, the text that lightning-gradcam 0.1.0 saved in config.yaml in place of"
+                f" the value; {instead} in that file, or use the configuration that the run was started with"
             )
 
 
@@ -147,9 +147,8 @@ def _target(target: Any) -> Any:
         return {"class": target}
     if isinstance(target, dict):
         # jsonargparse saves a default object as its fields only; no two kinds have the same fields.
-        kind = next(
-            (kind for kind in get_args(TargetObject) if set(target) == {each.name for each in fields(kind)}), None
-        )
+        named = {frozenset(each.name for each in fields(kind)): kind for kind in get_args(TargetObject)}
+        kind = named.get(frozenset(target))
         target = target if kind is None else kind(**target)
     return plain(written(target)) if isinstance(target, TargetObject) else target
 

@@ -73,12 +73,9 @@ class Captured:
         if len(calls) == 1:
             return calls[0]
         if name not in self._beside:
-            last = next(iter(calls[-1].values()))
-            alike = [
-                call
-                for call in calls
-                if (first := next(iter(call.values()))).dim() == last.dim() and first.shape[0] == last.shape[0]
-            ]
+            firsts = [next(iter(call.values())) for call in calls]
+            kinds = [(first.dim(), first.shape[:1]) for first in firsts]
+            alike = [call for call, kind in zip(calls, kinds, strict=True) if kind == kinds[-1]]
             beside = parallel([list(call.values()) for call in alike])
             self._beside[name] = {place: tensor for call in beside for place, tensor in alike[call].items()}
         return self._beside[name]

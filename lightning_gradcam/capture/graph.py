@@ -180,21 +180,19 @@ def differentiate(
 
 
 def _gradients(
-    scores: Tensor, tensors: Sequence[Tensor], scale: float, *, retain_graph: bool, create_graph: bool
+    scores: Tensor, tensors: list[Tensor], scale: float, *, retain_graph: bool, create_graph: bool
 ) -> Sequence[Tensor | None]:
     total = scores.sum() if scale == 1.0 else scores.float().sum() * scale
     try:
         kept = retain_graph or create_graph
-        found = torch.autograd.grad(
-            total, list(tensors), allow_unused=True, retain_graph=kept, create_graph=create_graph
-        )
+        found = torch.autograd.grad(total, tensors, allow_unused=True, retain_graph=kept, create_graph=create_graph)
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise
         raise CaptureError(
-            "layers: the model checkpoints activations with use_reentrant=True, which allows no gradient to be taken"
-            " without changing the parameters' .grad; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
-            " there, or name a later layer"
+            "layers: the model checkpoints activations with use_reentrant=True, which does not allow gradients without "
+            "changing the parameters' .grad; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False) there, or "
+            "name a later layer"
         ) from error
     if scale == 1.0:
         return found
@@ -211,7 +209,7 @@ def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tenso
         if gradient is None:
             raise CaptureError(
                 f"layers: no gradient reaches {name!r}: the score does not depend on its output through the graph (a"
-                " layer inside the model's own torch.no_grad() or torch.inference_mode(), behind a detach(), inside a"
+                " layer inside the model's own torch.no_grad() or torch.inference_mode(), before a detach(), inside a"
                 " reentrant activation checkpoint, or on a branch that the explained output does not use); name a layer"
                 " that the score depends on"
             )

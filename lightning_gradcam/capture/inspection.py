@@ -97,7 +97,9 @@ class Survey:
         """
         at = self._at(name)
         if at is None:
-            raise LayerError(f"layers: {name!r} exists, but the forward never reached it")
+            raise LayerError(
+                f"layers: {name!r} exists, but the forward never reached it; name a layer that the forward calls"
+            )
         return self._reader.layout(at)
 
     @property

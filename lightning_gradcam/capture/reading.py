@@ -140,8 +140,8 @@ class LayoutReader:
         frames = next((fold.frames for fold in self.folds.values() if length - fold.frames in (0, 1)), None)
         if frames is not None:
             raise LayerError(
-                f"layers: {seen.name!r} gives {length} tokens {list(seen.shape)} for the input's {frames} frames: one "
-                "row for each frame, not locations in an image; name a layer before it, such as one of "
+                f"layers: {seen.name!r} returns {length} tokens {list(seen.shape)} for the input's {frames} frames: "
+                "one row for each frame, not locations in an image; name a layer before it, such as one of "
                 f"{', '.join(list(self.folds)[-5:])}"
             )
 
@@ -189,9 +189,9 @@ class LayoutReader:
         if layout is not None:
             return layout
         raise LayerError(
-            f"layers: {seen.name!r} gives {list(seen.shape)}, and nothing shows that these are locations in the image: "
-            "they could be time steps, words, queries or patches in another order. Name a layer with a map, or, if "
-            f"they are tokens of a grid, name the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 "
+            f"layers: {seen.name!r} returns {list(seen.shape)}, and nothing shows that these are locations in the "
+            "image: they could be time steps, words, queries or patches in another order. Name a layer with a map, or, "
+            f"if they are tokens of a grid, name the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 "
             "rows of 14)"
         )
 

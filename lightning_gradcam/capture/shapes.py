@@ -118,7 +118,10 @@ class _Output:
             grid, split = tuple(map(int, match[3].split("x"))), None if match[5] is None else int(match[5])
             layout = Layout(axes, grid, int(match[2] or 0), int(match[4] or 0), split)
             if layout.tokens != (length := shape[axes.index("L")]):
-                raise LayerError(f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} gives {length}")
+                raise LayerError(
+                    f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} returns {length}; name a grid "
+                    "with that many tokens"
+                )
         return replace(layout, grid=(rows // self.samples, *layout.grid), fold=fold) if fold and layout else layout
 
     def _image(self, last: bool | None, *, sure: bool) -> Layout | None:
@@ -157,8 +160,8 @@ class _Output:
             return Layout(axes, fitting[0][2], fitting[0][0])
         listed = ", ".join(f"{p}+{'x'.join(map(str, g))}" for p, _, g in fitting[:4])
         raise LayerError(
-            f"layers: {self.name!r} gives {length} tokens {list(self.shape)}, whose grid can't be derived from inputs "
-            f"{'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))} "
+            f"layers: {self.name!r} returns {length} tokens {list(self.shape)}, whose grid can't be derived from "
+            f"inputs {'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))} "
             f"({f'possible: {listed}' if listed else 'none fits'}); name it with layout={{{self.name!r}: "
             "'NLC:1+14x14'} (one class token, 14 rows, 14 columns), or name a layer with a feature map"
         )
@@ -254,11 +257,8 @@ def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
     seen = calls[at]
     if len(seen.shape) == 3 and seen.shape[0] == samples and _is_channels_first(calls[: at + 1]):
         return Layout("NCL", seen.shape[2:])
-    why = (
-        "has rows that are not the samples"
-        if samples not in seen.shape[:2]
-        else "is not known to have channels before time"
-    )
+    other = samples not in seen.shape[:2]
+    why = "has rows that are not the samples" if other else "is not known to have channels before time"
     raise LayerError(
         f"layers: {seen.name!r} has the output {list(seen.shape)} for {samples} signals, and {why}; name a 1-D"
         f" convolution or a block of these, or pass layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -61,7 +61,6 @@ class Asked:
         def part(start: int, stop: int) -> Tensor:
             # A model may modify its input in place.
             own = pictures[start:stop].clone()
-            output: Any
             with torch.no_grad():
                 if self.kind is None:
                     output, self.kind = traced_output(self.run, own)
@@ -100,8 +99,8 @@ class Asked:
             The probability of the first class, float64 ``[M]``, and the logits of all these classes, float64
             ``[M, classes]``.
         """
-        found = []
-        for group in _groups(pictures, self.chunk):
+        found, left = [], iter(pictures)
+        while group := list(islice(left, self.chunk)):
             logits = self.logits(torch.stack([picture for picture, _ in group]))
             classes = torch.tensor([numbers for _, numbers in group])
             shares = self.probabilities(logits).gather(1, classes[:, :1])[:, 0]
@@ -118,8 +117,7 @@ def emptied(pictures: Tensor) -> Tensor:
     Returns:
         ``[B, N, C, H, W]``; after the usual normalisation, zeros are the data's mean colour.
     """
-    side = min(pictures.shape[2:])
-    blurred = [blur(pictures, share * side) for share in BLURS]
+    blurred = [blur(pictures, share * min(pictures.shape[2:])) for share in BLURS]
     mean = pictures.mean(dim=(2, 3), keepdim=True).expand_as(pictures)
     return torch.stack([*blurred, mean, torch.zeros_like(pictures)])
 
@@ -199,9 +197,3 @@ def knowledge(asked: Asked, logits: Tensor) -> tuple[float, float]:
     classes = shares[0].argmax(dim=-1)
     sure = shares.gather(2, classes.expand(len(shares), -1)[..., None])[..., 0]
     return between, float((sure[0] - sure[1:].amin(dim=0)).clamp_min(0).mean())
-
-
-def _groups(items: Iterable[tuple[Tensor, list[int]]], size: int) -> Iterator[list[tuple[Tensor, list[int]]]]:
-    left = iter(items)
-    while group := list(islice(left, size)):
-        yield group

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from lightning_gradcam.checks.asking import Asked
-from lightning_gradcam.checks.chance import either, p_value, random_maps, ranked, standing
-from lightning_gradcam.checks.hiding import Hidden, hide_and_ask, shown_share
+from lightning_gradcam.checks.chance import Array, either, p_value, random_maps, ranked, standing
+from lightning_gradcam.checks.hiding import Hidden, shown_share
+from lightning_gradcam.stats.settled import Flags
 
-Array = npt.NDArray[np.float64]
 # The smallest number of random maps with which a single image can reach p = 0.05.
 RANDOM = 20
 # Number of further random maps for agreement, which need no queries of the model.
 _COMPARED = 200
+# From the indices of images, and the maps of each, ``[M, h, w]``.
+Hide = Callable[[npt.NDArray[np.intp], list[Array]], Hidden]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,31 +54,23 @@ class HiddenTop:
 
 
 def faithful(
-    asked: Asked,
-    inputs: Tensor,
-    empty: Tensor,
-    classes: Tensor,
     own: Array,
     rivals: Rivals,
     usable: npt.NDArray[np.bool_],
+    hide: Hide,
     *,
     quick: bool,
-    seed: int,
     generator: np.random.Generator,
 ) -> tuple[dict[str, float], HiddenTop]:
     """Computes the hiding and agreement figures for the maps, their inverse, and the maps with random weights.
 
     Args:
-        asked: Queries the model.
-        inputs: Images ``[N, C, H, W]``.
-        empty: The images without their class.
-        classes: The explained class of each image, and those of the other maps, ``[N, 1 + others]``.
         own: Signed maps ``[N, h, w]``.
         rivals: The maps to compare with.
         usable: Which images can be hidden at all, ``[N]``. The map is judged only on those where it has a positive
             value, since the others show nothing; its inverse is judged on all of them.
+        hide: Hides pixels of some images by maps, and asks the model.
         quick: Use fewer shares of pixels and no ROAD.
-        seed: Random seed for the order of equal pixels and for ROAD's noise.
         generator: Draws random maps and permutations.
 
     Returns:
@@ -92,21 +84,12 @@ def faithful(
         return figures | _named("", _NOTHING) | _named("inverted_", _NOTHING), top
     redrawn_maps = own if rivals.last is None else rivals.last
     maps = [np.concatenate([[own[row]], rivals.fake[row], [-own[row], redrawn_maps[row]]]) for row in rows]
-    chosen = torch.from_numpy(rows).to(inputs.device)
-    hidden = hide_and_ask(
-        asked,
-        inputs[chosen],
-        empty[chosen],
-        classes[rows].tolist(),
-        maps,
-        quick=quick,
-        seed=seed,
-    )
+    hidden = hide(rows, maps)
     chance = range(1, RANDOM + 1)
     many = [random_maps(own[row], _COMPARED, generator) for row in rows]
     distinct, rest = _of_classes(hidden, rows, own, rivals)
 
-    def tested(place: int, among: npt.NDArray[np.bool_]) -> dict[str, float]:
+    def tested(place: int, among: Flags) -> dict[str, float]:
         """Tests the maps at an index on some of the images: their strength and p-values."""
         if not among.any():
             return _NOTHING
@@ -135,8 +118,7 @@ def faithful(
     for name in ("deletion", "insertion", "road"):
         values = getattr(hidden, name)
         figures |= {name: float(values[:, 0].mean()), f"{name}_random": float(values[:, list(chance)].mean())}
-    left = hidden.left(top.share)
-    top.own[rows], top.by_chance[rows] = left[:, 0], left[:, list(chance)].mean(axis=1)
+    top.own[rows], top.by_chance[rows] = hidden.left[:, 0], hidden.left[:, list(chance)].mean(axis=1)
     # The inverse and the map with random weights take the map's own place among the random maps.
     figures |= _named("", tested(0, shown)) | _named("inverted_", tested(RANDOM + 1, np.ones(len(rows), bool)))
     figures["random_weights_faithful"] = none if rivals.last is None else tested(RANDOM + 2, shown)["strength"]

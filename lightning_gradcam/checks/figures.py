@@ -6,17 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lightning_gradcam.checks.similarity import complexity, signed_rank_correlation, structural_similarity
+from lightning_gradcam.checks.similarity import Array, complexity, signed_rank_correlation, structural_similarity
 from lightning_gradcam.stats.masks import inside, points_inside
-from lightning_gradcam.stats.numbers import drift
-
-Array = npt.NDArray[np.float64]
-
-
-def mean(values: Array) -> float:
-    """Returns the mean of the finite values; NaN if there are none."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
+from lightning_gradcam.stats.numbers import drift, mean
 
 
 def evidence(own: Array, finite: npt.NDArray[np.bool_]) -> dict[str, float]:

@@ -18,21 +18,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.checks.asking import Asked
-from lightning_gradcam.checks.chance import standing
+from lightning_gradcam.checks.chance import Array, standing
 from lightning_gradcam.checks.similarity import signed_correlation
+from lightning_gradcam.stats.asking import pixel_ranks
 from lightning_gradcam.stats.imputation import impute
 from lightning_gradcam.stats.masks import upsampled
 
-Array = npt.NDArray[np.float64]
 # The shares of pixels to hide or show: from a small object to half of the image.
 SHARES, QUICK = (0.1, 0.25, 0.5), (0.1, 0.3)
 REMOVED = (0.1, 0.3)
+# The index of the share at which the page shows the effect of hiding.
+_SHOWN = 1
 # ROAD's noise, and the precision of filling holes: a fifth of the noise.
 _NOISE, _FILLED = 0.01, 1e-3
 # The grid on which a map is compared with other maps' hidden pixels: finer than nearly every map.
@@ -65,10 +66,10 @@ class Hidden:
     logits: Array
     regions: Array
 
-    def left(self, share: float) -> Array:
-        """Returns the confidence with one of the measured shares of pixels hidden, ``[N, M]``."""
-        shares = QUICK if self.steps.shape[3] == len(QUICK) else SHARES
-        return np.asarray(1 / (1 + np.exp(-self.steps[0, :, :, shares.index(share)])))
+    @property
+    def left(self) -> Array:
+        """The confidence with the share of pixels hidden that :func:`shown_share` returns, ``[N, M]``."""
+        return np.asarray(1 / (1 + np.exp(-self.steps[0, :, :, _SHOWN])))
 
     def agreement(self, maps: Sequence[Array], members: Sequence[int], *, of_classes: bool = False) -> Array:
         """Returns how well given maps predict the effect of hiding and showing other maps' pixels.
@@ -141,8 +142,6 @@ def hide_and_ask(
     shares, removed = (QUICK, ()) if quick else (SHARES, REMOVED)
     size = (pictures.shape[2], pictures.shape[3])
     pixels = size[0] * size[1]
-    shuffled = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed))
-
     grid = (min(size[0], _GRID), min(size[1], _GRID))
     regions = np.zeros((len(pictures), len(maps[0]), len(shares), *grid))
 
@@ -151,8 +150,7 @@ def hide_and_ask(
 
     def hidden() -> Iterator[tuple[Tensor, list[int]]]:
         for place, (picture, empty, numbers, own) in enumerate(zip(pictures, emptied, classes, maps, strict=True)):
-            for row, values in enumerate(upsampled(torch.from_numpy(own), size)):
-                ranks = _ranks(values, shuffled).to(picture.device)
+            for row, ranks in enumerate(pixel_ranks(upsampled(torch.from_numpy(own), size), seed).to(picture.device)):
                 for step, share in enumerate(shares):
                     top = (ranks < count(share))[None]
                     regions[place, row, step] = F.adaptive_avg_pool2d(top.float(), grid)[0].cpu().numpy()
@@ -167,15 +165,18 @@ def hide_and_ask(
     confidences, raw = asked.answers(hidden())
     found = confidences.numpy().reshape(len(pictures), -1, forwards(quick=quick))
     odds = np.log(np.clip(found, _SUREST, 1 - _SUREST) / (1 - np.clip(found, _SUREST, 1 - _SUREST)))
-    measured = [_measures(values, 2 * len(shares)) for values in (found, odds)]
-    (deletion, insertion, road), (less, more, differs) = measured
 
     def curves(values: Array) -> Array:
         """Returns the parts for hiding and for showing, ``[2, …, S]``."""
         return np.stack([values[..., 0 : 2 * len(shares) : 2], values[..., 1 : 2 * len(shares) : 2]])
 
+    def road(values: Array) -> Array:
+        rest = values[..., 2 * len(shares) :]
+        return np.full(rest.shape[:2], np.nan) if quick else (rest[..., 1::2] - rest[..., 0::2]).mean(axis=2) / 2
+
+    (deletion, insertion), (less, more) = curves(found).mean(axis=-1), curves(odds).mean(axis=-1)
     logits = np.stack([curves(values.reshape(found.shape)) for values in raw.numpy().T])
-    return Hidden(deletion, insertion, road, np.stack([-less, more, differs]), curves(odds), logits, regions)
+    return Hidden(deletion, insertion, road(found), np.stack([-less, more, road(odds)]), curves(odds), logits, regions)
 
 
 def forwards(*, quick: bool) -> int:
@@ -185,22 +186,4 @@ def forwards(*, quick: bool) -> int:
 
 def shown_share(*, quick: bool) -> float:
     """Returns the share of pixels at which the page shows the effect of hiding."""
-    return QUICK[1] if quick else SHARES[1]
-
-
-def _measures(values: Array, curves: int) -> tuple[Array, Array, Array]:
-    """Returns deletion, insertion and ROAD from values ``[N, M, S]``; the first ``curves`` belong to the first two."""
-    steps, rest = values[:, :, :curves], values[:, :, curves:]
-    road = np.full(values.shape[:2], np.nan)
-    if rest.shape[2]:
-        road = (rest[:, :, 1::2] - rest[:, :, 0::2]).mean(axis=2) / 2
-    return steps[:, :, 0::2].mean(axis=2), steps[:, :, 1::2].mean(axis=2), road
-
-
-def _ranks(values: Tensor, shuffled: Tensor) -> Tensor:
-    """Returns each pixel's rank by importance ``[H, W]``, 0 for the most important; ties are in random order."""
-    flat = values.flatten()
-    order = shuffled[flat[shuffled].argsort(descending=True, stable=True)]
-    ranks = torch.empty_like(order)
-    ranks[order] = torch.arange(len(order))
-    return ranks.view(values.shape)
+    return (QUICK if quick else SHARES)[_SHOWN]

@@ -2,79 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_gradcam.checks.asking import Asked, Counter, dependence, emptied, knowledge, without_class
-from lightning_gradcam.checks.chance import random_maps
+from lightning_gradcam.checks.asking import dependence, emptied, knowledge, without_class
+from lightning_gradcam.checks.chance import Array, random_maps
 from lightning_gradcam.checks.faithful import RANDOM, HiddenTop, Rivals, faithful
-from lightning_gradcam.checks.figures import against_weights, evidence, largest_change, mean, on_object
-from lightning_gradcam.checks.hiding import forwards
+from lightning_gradcam.checks.figures import against_weights, evidence, largest_change, on_object
+from lightning_gradcam.checks.hiding import Hidden, forwards, hide_and_ask
 from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.checks.result import Evidence, MapCheck
 from lightning_gradcam.checks.similarity import signed_correlation, signed_rank_correlation, structural_similarity
-from lightning_gradcam.checks.variations import Array, Effort, Pair, Variations, Varied, arrays
+from lightning_gradcam.checks.variations import Pair, Variations, Varied, arrays
 from lightning_gradcam.checks.verdicts import MapVerdict, advise, decide
-from lightning_gradcam.errors import TargetError
-from lightning_gradcam.record.cams import Cams
+from lightning_gradcam.stats.numbers import mean
 
 # The probability an emptied image must lose for hiding pixels to be informative.
 _LOST = 0.05
 
 
-@dataclass(eq=False)
-class Measuring:
+class Measuring(Variations):
     """One check: the model, the images, and the explained classes."""
 
-    model: nn.Module
-    inputs: Tensor
-    first: Cams
-    methods: list[str]
-    counter: Counter
-    several: bool
-    batch_size: int
-    effort: Effort
-    seed: int
-    layouts: Any = None
-    total: int = 0
-    done: int = 0
-    tell: Callable[[int, int], None] | None = None
-    asked: Asked = field(init=False)
-    variations: Variations = field(init=False)
-
-    def __post_init__(self) -> None:
-        (classes,) = self.first.classes.values()
-        if bool((classes < 0).any()):
-            raise TargetError("targets: an image has no class to explain; pass one class for each image")
-        self.classes = classes
-        self.asked = Asked(self.counter, self.several, self.batch_size, self._moved)
-        self.variations = Variations(
-            self.model,
-            self.inputs,
-            classes,
-            self.first,
-            self.methods,
-            self.counter,
-            self.asked,
-            self.batch_size,
-            self.effort,
-            self.seed,
-            self.layouts,
-            self._moved,
-        )
-
-    def checked(self, masks: Tensor | None, tell: Callable[[int, int], None] | None, *, quick: bool) -> MapCheck:
+    def checked(self, masks: Tensor | None) -> MapCheck:
         """Measures everything and decides on verdicts."""
         maps, count = arrays(self.first), len(self.inputs)
         each = self.counter.count + 2 * count * len({key.target for key in self.first.maps})
-        self.tell, self.total = tell, self._cost(each, len(maps), quick=quick)
-        self._moved(0)
+        self.total = self._cost(each, len(maps))
+        self.moved(0)
         finite = {pair: np.asarray(np.isfinite(values).all(axis=(1, 2))) for pair, values in maps.items()}
         # A non-finite map shows nothing.
         raw, maps = maps, {pair: np.where(finite[pair][:, None, None], values, 0.0) for pair, values in maps.items()}
@@ -93,13 +52,13 @@ class Measuring:
             "dependence": dependence(self.asked, logits[[0, 3, 4]]),
             "learnt": self._learnt(versions[[0, 3, 4]], knowledge(self.asked, logits[[0, 3, 4]])),
         }
-        varied = self.variations.varied(logits[0], quick=quick)
+        varied = self.varied(logits[0])
         verdicts: dict[Pair, MapVerdict] = {}
         tops: dict[Pair, HiddenTop] = {}
         for pair, own in maps.items():
             # A constant map ranks no pixels.
             usable = (own.min(axis=(1, 2)) < own.max(axis=(1, 2))) & (ends[0] - ends[1] >= _LOST)
-            compared, tops[pair] = self._compared(pair, own, usable, varied, quick=quick)
+            compared, tops[pair] = self._compared(pair, own, usable, varied)
             figures = {**shared, **evidence(own, finite[pair]), **compared}
             figures |= {} if masks is None else on_object(own, masks)
             steps = tuple(
@@ -107,47 +66,39 @@ class Measuring:
                 for name, found in varied.cascade
                 if pair in found
             )
-            verdict, reason = decide(figures)
-            verdicts[pair] = MapVerdict(*pair, verdict, reason, "", figures, steps)
+            verdicts[pair] = MapVerdict(*pair, *decide(figures), "", figures, steps)
         verdicts = {pair: replace(row, advice=advise(row, verdicts)) for pair, row in verdicts.items()}
-        self._finished()
+        if self.done < self.total:
+            self.moved(self.total)
+        others = [("other class", found) for _, found in varied.others[:1]]
+        kinds = [("map", raw), *others, ("random weights", varied.last)]
         shown = Evidence(
             self.inputs.detach().float().cpu().numpy(),
             tuple(map(str, range(count))),
             tuple(map(str, self.classes.tolist())),
             ends[0],
-            {
-                pair: {
-                    "map": raw[pair],
-                    **({"other class": varied.others[0][1][pair]} if varied.others else {}),
-                    **({"random weights": varied.last[pair]} if pair in varied.last else {}),
-                }
-                for pair in maps
-            },
+            {pair: {kind: found[pair] for kind, found in kinds if pair in found} for pair in maps},
             tops,
-            tuple(map(str, varied.others[0][0].tolist())) if varied.others else (),
+            tuple(str(number) for classes, _ in varied.others[:1] for number in classes.tolist()),
         )
-        return MapCheck(verdicts, count, self.total, quick, shown)
+        return MapCheck(verdicts, count, self.total, self.effort.quick, shown)
 
     def _compared(
-        self, pair: Pair, own: Array, usable: npt.NDArray[np.bool_], varied: Varied, *, quick: bool
+        self, pair: Pair, own: Array, usable: npt.NDArray[np.bool_], varied: Varied
     ) -> tuple[dict[str, float], HiddenTop]:
         """Compares the maps of one layer and method with others; returns the figures and the page's data."""
         generator = np.random.default_rng(self.seed)
         fake = [random_maps(one, RANDOM, generator) for one in own]
         last, others = varied.last.get(pair), [maps[pair] for _, maps in varied.others]
-        figures, top = faithful(
-            self.asked,
-            self.inputs,
-            self.empty,
-            torch.stack([self.classes.cpu(), *(classes for classes, _ in varied.others)], dim=1),
-            own,
-            Rivals(fake, last, others, varied.weighted.get(pair[0])),
-            usable,
-            quick=quick,
-            seed=self.seed,
-            generator=generator,
-        )
+        classes = torch.stack([self.classes.cpu(), *(each for each, _ in varied.others)], dim=1)
+
+        def hide(rows: npt.NDArray[np.intp], maps: list[Array]) -> Hidden:
+            chosen, numbers = torch.from_numpy(rows).to(self.inputs.device), classes[rows].tolist()
+            pictures = self.inputs[chosen], self.empty[chosen]
+            return hide_and_ask(self.asked, *pictures, numbers, maps, quick=self.effort.quick, seed=self.seed)
+
+        rivals = Rivals(fake, last, others, varied.weighted.get(pair[0]))
+        figures, top = faithful(own, rivals, usable, hide, quick=self.effort.quick, generator=generator)
         figures |= against_weights(own, fake, last)
         if varied.smooth is not None:
             averaged = np.mean([own, *(maps[pair] for maps in varied.noisy)], axis=0)
@@ -160,20 +111,11 @@ class Measuring:
             "largest_change": largest_change(own, [maps[pair] for maps in varied.noisy]),
         }, top
 
-    def _cost(self, each: int, pairs: int, *, quick: bool) -> int:
+    def _cost(self, each: int, pairs: int) -> int:
         count, effort = len(self.inputs), self.effort
-        passes = effort.others + effort.stages + effort.noisy + (0 if quick else 1 + effort.noisy)
+        passes = effort.others + effort.stages + effort.noisy + (0 if effort.quick else 1 + effort.noisy)
         networks = effort.networks * 6 * count
-        return each * passes + networks + 7 * count + pairs * count * (RANDOM + 3) * forwards(quick=quick)
-
-    def _moved(self, pictures: int) -> None:
-        self.done = min(self.done + pictures, self.total)
-        if self.tell is not None:
-            self.tell(self.done, self.total)
-
-    def _finished(self) -> None:
-        if self.done < self.total:
-            self._moved(self.total - self.done)
+        return each * passes + networks + 7 * count + pairs * count * (RANDOM + 3) * forwards(quick=effort.quick)
 
     def _learnt(self, versions: Tensor, own: tuple[float, float]) -> float:
         """How many times more the output depends on the image than with any random weights, by the clearer sign."""
@@ -195,10 +137,8 @@ class Measuring:
         if not others:
             return float("nan")
         found = np.array([signed_correlation(own, other) for other in others])
-        found = found if self._two_classes else np.abs(found)
+        likeliest = self.first.likeliest
+        two_classes = self.asked.single or (likeliest is not None and likeliest.shape[1] == 2)
+        found = found if two_classes else np.abs(found)
         found = found[:, np.isfinite(found).any(axis=0)]
         return float(np.median(np.nanmin(found, axis=0))) if found.size else float("nan")
-
-    @property
-    def _two_classes(self) -> bool:
-        return self.asked.single or len(self.first.likeliest[0] if self.first.likeliest is not None else []) == 2

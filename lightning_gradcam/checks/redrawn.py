@@ -36,16 +36,10 @@ def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], obj
         True
     """
     generator = torch.Generator().manual_seed(seed)
-    held: dict[int, tuple[Tensor, Tensor]] = {}
     norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats and not _waits(m)]
-    for module in modules:
-        for weight in [p for p in module._parameters.values() if p is not None]:
-            if can_be_redrawn(weight):
-                held[id(weight)] = weight, weight.data
-    for norm in norms:
-        for statistic in (norm.running_mean, norm.running_var, norm.num_batches_tracked):
-            if statistic is not None:
-                held[id(statistic)] = statistic, statistic.data
+    weights = [p for m in modules for p in m._parameters.values() if p is not None and can_be_redrawn(p)]
+    statistics = [s for m in norms for s in (m.running_mean, m.running_var, m.num_batches_tracked) if s is not None]
+    held = {id(tensor): (tensor, tensor.data) for tensor in (*weights, *statistics)}
     modes = [(norm, norm.training, norm.momentum) for norm in norms]
     # In training mode, they would wait for other processes that do not take part.
     alone = [m for m in norms if type(m).forward is nn.SyncBatchNorm.forward and "forward" not in vars(m)]
@@ -114,12 +108,10 @@ def from_the_top(model: nn.Module, stages: int) -> list[tuple[str, list[nn.Modul
     owners.reverse()
     last = len(owners)
     ends = sorted({*(1 + round(step * (last - 1) / max(stages - 1, 1)) for step in range(stages)), last} - {0})
-    chosen = ends if stages > 1 else ends[-1:]
-    return [(owners[end - 1][0], [m for _, m in owners[:end]]) for end in chosen]
+    return [(owners[end - 1][0], [m for _, m in owners[:end]]) for end in (ends if stages > 1 else ends[-1:])]
 
 
 def _like(data: Tensor, generator: torch.Generator) -> Tensor:
     values = data.float()
     spread = float(values.std()) if values.numel() > 1 else 0.0
-    drawn = torch.randn(data.shape, generator=generator)
-    return (drawn * spread + float(values.mean())).to(data)
+    return (torch.randn(data.shape, generator=generator) * spread + float(values.mean())).to(data)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,18 +92,13 @@ class MapCheck:
 
     def _repr_html_(self) -> str:
         # Drawing belongs to a later folder; import it only for a notebook or for saving.
-        shown: str = import_module("lightning_gradcam.report.check_page").check_html(self)
-        return shown
+        return str(import_module("lightning_gradcam.report.check_page").check_html(self))
 
     def to_json(self) -> str:
         """Returns verdicts, reasons, advice and figures as JSON; figures that could not be measured are ``null``."""
         rows = [
             {
-                "layer": row.layer,
-                "method": row.method,
-                "verdict": row.verdict,
-                "reason": row.reason,
-                "advice": row.advice,
+                **vars(row),
                 "figures": {name: _number(value) for name, value in row.figures.items()},
                 "cascade": [
                     {"down_to": name, "rank_correlation": _number(rho), "ssim": _number(ssim)}
@@ -113,7 +107,7 @@ class MapCheck:
             }
             for row in self.verdicts.values()
         ]
-        content: dict[str, Any] = {
+        content = {
             "pictures": self.pictures,
             "forwards": self.forwards,
             "quick": self.quick,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from lightning_gradcam.compute.cam_maps import compute_cams
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import available_methods
+from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
 from lightning_gradcam.targets.classes import Class
 
@@ -126,11 +128,43 @@ def check_maps(
         first = compute_cams(
             model, inputs, layers, methods=names, **{**options, "forward": counter, "output_key": None}
         )
-        several = check_score(score) == "sigmoid"
-        run = Measuring(model, inputs, first, names, counter, several, batch_size, QUICK if quick else FULL, seed)
-        run.layouts = layout
-        found = run.checked(masks, progress, quick=quick)
+        several, effort = check_score(score) == "sigmoid", QUICK if quick else FULL
+        run = Measuring(model, inputs, first, names, counter, several, batch_size, effort, seed, layout, progress)
+        found = run.checked(masks)
     return replace(found, remarks=tuple(remarks))
+
+
+def check_maps_of(model: nn.Module, probes: ProbeSet, inputs: Tensor, layers: LayerSpec, **options: Any) -> MapCheck:
+    """Checks the maps of probes, with their labels, masks or boxes, and names.
+
+    Args:
+        model: The module.
+        probes: The probes, whose display images and names the page shows.
+        inputs: Their inputs, as the model gets them.
+        layers: The layers.
+        **options: Of :func:`check_maps`.
+    """
+    known: dict[str, Any] = {"labels": probes.labels, "masks": _marked(probes), "class_names": probes.class_names}
+    check, view = check_maps(model, inputs, layers, **known, **options), probes.view
+    classes, others = (
+        tuple(view.class_name(int(number)) for number in numbers)
+        for numbers in (check.evidence.classes, check.evidence.others)
+    )
+    shown = view.pixels[:, 0] if view.pixels.ndim == 5 else None
+    evidence = replace(check.evidence, names=probes.ids, classes=classes, others=others, shown=shown)
+    return replace(check, evidence=evidence)
+
+
+def _marked(probes: ProbeSet) -> Tensor | None:
+    """Returns where the probes' objects are, bool ``[N, H, W]``, from masks or else boxes; ``None`` if unknown."""
+    view = probes.view
+    if view.masks is not None:
+        return torch.from_numpy(view.masks)
+    if view.boxes is None or np.isnan(view.boxes).all():
+        return None
+    down, across = (np.arange(side) + 0.5 for side in view.size)
+    left, top, right, bottom = (side[:, None, None] for side in view.boxes.T)
+    return torch.from_numpy((across >= left) & (across < right) & (down[:, None] >= top) & (down[:, None] < bottom))
 
 
 def _check_pictures(inputs: Any, batch_size: Any) -> None:

@@ -40,8 +40,7 @@ def signed_correlation(maps: Array, others: Array) -> Array:
         [-1.0]
     """
     one, other = _unit(maps), _unit(others)
-    found = np.clip((one * other).sum(axis=1), -1, 1)
-    return np.where(one.any(axis=1) & other.any(axis=1), found, np.nan)
+    return np.where(one.any(axis=1) & other.any(axis=1), np.clip((one * other).sum(axis=1), -1, 1), np.nan)
 
 
 def structural_similarity(maps: Array, others: Array) -> Array:
@@ -67,8 +66,7 @@ def structural_similarity(maps: Array, others: Array) -> Array:
     both = square[2] - mean[0] * mean[1]
     score = (2 * mean[0] * mean[1] + _C1) * (2 * both + _C2)
     score = score / ((mean[0] ** 2 + mean[1] ** 2 + _C1) * (spread[0] + spread[1] + _C2))
-    found = np.asarray(score.mean(axis=(1, 2)))
-    return np.where(_varies(maps) & _varies(others), found, np.nan)
+    return np.where(_varies(maps) & _varies(others), score.mean(axis=(1, 2)), np.nan)
 
 
 def complexity(maps: Array) -> Array:

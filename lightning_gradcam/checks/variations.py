@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.checks.asking import Asked, Counter
+from lightning_gradcam.checks.chance import Array
 from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.callers import Request
-from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.methods import MODEL, Method, resolve_methods
 from lightning_gradcam.methods.components import weighted_at_random
 from lightning_gradcam.record.cams import Cams
 from lightning_gradcam.targets import Given, check_score, resolve_targets
 
-Array = npt.NDArray[np.float64]
 Pair = tuple[str, str]
 Maps = dict[Pair, Array]
 # The noise relative to each image's own spread, and how often it is halved if it changes the prediction.
@@ -41,9 +40,10 @@ class Effort:
     stages: int
     others: int
     noisy: int
+    quick: bool = False
 
 
-FULL, QUICK = Effort(8, 4, 4, 3), Effort(6, 1, 4, 1)
+FULL, QUICK = Effort(8, 4, 4, 3), Effort(6, 1, 4, 1, quick=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,35 +80,52 @@ class Variations:
     Attributes:
         model: The model.
         inputs: The images ``[N, C, H, W]``.
-        classes: The explained class of each image.
         first: Their unmodified maps.
         methods: The methods by name.
         counter: Calls the model.
-        asked: Queries its logits.
+        several: Classes are independent.
         batch_size: Number of images per forward.
         effort: The amount of work.
         seed: Random seed for weights and noise.
         layouts: The user's layouts.
-        moved: Called with the number of forwards done.
+        tell: Called with the number of forwards done, and :attr:`total`.
+        total: Number of forwards that all of it takes; known before the long part starts.
+        classes: The explained class of each image.
+        asked: Queries the model's logits.
     """
 
     model: nn.Module
     inputs: Tensor
-    classes: Tensor
     first: Cams
     methods: list[str]
     counter: Counter
-    asked: Asked
+    several: bool
     batch_size: int
     effort: Effort
     seed: int
     layouts: Any
-    moved: Callable[[int], None]
+    tell: Callable[[int, int], None] | None
+    total: int = field(default=0, init=False)
+    done: int = field(default=0, init=False)
+    classes: Tensor = field(init=False)
+    asked: Asked = field(init=False)
 
-    def varied(self, logits: Tensor, *, quick: bool) -> Varied:
-        """Computes all of them from the images' ``logits``; ``quick`` skips the smoothed variant."""
+    def __post_init__(self) -> None:
+        (self.classes,) = self.first.classes.values()
+        if bool((self.classes < 0).any()):
+            raise TargetError("targets: an image has no class to explain; pass one class for each image")
+        self.asked = Asked(self.counter, self.several, self.batch_size, self.moved)
+
+    def moved(self, pictures: int) -> None:
+        """Reports the progress: more images for which the model was called."""
+        self.done = min(self.done + pictures, self.total)
+        if self.tell is not None:
+            self.tell(self.done, self.total)
+
+    def varied(self, logits: Tensor) -> Varied:
+        """Computes all of them from the images' ``logits``; a quick check skips the smoothed variant."""
         others, cascade, (noise, noisy) = self._others(logits), self._cascade(), self._noisy()
-        smooth = self._redrawn_noisy(noisy) if noisy and not quick else None
+        smooth = self._redrawn_noisy(noisy) if noisy and not self.effort.quick else None
         return Varied(others, cascade, noise, noisy, smooth, self._weighted())
 
     def _weighted(self) -> dict[str, Array]:
@@ -123,8 +140,7 @@ class Variations:
     def _others(self, logits: Tensor) -> list[tuple[Tensor, Maps]]:
         """Returns other classes and their maps: each image's second most likely, least likely, and some in between."""
         order = logits.argsort(dim=1, descending=True)
-        own = self.classes.cpu()
-        rest = torch.stack([row[row != number] for row, number in zip(order, own, strict=True)])
+        rest = torch.stack([row[row != number] for row, number in zip(order, self.classes.cpu(), strict=True)])
         last = rest.shape[1] - 1
         places = list(dict.fromkeys([0, last, last // 2, last // 4]))[: self.effort.others]
         found = [(rest[:, place], self._maps(self.inputs, rest[:, place].to(self.inputs.device))) for place in places]
@@ -143,8 +159,7 @@ class Variations:
 
         If even the smallest noise changes an image's prediction, its maps are NaN.
         """
-        spread = self.inputs.flatten(1).std(dim=1).cpu()
-        size = _NOISE * spread
+        size = _NOISE * self.inputs.flatten(1).std(dim=1).cpu()
         drawn = [self._draw(number) for number in range(self.effort.noisy)]
         before = self.asked.logits(self.inputs).argmax(dim=1)
         for tries in range(1 + _HALVED):
@@ -160,7 +175,7 @@ class Variations:
 
     def _redrawn_noisy(self, noisy: list[Maps]) -> Maps:
         """Returns maps with random weights, averaged over noise: the smoothed sMPRT of Hedström et al. 2024."""
-        _, modules = from_the_top(self.model, 1)[-1]
+        ((_, modules),) = from_the_top(self.model, 1)
         size = _NOISE * self.inputs.flatten(1).std(dim=1).cpu()
         with redrawn(modules, self.seed, lambda: self.asked.shown(self.inputs)):
             found = [self._maps(self.inputs, self.classes)]
@@ -169,9 +184,8 @@ class Variations:
         return {pair: np.mean([maps[pair] for maps in found], axis=0) for pair in (found[0] if found else {})}
 
     def _draw(self, number: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed + number)
         # The same for every image, so that results do not depend on the batch.
-        return torch.randn(self.inputs.shape[1:], generator=generator)
+        return torch.randn(self.inputs.shape[1:], generator=torch.Generator().manual_seed(self.seed + number))
 
     def _added(self, noise: Tensor, size: Tensor) -> Tensor:
         return self.inputs + (size[:, None, None, None] * noise).to(self.inputs)
@@ -208,7 +222,7 @@ def arrays(cams: Cams) -> Maps:
     for key, values in cams.maps.items():
         if values.dim() != 3:
             raise ConfigurationError(
-                f"layers: {key.layer!r} gives maps {list(values.shape)}; check_maps needs one map per image, [N, h, w]"
+                f"layers: {key.layer!r} has maps {list(values.shape)}; check_maps needs one map per image, [N, h, w]"
             )
         found[key.layer, key.method] = values.detach().double().cpu().numpy()
     return found

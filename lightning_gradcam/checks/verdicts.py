@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -56,7 +56,7 @@ class MapVerdict:
     reason: str
     advice: str
     figures: Mapping[str, float]
-    cascade: tuple[tuple[str, float, float], ...] = field(default=())
+    cascade: tuple[tuple[str, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "figures", MappingProxyType(dict(self.figures)))
@@ -80,9 +80,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         ('blank', '3 of 4 maps have no positive value')
     """
     pictures, used, p = figures["pictures"], figures["used"], figures["p"]
-    # Unknown for methods without a layer.
-    beats = not figures["channels_p"] > RIVALS
-    inverse_p, inverse_beats = figures["inverted_p"], not figures["inverted_channels_p"] > RIVALS
+    inverse_p = figures["inverted_p"]
     empty = f"{round(figures['blank'] * pictures)} of {pictures:g} maps have no positive value"
     if broken := round(figures.get("not_finite", 0) * pictures):
         empty += f" ({broken} {'is' if broken == 1 else 'are'} not finite)"
@@ -90,8 +88,9 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
     same = pictures >= LEAST["class-blind"] and figures["class_correlation"] >= SAME
     # A sign-flipped map of evidence for the class is blank if that evidence is positive everywhere. A map that is the
     # same for all classes is backwards for some of them by chance.
-    turned = figures["inverted_used"] >= LEAST["backwards"] and inverse_p <= CHANCE < p and inverse_beats
-    backwards = turned and not same
+    turned = figures["inverted_used"] >= LEAST["backwards"] and inverse_p <= CHANCE < p
+    # The shares of random weightings are NaN for methods without a layer.
+    backwards = turned and not figures["inverted_channels_p"] > RIVALS and not same
     if blank and not backwards:
         return "blank", empty
     if backwards:
@@ -106,7 +105,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         return "weak", f"too few images to tell: {used:g}{lost}; at least {LEAST['sound']} are needed"
     if p > CHANCE:
         return "weak", f"no better than random maps of the same smoothness (p = {p:.2g})"
-    if not beats:
+    if figures["channels_p"] > RIVALS:
         share = f"{figures['channels_p']:.0%} of them do as well"
         return "weak", f"no better than this layer's channels weighted at random ({share})"
     return "sound", f"follows the model better than chance (p = {p:.2g})"
@@ -114,8 +113,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
 
 def _not_learnt(figures: Mapping[str, float]) -> str:
     if figures["dependence"] < DEPENDS:
-        moved = figures["dependence"]
-        return f"the output hardly depends on the image: probabilities move by {moved:.3f} at most"
+        return f"the output hardly depends on the image: probabilities move by {figures['dependence']:.3f} at most"
     if figures["learnt"] < LEARNT:
         times = figures["learnt"]
         return f"the output depends on the image about as much as with random weights: {times:.2g} times as much"
@@ -153,6 +151,8 @@ def advise(row: MapVerdict, others: Mapping[tuple[str, str], MapVerdict]) -> str
     if row.verdict == "class-blind":
         return "Don't read it as evidence for one class; check an earlier layer, or another method."
     if other is not None and layer != "model":
-        why = "which keeps each place's own gradient" if other == "hirescam" else "which weighs places differently"
+        why = (
+            "which keeps each location's own gradient" if other == "hirescam" else "which weights locations differently"
+        )
         return f"Don't rely on {method!r} here; check {other!r} at this layer, {why}."
     return f"Don't rely on {method!r} here; check an earlier layer and more images."

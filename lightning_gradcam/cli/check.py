@@ -25,17 +25,20 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "whether the maps of images can be trusted, for each layer and method"
     parser = options.add_command(commands, "check", what, doc=__doc__)
     add_pictures(parser)
-    parser.add_argument("-o", "--output", metavar="DIR", help="write check.json and check.html there (default: not)")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", help="folder for check.json and check.html (default: not written)"
+    )
     add_reading(parser)
     parser.add_argument("--quick", action="store_true", help="fewer steps and no ROAD: about a third of the cost")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random maps and weights (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed for maps and weights (default: 0)"
+    )
     options.add_progress(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from lightning_gradcam.checks.probed import marked, shown_as
-    from lightning_gradcam.checks.run import check_maps
+    from lightning_gradcam.checks.run import check_maps_of
     from lightning_gradcam.errors import TargetError
     from lightning_gradcam.probes.folder import Preparation
     from lightning_gradcam.saved_models.explanation import prepared
@@ -59,21 +62,18 @@ def _run(chosen: argparse.Namespace) -> int:
 
         given = Preparation(**{one.name: origin.pop(one.name) for one in fields(Preparation) if one.name in origin})
         read = prepared(checkpoint, images, layers, given, targets=targets[0], **origin)
-        probes, module = read.probes, read.loaded.module
-        found = check_maps(
+        module, inputs = read.loaded.module, read.probes.inputs
+        found = check_maps_of(
             module,
-            like_weights(module, probes.inputs),
+            read.probes,
+            like_weights(module, inputs),
             read.layers,
             targets=read.targets,
-            labels=probes.labels,
-            masks=marked(probes),
-            class_names=probes.class_names,
             quick=chosen.quick,
             seed=chosen.seed,
             progress=tell,
             **plan,
         )
-        found = shown_as(found, probes)
     for remark in read.remarks:
         say(remark)
     print(found)

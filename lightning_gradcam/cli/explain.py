@@ -30,7 +30,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "make maps for images or a folder, from any checkpoint"
     parser = options.add_command(commands, "explain", what, doc=__doc__)
     add_pictures(parser)
-    parser.add_argument("-o", "--output", default="explained", metavar="DIR", help="folder (default: %(default)s)")
+    parser.add_argument(
+        "-o", "--output", default="explained", metavar="DIR", help="output folder (default: %(default)s)"
+    )
     parser.add_argument("--force", action="store_true", help="replace the result of an earlier explain in that folder")
     add_reading(parser)
     parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, at most 10")
@@ -39,11 +41,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--box-threshold",
         type=float,
         metavar="SHARE",
-        help="draw that box around what is above this share of the map's maximum (default: 0.15; at 7 x 7 try 0.6)",
+        help="share of the map's maximum that a pixel in that box exceeds (default: 0.15; at 7 x 7 try 0.6)",
     )
     what = "run: one colour scale for an image's targets; image: one for each map; layer, minmax (default: run)"
     parser.add_argument("--scale", metavar="SCALE", help=what)
-    what = "draw in red what speaks for the score and in blue what speaks against it"
+    what = "draw evidence for the score in red and evidence against it in blue"
     parser.add_argument("--signed", action="store_true", help=what)
     options.add_progress(parser)
     parser.set_defaults(run=_run)
@@ -51,7 +53,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
     """Adds ``CKPT`` and ``IMAGES``; options may come between and after them."""
-    what = "a Lightning checkpoint, or a state_dict (.pt, .pth); not needed where --model comes with weights"
+    what = "a Lightning checkpoint, or a state_dict (.pt, .pth); not needed if --model has its own weights"
     parser.add_argument("checkpoint", metavar="CKPT", help=what)
     what = "images; a folder (sub-folders are true classes); saved probes, or a run's"
     parser.add_argument("images", nargs="*", metavar="IMAGES", help=what)
@@ -124,9 +126,8 @@ def sources(chosen: argparse.Namespace) -> tuple[str | None, Any]:
                 f"IMAGES: there is no file or folder {chosen.checkpoint!r:.200}; pass images or a folder"
             )
         chosen.usage_error("the following arguments are required: IMAGES")
-    return None if alone else chosen.checkpoint, _images(
-        [chosen.checkpoint, *chosen.images] if alone else chosen.images
-    )
+    paths = [chosen.checkpoint, *chosen.images] if alone else chosen.images
+    return None if alone else chosen.checkpoint, _images(paths)
 
 
 def reading(chosen: argparse.Namespace) -> dict[str, Any]:

@@ -56,7 +56,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="CLASS", help=what)
     what = "arguments of that class or function; values are read as YAML"
     parser.add_argument("--model-args", nargs="+", default=[], metavar="KEY=VALUE", help=what)
-    what = "read all objects in CKPT and import any class it names; the file can then run code: for your own files only"
+    what = (
+        "load all objects in CKPT and import any class it names; this can run code, so use it only for your own files"
+    )
     parser.add_argument("--trust", action="store_true", help=what)
 
 

@@ -58,7 +58,7 @@ def _add_shown(parser: argparse.ArgumentParser) -> None:
 
 
 def _draw(chosen: argparse.Namespace) -> int:
-    """Draws probes from a configuration's data, or reads a folder of pictures, and saves them.
+    """Draws probes from a configuration's data, or reads a folder of images, and saves them.
 
     Example:
       lightning-gradcam probes draw --config config.yaml -n 16 --seed 1 -o probes.npz --sheet probes.png
@@ -69,9 +69,8 @@ def _draw(chosen: argparse.Namespace) -> int:
       lightning-gradcam probes draw --folder pictures --config config.yaml        # with its data's own transform
 
     From --config: the probes that the callback would draw in `lightning-gradcam fit` with the same configuration,
-    number and seed; options that are not given here are taken from the callback in it. Sub-folders of --folder are
-    classes. From --data: no model is made; arguments of the class, a seed and the callback's options come from a
-    --config.
+    number and seed; options that are not set here come from the callback in it. Sub-folders of --folder are classes.
+    With --data, no model is created; arguments of the class, a seed and the callback's options come from --config.
     """
     if chosen.folder is None and not chosen.config and chosen.data is None:
         chosen.usage_error("there is nothing to draw from; pass --config, --data or --folder")

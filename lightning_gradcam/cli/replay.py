@@ -7,7 +7,7 @@ Example:
   lightning-gradcam replay checkpoints/ --model train.py:Net --probes pictures/      # without any data
   lightning-gradcam replay checkpoints/ --trust --data train.py:Data                 # your own, of a plain script
 
-The callbacks in the config decide what is explained; options given here take precedence over theirs. The maps equal
+The callbacks in the config decide what is explained; command-line options take precedence over theirs. The maps equal
 those of a live run bit for bit on the same machine with the same number of threads. The folder again/ receives an
 archive for each callback: again/gradcam/ with report.html, sheets/, film strips and the raw maps.
 
@@ -40,13 +40,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "rebuild the evolution from saved checkpoints"
     parser = options.add_command(commands, "replay", what, doc=__doc__)
     parser.add_argument("checkpoints", nargs="+", metavar="CKPT", help="checkpoints, or a folder of .ckpt files")
-    parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="folder (default: %(default)s)")
+    parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="output folder (default: %(default)s)")
     options.add_checkpoint(parser)
     options.add_plan(parser, "the config's, else the run's, else auto")
     parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of images")
     parser.add_argument("--num-probes", type=int, metavar="N", help="number of probes to draw (default: 8)")
     parser.add_argument("--seed", type=int, metavar="N", help="random seed for the draw (default: 0)")
-    parser.add_argument("--name", metavar="NAME", help="the callback's: selects its saved state, and names the archive")
+    parser.add_argument(
+        "--name", metavar="NAME", help="the callback's name, which selects its saved state and names the archive"
+    )
     parser.add_argument("--precision", metavar="P", help="precision, such as bf16-mixed (default: the config's)")
     parser.add_argument("--accelerator", metavar="A", help="device to compute on, such as cpu (default: the config's)")
     parser.add_argument("--all", action="store_true", help="use every checkpoint, ignoring the config's schedule")

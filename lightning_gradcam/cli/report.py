@@ -27,7 +27,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "write one self-contained page for one or more runs"
     parser = add_command(commands, "report", what, doc=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="an archive (<log dir>/<name>), or a folder of archives")
-    parser.add_argument("-o", "--output", default="report.html", metavar="PAGE", help="the page (default: %(default)s)")
+    parser.add_argument(
+        "-o", "--output", default="report.html", metavar="PAGE", help="the page's file (default: %(default)s)"
+    )
     add_progress(parser)
     parser.set_defaults(run=_run)
 

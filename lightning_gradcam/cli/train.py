@@ -6,11 +6,11 @@ Example:
   lightning-gradcam {name} --help-all                                           # every option of the trainer
   lightning-gradcam {name} --model.help my_package.MyModule                     # and of a class
 
-All arguments go to LightningCLI (https://lightning.ai/docs/pytorch/stable/cli/lightning_cli.html) as they are. In
+All arguments go to LightningCLI (https://lightning.ai/docs/pytorch/stable/cli/lightning_cli.html) unchanged. In
 config.yaml:
 
   model:
-    class_path: my_package.MyModule          # any LightningModule; a file my_package.py in this folder will do
+    class_path: my_package.MyModule          # any LightningModule; a file my_package.py in this folder also works
     init_args: {{learning_rate: 0.001}}
   data:
     class_path: my_package.MyDataModule

@@ -60,7 +60,7 @@ def held_module(wrapper: Any) -> str:
         >>> class Wrapper:
         ...     model = nn.ReLU()
         >>> held_module(Wrapper())
-        ': it holds a ReLU, so give its .model, and forward=lambda inputs: wrapper(inputs) if calling it differs'
+        ': it holds a ReLU, so pass its .model, and forward=lambda inputs: wrapper(inputs) if calling it differs'
     """
     if isinstance(wrapper, type) and issubclass(wrapper, nn.Module):
         return f": that is the class itself; pass an instance, {wrapper.__name__}(...)"
@@ -87,7 +87,7 @@ def several_arguments(model: nn.Module, inputs: Any, error: Exception) -> str:
         return (
             "the entries of a list are separate arguments: for a batch, pass images of one size as torch.stack(images)"
         )
-    how = "a dict gives arguments by name" if isinstance(inputs, Mapping) else "a tuple gives several arguments"
+    how = "a dict holds arguments by name" if isinstance(inputs, Mapping) else "a tuple holds several arguments"
     return (
         f"its forward takes ({taken:.100}), and {how}: pass its arguments as a tuple or dict, or pass forward=, a "
         "function of the inputs that calls the model"

@@ -136,7 +136,7 @@ def remark_on_score(given: Given) -> None:
     warn(
         f"lightning-gradcam: the model ends in a {given.kind}: percentages are its unchanged output, and the maps "
         "explain this probability, whose gradient vanishes when the model is confident. To explain the logit, return "
-        "it from forward() and apply the {given.kind} outside the model; if the model returns both, name the logit "
+        f"it from forward() and apply the {given.kind} outside the model; if the model returns both, name the logit "
         "with output_key=; or pass a forward without the last layer (forward=, in a callback forward_fn=)"
     )
 
@@ -165,9 +165,9 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
         name, frames = layer_of(layer), reached.nonzero().flatten().tolist()
         calls = f" (a call of {name!r} each: '{name}#0', …)" if search.calls(name) > 1 else ""
         warn(
-            f"lightning-gradcam: layer {layer!r} sees {', '.join(map(str, frames[:5]))} only, of {len(reached)} along "
-            f"axis {axis} of the input {shape}: its maps belong to that part, even where they are drawn over "
-            f"another{calls}"
+            f"lightning-gradcam: layer {layer!r} sees only index {', '.join(map(str, frames[:5]))} (of 0 to"
+            f" {len(reached) - 1}) along axis {axis} of the input {shape}: its maps belong to that part, even where"
+            f" they are drawn over another{calls}"
         )
 
 

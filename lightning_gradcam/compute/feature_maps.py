@@ -99,7 +99,7 @@ def compute_feature_maps(
         (torch.Size([2, 4, 3, 3]), torch.Size([4]))
     """
     layouts = parse_layouts(layout)
-    check_module(model, "whose layers are looked at")
+    check_module(model, "whose layers are observed")
     for name, value in (("batch_size", batch_size), ("max_channels", max_channels)):
         if value is not None:
             check_whole(name, value, instead=", or None for all")

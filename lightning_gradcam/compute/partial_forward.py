@@ -95,7 +95,10 @@ class Route:
             with suppress(_Reached):
                 self.run(pictures)
         if not kept:
-            raise LayerError(f"layers: the forward reached {self.name!r} in its first run, but not in a later one")
+            raise LayerError(
+                f"layers: the forward reached {self.name!r} in its first run, but not in a later one; name a layer "
+                "that every forward calls"
+            )
         return kept[0]
 
 

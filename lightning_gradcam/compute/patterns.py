@@ -114,7 +114,7 @@ def filter_patterns(
         >>> found.filters, found.pictures.shape
         ((3, 1), torch.Size([2, 1, 8, 8]))
     """
-    check_module(model, "whose filters are looked at")
+    check_module(model, "whose filters are observed")
     check_whole("batch_size", batch_size)
     own = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
     ascent = Ascent(steps, step_size, border, seed, jitter, total_variation, parametrisation, value_range)

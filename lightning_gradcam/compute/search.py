@@ -228,8 +228,8 @@ class Search:
             seen = self._seen_layout(name, activation, given)
             if "L" in seen.axes and len(seen.grid) > 1 and self._other_tokens(activation, seen):
                 raise LayerError(
-                    f"layers: {name!r} gives {list(activation.shape)} for {self.inputs.samples} samples, and tokens"
-                    f" {seen} for the first of them; every batch must give the same number of tokens"
+                    f"layers: {name!r} returns {list(activation.shape)} for {self.inputs.samples} samples, but "
+                    f"returned tokens {seen} for the first of them; every batch must have the same number of tokens"
                 )
             shape = [size for size, axis in zip(activation.shape, seen.axes, strict=True) if axis not in "NCL"]
             layout = seen if "L" in seen.axes else replace(seen, grid=tuple(shape))

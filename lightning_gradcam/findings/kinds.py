@@ -80,7 +80,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             f" {TRAVEL_STEPS} steps; the untrained model does not count.",
         ),
         "late_jump": Kind(
-            "Late jump while the loss stands still",
+            "Late jump while the loss is flat",
             "medium",
             f"In the second half of at least {JUMP_STEPS} logged steps, the mean drift of at least {PROBES} probes is"
             f" {JUMP:g} or more and {JUMP_TIMES:g} or more times the median of all earlier steps, of which at least"

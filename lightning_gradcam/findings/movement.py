@@ -8,20 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.findings.kinds import (
-    JUMP,
-    JUMP_BEFORE,
-    JUMP_STEPS,
-    JUMP_TIMES,
-    MOVED,
-    MOVED_STEPS,
-    NAMED,
-    PROBES,
-    STILL,
-    TRAVEL,
-    TRAVEL_STEPS,
-)
-from lightning_gradcam.findings.survey import RunSurvey, finding
+from lightning_gradcam.findings import kinds
+from lightning_gradcam.findings.survey import RunSurvey
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.stats.settled import SETTLED_STEPS
@@ -33,21 +21,20 @@ def moved_most(survey: RunSurvey) -> Iterator[Finding]:
     """Yields, for each layer, the step at which its maps moved most."""
     for key in survey.main:
         means, counts = _drifts(survey, key)
-        if survey.count < MOVED_STEPS or np.isnan(means).all():
+        if survey.count < kinds.MOVED_STEPS or np.isnan(means).all():
             continue
         row = int(np.nanargmax(means))
-        if means[row] >= MOVED:
-            n, of = int(counts[row]), len(survey.probes)
-            known = np.isfinite(survey.series[key]["drift"][row])
-            yield finding(
+        if means[row] >= kinds.MOVED:
+            n = int(counts[row])
+            yield survey.finding(
                 "moved_most",
                 key,
-                survey.ids(known),
-                (survey.epochs[row],),
+                np.isfinite(survey.series[key]["drift"][row]),
                 {"n": n, "drift": means[row]},
                 f"The maps of {survey.named(key)} moved most in {survey.when(row)}: mean drift {means[row]:.2f} from"
-                f" {survey.when(row - 1)}, {n} of {of} probes.",
+                f" {survey.when(row - 1)}, {n} of {len(survey.probes)} probes.",
                 f"Look at the maps of {survey.when(row - 1)} and {survey.when(row)} side by side.",
+                row=row,
             )
 
 
@@ -57,22 +44,22 @@ def settled(survey: RunSurvey) -> Iterator[Finding]:
         row, n = survey.settled[key]
         after = survey.count - 1 - row
         if after >= SETTLED_STEPS:
-            yield finding(
+            yield survey.finding(
                 "settled",
                 key,
-                survey.probes.ids,
-                (survey.epochs[row],),
+                np.ones(len(survey.probes), np.bool_),
                 {"n": n, "steps": after},
                 f"The maps of {survey.named(key)} are settled from {survey.when(row)} on: in the {after} logged steps"
                 f" after it they stay close to the last ones ({n} of {len(survey.probes)} probes).",
-                "If the validation metric has settled too, a shorter training gives the same maps.",
+                "If the validation metric has settled too, shorter training gives the same maps.",
+                row=row,
             )
 
 
 def late_jump(survey: RunSurvey) -> Iterator[Finding]:
     """Yields, for each layer, its largest late jump while the validation loss did not change."""
     name = loss_name(survey.metrics)
-    if name is None or survey.count < JUMP_STEPS:
+    if name is None or survey.count < kinds.JUMP_STEPS:
         return
     loss = survey.metrics[name]
     for key in survey.main:
@@ -81,44 +68,43 @@ def late_jump(survey: RunSurvey) -> Iterator[Finding]:
         if found:
             row = max(found, key=lambda one: float(means[one]))
             usual, n = float(np.nanmedian(means[:row])), int(counts[row])
-            moved = survey.series[key]["drift"][row] >= JUMP
-            yield finding(
+            yield survey.finding(
                 "late_jump",
                 key,
-                survey.ids(moved),
-                (survey.epochs[row],),
+                survey.series[key]["drift"][row] >= kinds.JUMP,
                 {"n": n, "drift": means[row], "drift_before": usual, "loss_before": loss[row - 1], "loss": loss[row]},
                 f"The maps of {survey.named(key)} jumped in {survey.when(row)} (mean drift {means[row]:.2f} of {n}"
-                f" probes, {usual:.2f} in the steps before) while {name} stood still ({loss[row - 1]:.4g},"
+                f" probes, {usual:.2f} in the steps before) while {name} stayed flat ({loss[row - 1]:.4g},"
                 f" then {loss[row]:.4g}).",
                 f"The model may have found another reason for the same loss: compare the checkpoints before and after"
                 f" {survey.when(row)} on other data, and look at what changed there, such as the learning rate.",
+                row=row,
             )
 
 
 def moved_across_masks(survey: RunSurvey) -> Iterator[Finding]:
     """Yields, for each layer, the probes whose evidence moved out of or into their masks or boxes."""
-    rows = survey.trained()
+    # Without the untrained model.
+    rows = range(sum(epoch < 0 for epoch in survey.epochs), survey.count)
     third = len(rows) // 3
-    if len(rows) < TRAVEL_STEPS or survey.regions is None:
+    if len(rows) < kinds.TRAVEL_STEPS or survey.regions is None:
         return
     for key in survey.main:
         shares = survey.series[key]["energy_inside"][rows.start :].astype(np.float64)
         begin, end = _means(shares[:third]), _means(shares[-third:])
         judged = np.isfinite(begin) & np.isfinite(end)
         n, change = int(judged.sum()), np.where(judged, end - begin, 0)
-        for kind, flags in (("moved_out", change <= -TRAVEL), ("moved_in", change >= TRAVEL)):
+        for kind, flags in (("moved_out", change <= -kinds.TRAVEL), ("moved_in", change >= kinds.TRAVEL)):
             count = int(flags.sum())
-            if n < PROBES or count < NAMED:
+            if n < kinds.PROBES or count < kinds.NAMED:
                 continue
             before, after = float(begin[flags].mean()), float(end[flags].mean())
             row = rows.start + _crossing(_means(shares[:, flags].T), (before + after) / 2, rising=after > before)
             into = "into" if kind == "moved_in" else "out of"
-            yield finding(
+            yield survey.finding(
                 kind,
                 key,
-                survey.ids(flags),
-                (survey.epochs[row],),
+                flags,
                 {"n": n, "count": count, "inside_before": before, "inside_after": after},
                 f"The evidence of {count} of {n} probes moved {into} their masks in {survey.when(row)}"
                 f" ({survey.named(key)}): {before:.0%} of it was inside at first, {after:.0%} at the end"
@@ -126,6 +112,7 @@ def moved_across_masks(survey: RunSurvey) -> Iterator[Finding]:
                 "The model learnt to look at the marked part."
                 if kind == "moved_in"
                 else "Look at what these probes' maps show instead: a background, a mark, or a class that looks alike.",
+                row=row,
             )
 
 
@@ -143,16 +130,16 @@ def loss_name(metrics: Mapping[str, Any]) -> str | None:
 def _jumps(means: Numbers, loss: Numbers, row: int) -> bool:
     """Whether maps jump at a step while the loss does not; unknown values do not count as jumps."""
     earlier = means[:row][np.isfinite(means[:row])]
-    if len(earlier) < JUMP_BEFORE or not means[row] >= max(JUMP, JUMP_TIMES * float(np.median(earlier))):
+    if len(earlier) < kinds.JUMP_BEFORE or not means[row] >= max(kinds.JUMP, kinds.JUMP_TIMES * np.median(earlier)):
         return False
-    return bool(abs(loss[row] - loss[row - 1]) <= STILL * abs(loss[row - 1]))
+    return bool(abs(loss[row] - loss[row - 1]) <= kinds.STILL * abs(loss[row - 1]))
 
 
 def _drifts(survey: RunSurvey, key: CamKey) -> tuple[Numbers, npt.NDArray[np.int64]]:
     """Returns each step's mean drift, NaN if too few probes were compared, and the number compared."""
     drifts = survey.series[key]["drift"].astype(np.float64)
     counts = np.isfinite(drifts).sum(axis=1)
-    return np.where(counts >= PROBES, _means(drifts.T), np.nan), counts
+    return np.where(counts >= kinds.PROBES, _means(drifts.T), np.nan), counts
 
 
 def _means(values: Numbers) -> Numbers:

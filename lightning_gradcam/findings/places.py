@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gradcam.findings.kinds import (
-    ALIKE,
-    AT_BORDER,
-    AT_CORNER,
-    BLANK,
-    BORDER,
-    CORNER,
-    EVERYWHERE,
-    FLAT,
-    INSIDE,
-    MOSTLY,
-    PLACED,
-    PROBES,
-    SIDE,
-    TARGETS,
-)
-from lightning_gradcam.findings.survey import RunSurvey, finding
+from lightning_gradcam.findings import kinds
+from lightning_gradcam.findings.survey import RunSurvey
 from lightning_gradcam.record.blank import blank_parts, record_codes
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
@@ -45,16 +30,15 @@ def shortcut(survey: RunSurvey) -> Iterator[Finding]:
         if found is None:
             continue
         place, flags, n, share = found
-        count, when = int(flags.sum()), survey.when(survey.count - 1)
+        count = int(flags.sum())
         outside = ", mostly outside their masks" if survey.regions is not None else ""
-        yield finding(
+        yield survey.finding(
             "shortcut",
             key,
-            survey.ids(flags),
-            (survey.epochs[-1],),
+            flags,
             {"n": n, "count": count, "share": share, "border": place == "at the border"},
             f"A possible shortcut: {count} of {n} probes have their strongest evidence {place} of the image{outside}"
-            f" ({share:.0%} of all their evidence; {survey.named(key)}, {when}; {survey.listed(flags)}).",
+            f" ({share:.0%} of all their evidence; {survey.named(key)}, {survey.when()}; {survey.listed(flags)}).",
             "Look there for a mark, frame, caption or padding that gives the class away; cover it, and validate again."
             " If accuracy falls, the model relies on it.",
         )
@@ -62,24 +46,23 @@ def shortcut(survey: RunSurvey) -> Iterator[Finding]:
 
 def blank_layers(survey: RunSurvey) -> Iterator[Finding]:
     """Yields the layers and methods with mostly blank maps, and a remedy."""
-    record, row = survey.last, survey.count - 1
-    if survey.epochs[row] < 0:
+    record = survey.last
+    if survey.epochs[-1] < 0:
         return
     for pair in dict.fromkeys((key.layer, key.method) for key in record.maps):
         keys = [key for key in record.maps if (key.layer, key.method) == pair]
         n = len(record.probe_ids)
         codes = record_codes(record.maps, record.causes, keys, range(n))
-        share = float((codes != 0).mean()) if n >= PROBES else 0.0
-        if share >= BLANK:
+        share = float((codes != 0).mean()) if n >= kinds.PROBES else 0.0
+        if share >= kinds.BLANK:
             flags = (codes.reshape(len(keys), n) != 0).any(axis=0)
             reason, advice = blank_parts(codes)
-            yield finding(
+            yield survey.finding(
                 "blank",
                 keys[0],
-                survey.ids(flags),
-                (survey.epochs[row],),
+                flags,
                 {"n": n, "share": share},
-                f"In {survey.named(keys[0])}, {survey.when(row)}, {reason}",
+                f"In {survey.named(keys[0])}, {survey.when()}, {reason}",
                 advice,
             )
 
@@ -91,19 +74,18 @@ def one_sided(survey: RunSurvey) -> Iterator[Finding]:
         flat = maps.reshape(len(maps), -1)
         known = shown(maps)
         n = int(known.sum())
-        if n < PROBES or flat.shape[1] < SIDE:
+        if n < kinds.PROBES or flat.shape[1] < kinds.SIDE:
             continue
         spread = half_area(pictures(maps))
-        flags = known & ((flat > 0).mean(axis=1) >= EVERYWHERE) & (spread >= FLAT)
-        if flags.sum() >= MOSTLY * n:
+        flags = known & ((flat > 0).mean(axis=1) >= kinds.EVERYWHERE) & (spread >= kinds.FLAT)
+        if flags.sum() >= kinds.MOSTLY * n:
             count = int(flags.sum())
-            yield finding(
+            yield survey.finding(
                 "one_sided",
                 key,
-                survey.ids(flags),
-                (survey.epochs[-1],),
+                flags,
                 {"n": n, "count": count, "half_area": spread[flags].mean()},
-                f"In {survey.named(key)}, {survey.when(survey.count - 1)}, {count} of {n} maps are positive everywhere"
+                f"In {survey.named(key)}, {survey.when()}, {count} of {n} maps are positive everywhere"
                 " and nearly flat, so they say little about where the evidence is.",
                 "Explain the difference between two classes (targets=Contrast(...)), or use an earlier layer.",
             )
@@ -115,7 +97,7 @@ def same_for_classes(survey: RunSurvey) -> Iterator[Finding]:
     for main in survey.main:
         if main.method in _CLASSLESS:
             continue
-        keys = [key for key in record.maps if (key.layer, key.method) == (main.layer, main.method)][:TARGETS]
+        keys = [key for key in record.maps if (key.layer, key.method) == (main.layer, main.method)][: kinds.TARGETS]
         alike = np.zeros((0, len(record.probe_ids)))
         for one, other in combinations(keys, 2):
             differ = record.classes[one.target] != record.classes[other.target]
@@ -125,18 +107,17 @@ def same_for_classes(survey: RunSurvey) -> Iterator[Finding]:
         known = np.isfinite(alike)
         judged, pairs = known.any(axis=0), int(known.sum())
         n = int(judged.sum())
-        if n < PROBES:
+        if n < kinds.PROBES:
             continue
-        count = int((alike >= ALIKE).sum())
+        count = int((alike >= kinds.ALIKE).sum())
         if count >= 0.9 * pairs:
-            yield finding(
+            yield survey.finding(
                 "same_for_classes",
                 main,
-                survey.ids(judged),
-                (survey.epochs[-1],),
+                judged,
                 {"n": n, "pairs": pairs, "count": count, "agreement": np.nanmean(alike)},
                 f"The maps of {survey.named(main)} are the same for all classes: {count} of {pairs} pairs of classes of"
-                f" {n} probes have a cosine similarity of {ALIKE:g} or more ({survey.when(survey.count - 1)}).",
+                f" {n} probes have a cosine similarity of {kinds.ALIKE:g} or more ({survey.when()}).",
                 "They show what the layer responds to and not what speaks for a class: use a later layer, or explain"
                 " the difference between two classes (targets=Contrast(...)).",
             )
@@ -145,27 +126,30 @@ def same_for_classes(survey: RunSurvey) -> Iterator[Finding]:
 def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | None:
     """Returns the region shared by most probes' evidence, these probes, the number tested, and their mean share."""
     maps = survey.last.maps[key]
-    if maps.ndim < 3 or min(maps.shape[-2:]) < SIDE:
+    if maps.ndim < 3 or min(maps.shape[-2:]) < kinds.SIDE:
         return None
     known = shown(maps)
     n = int(known.sum())
-    if n < PLACED:
+    if n < kinds.PLACED:
         return None
     energy = np.where(np.isfinite(maps), np.maximum(maps, 0), 0).astype(np.float64)
     energy = energy.reshape(len(maps), -1, *maps.shape[-2:]).sum(axis=1)
     energy /= np.maximum(energy.sum(axis=(1, 2), keepdims=True), np.finfo(np.float64).tiny)
     # Evidence inside the object is in the right place, wherever the object is.
-    usable = known & ~(survey.inside(key) >= INSIDE)
-    corners = [_at(energy, place) for place in _corners(maps.shape[-2:])]
+    usable = known & ~(survey.inside(key) >= kinds.INSIDE)
+    down, across = (np.arange(side) < max(1, round(side * kinds.CORNER)) for side in maps.shape[-2:])
+    # In the order of their names.
+    areas = [np.outer(rows, columns) for rows in (down, down[::-1]) for columns in (across, across[::-1])]
+    corners = [_at(energy, area) for area in areas]
     best = max(range(4), key=lambda place: int((usable & corners[place][0]).sum()))
-    border = np.ones(maps.shape[-2:], np.bool_)
-    border[_inner(maps.shape[-2]), _inner(maps.shape[-1])] = False
+    steps_in = (np.minimum(np.arange(side), np.arange(side)[::-1]) for side in maps.shape[-2:])
+    border = ~np.outer(*(steps >= max(1, round(len(steps) * kinds.BORDER)) for steps in steps_in))
     for place, (top, share, area), times in (
-        (f"in the {_CORNERS[best]} corner", corners[best], AT_CORNER),
-        ("at the border", _at(energy, border), AT_BORDER),
+        (f"in the {_CORNERS[best]} corner", corners[best], kinds.AT_CORNER),
+        ("at the border", _at(energy, border), kinds.AT_BORDER),
     ):
         flags = usable & top & (share > times * area)
-        if flags.sum() >= MOSTLY * n:
+        if flags.sum() >= kinds.MOSTLY * n:
             return place, flags, n, float(share[flags].mean())
     return None
 
@@ -174,20 +158,3 @@ def _at(energy: Energy, place: Flags) -> tuple[Flags, Energy, float]:
     """Returns which maps have their maximum in a region, their share there, and the region's share of the area."""
     largest = energy.reshape(len(energy), -1).argmax(axis=1)
     return place.ravel()[largest], np.asarray(energy[:, place].sum(axis=1)), float(place.mean())
-
-
-def _corners(size: tuple[int, ...]) -> list[Flags]:
-    """Returns the regions of the four corners, in the order of their names."""
-    high, wide = (max(1, round(side * CORNER)) for side in size)
-    found = []
-    for down, across in product((slice(high), slice(-high, None)), (slice(wide), slice(-wide, None))):
-        corner = np.zeros(size, np.bool_)
-        corner[down, across] = True
-        found.append(corner)
-    return found
-
-
-def _inner(side: int) -> slice:
-    """Returns the positions along a side that are not at the border."""
-    band = max(1, round(side * BORDER))
-    return slice(band, side - band)

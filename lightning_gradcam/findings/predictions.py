@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from lightning_gradcam.findings.kinds import ELSEWHERE, INSIDE, NAMED, PROBES
-from lightning_gradcam.findings.survey import RunSurvey, finding
+from lightning_gradcam.findings.survey import RunSurvey
 from lightning_gradcam.record.finding import Finding
+from lightning_gradcam.stats.numbers import mean
 
 
 def predictions(survey: RunSurvey) -> Iterator[Finding]:
@@ -18,7 +19,7 @@ def predictions(survey: RunSurvey) -> Iterator[Finding]:
     """
     areas, predicted = survey.areas(), survey.last.predicted
     keys = [key for key in survey.main if key.target in ("predicted", "label")]
-    known = {key: mean for key in keys if np.isfinite(mean := _mean(survey.inside(key)))}
+    known = {key: found for key in keys if np.isfinite(found := mean(survey.inside(key)))}
     if areas is None or survey.probes.true is None or not known:
         return
     key = max(known, key=lambda one: known[one])
@@ -26,40 +27,33 @@ def predictions(survey: RunSurvey) -> Iterator[Finding]:
     labelled = np.array([bool(true) for true in survey.probes.true]) & (predicted >= 0)
     right = np.array([int(best) in true for best, true in zip(predicted, survey.probes.true, strict=True)])
     judged = labelled & np.isfinite(inside) & np.isfinite(areas)
-    when, n = survey.when(survey.count - 1), int(judged.sum())
+    when, n = survey.when(), int(judged.sum())
 
     of = judged & right
     flags, total = of & (inside <= areas), int(of.sum())
     count = int(flags.sum())
     if total >= PROBES and count >= max(NAMED, ELSEWHERE * total):
         share, chance = float(inside[flags].mean()), float(areas[flags].mean())
-        yield finding(
+        yield survey.finding(
             "right_elsewhere",
             key,
-            survey.ids(flags),
-            (survey.epochs[-1],),
+            flags,
             {"n": total, "count": count, "inside": share, "area": chance},
             f"{count} of {total} correctly predicted probes look elsewhere: {share:.0%} of their evidence is inside"
             f" masks that cover {chance:.0%} of the image ({survey.named(key)}, {when}; {survey.listed(flags)}).",
-            "They may be right for another reason, such as the background or a mark: cover the marked part of these"
-            " probes, and see whether the prediction changes.",
+            "They may be right for another reason, such as the background or a mark: cover the masked part of these "
+            "probes, and see whether the prediction changes.",
         )
     flags = judged & ~right & (inside >= INSIDE) & (inside >= 2 * areas)
     count = int(flags.sum())
     if n >= PROBES and count >= NAMED:
         share, wrong = float(inside[flags].mean()), int((judged & ~right).sum())
-        yield finding(
+        yield survey.finding(
             "wrong_inside",
             key,
-            survey.ids(flags),
-            (survey.epochs[-1],),
+            flags,
             {"n": n, "wrong": wrong, "count": count, "inside": share},
             f"{count} of {wrong} wrongly predicted probes, of {n}, look at the right place: {share:.0%} of their"
             f" evidence is inside their masks ({survey.named(key)}, {when}; {survey.listed(flags)}).",
-            "The place is found and the class is not: look at their labels, and at classes that look alike.",
+            "The location is right but the class is not: check their labels, and classes that look alike.",
         )
-
-
-def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")

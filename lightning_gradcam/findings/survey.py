@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class RunSurvey:
     main: tuple[CamKey, ...]
     series: Mapping[CamKey, Mapping[str, FloatArray]]
     settled: Mapping[CamKey, tuple[int, int]]
-    metrics: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    metrics: Mapping[str, npt.NDArray[np.float64]]
 
     @classmethod
     def of(cls, archive: Archive) -> RunSurvey | None:
@@ -78,24 +78,42 @@ class RunSurvey:
         for key in last.maps:
             first.setdefault(key.layer, key)
         main = tuple(first.values())
-        reading = _Reading(archive, main, last, count)
+        shape = count, len(last.probe_ids)
+        series = {key: {name: np.full(shape, np.nan, np.float32) for name in _STATS} for key in main}
+        settled = dict.fromkeys(main, (count - 1, 0))
+        metrics: dict[str, npt.NDArray[np.float64]] = {}
+        # Keys whose maps may have settled even earlier, and the number of steps that may be compared.
+        unsettled, most = list(main), affordable({key: last.maps[key] for key in main})
         for row in reversed(range(count)):
-            reading.take(row)
-        found = reading.series, reading.settled, reading.metrics
-        return cls(steps, epochs, last, probes.view, probes.regions, main, *found)
+            record = last
+            if row < count - 1:
+                if count - row > most:
+                    unsettled = []
+                record = archive.record(row, keys=main, maps=unsettled)
+                changed = record.changed_from(last)
+                for key in tuple(unsettled):
+                    if n := are_close(record.maps[key], last.maps[key], changed.get(key.target)):
+                        settled[key] = row, n
+                    else:
+                        unsettled.remove(key)
+            for key, stats in series.items():
+                for name in stats.keys() & record.numbers.get(key, {}).keys():
+                    stats[name][row] = record.numbers[key][name]
+            for name, value in record.metrics.items():
+                metrics.setdefault(name, np.full(count, np.nan))[row] = value
+        return cls(steps, epochs, last, probes.view, probes.regions, main, series, settled, metrics)
 
     @property
     def count(self) -> int:
         """Number of logged steps."""
         return len(self.steps)
 
-    def when(self, row: int) -> str:
-        """Returns a step's label: its epoch, plus its step if the epoch has several."""
+    def when(self, row: int = -1) -> str:
+        """Returns the label of a step, by default the last: its epoch, plus its step if the epoch has several."""
         epoch = self.epochs[row]
         if epoch < 0:
             return "the untrained model"
-        several = self.epochs.count(epoch) > 1
-        return f"epoch {epoch}{f' (step {self.steps[row]})' if several else ''}"
+        return f"epoch {epoch}" + (f" (step {self.steps[row]})" if self.epochs.count(epoch) > 1 else "")
 
     def ids(self, flags: Any) -> tuple[str, ...]:
         """Returns the ids of the probes whose flag is set."""
@@ -112,10 +130,6 @@ class RunSurvey:
         several = len({other.method for other in self.last.maps}) > 1
         return f"layer {key.layer!r}" + (f" ({key.method})" if several or key.method != "gradcam" else "")
 
-    def trained(self) -> range:
-        """Returns the indices of the steps after the untrained model's."""
-        return range(sum(epoch < 0 for epoch in self.epochs), self.count)
-
     def areas(self) -> FloatArray | None:
         """Returns the share of the image covered by each probe's mask or box, NaN for a probe without one."""
         if self.regions is None:
@@ -127,51 +141,10 @@ class RunSurvey:
         """Returns the share of each map's evidence inside its mask or box at the last step, NaN where unknown."""
         return np.asarray(self.series[key]["energy_inside"][-1])
 
-
-def finding(
-    kind: str,
-    key: CamKey,
-    probes: tuple[str, ...],
-    epochs: tuple[int, ...],
-    figures: Mapping[str, Any],
-    text: str,
-    advice: str,
-) -> Finding:
-    """Returns a finding about a layer's maps, with its kind's severity and figures as plain floats."""
-    numbers = {name: float(value) for name, value in figures.items()}
-    return Finding(kind, KINDS[kind].severity, key.layer, key.method, probes, epochs, numbers, text, advice)
-
-
-class _Reading:
-    """Fills the arrays of a survey, from the last step to the first."""
-
-    def __init__(self, archive: Archive, main: tuple[CamKey, ...], last: CamRecord, count: int) -> None:
-        self._archive, self._main, self._last, self._count = archive, main, last, count
-        shape = count, len(last.probe_ids)
-        self.series = {key: {name: np.full(shape, np.nan, np.float32) for name in _STATS} for key in main}
-        self.settled = dict.fromkeys(main, (count - 1, 0))
-        self.metrics: dict[str, npt.NDArray[np.float64]] = {}
-        # Keys whose maps may have settled even earlier, and the number of steps that may be compared.
-        self._open = list(main)
-        self._most = affordable({key: last.maps[key] for key in main})
-
-    def take(self, row: int) -> None:
-        """Reads one step before the last."""
-        record = self._last
-        if row < self._count - 1:
-            if self._count - row > self._most:
-                self._open = []
-            record = self._archive.record(row, keys=self._main, maps=self._open)
-            judged = {key: self._close(record, key) for key in self._open}
-            self._open = [key for key, n in judged.items() if n]
-            self.settled.update({key: (row, judged[key]) for key in self._open})
-        for key in self._main:
-            for name in _STATS:
-                if name in record.numbers.get(key, {}):
-                    self.series[key][name][row] = record.numbers[key][name]
-        for name, value in record.metrics.items():
-            self.metrics.setdefault(name, np.full(self._count, np.nan))[row] = value
-
-    def _close(self, record: CamRecord, key: CamKey) -> int:
-        """Returns the number of compared probes if their mean drift from the last step is small; otherwise 0."""
-        return are_close(record.maps[key], self._last.maps[key], record.changed_from(self._last).get(key.target))
+    def finding(
+        self, kind: str, key: CamKey, flags: Any, figures: Mapping[str, Any], text: str, advice: str, row: int = -1
+    ) -> Finding:
+        """Returns a finding on a layer's maps, of the flagged probes and of one step, by default the last."""
+        numbers, epochs = {name: float(value) for name, value in figures.items()}, (self.epochs[row],)
+        severity = KINDS[kind].severity
+        return Finding(kind, severity, key.layer, key.method, self.ids(flags), epochs, numbers, text, advice)

@@ -149,8 +149,7 @@ class AttentionLoss(nn.Module):
                 f"AttentionLoss: {', '.join(name or type(model).__name__ for name in compiled[:3])} was compiled by"
                 " torch.compile, whose code has no second derivatives, so it runs uncompiled inside watching()"
             )
-        layers = None if self._layers is None else list(self._layers)
-        unknown = self._attends is None and torch.is_grad_enabled()
+        layers, unknown = self._layers, self._attends is None and torch.is_grad_enabled()
         with eager(model), watched(model, layers, self._asked, found=self._found, first=first, ask=unknown) as watch:
             yield self
         self._attends = watch.attends if unknown else self._attends
@@ -238,20 +237,19 @@ class AttentionLoss(nn.Module):
     ) -> Tensor:
         picture = watch.picture if inputs is None else inputs
         self._lay_out(watch)
-        wrong = (
-            ("maps", given) if self.objective == "inside" else ("masks", masks) if boxes is None else ("boxes", boxes)
-        )
-        if wrong[1] is not None:
+        inside = self.objective == "inside"
+        unused = {"maps": given} if inside else {"boxes": boxes, "masks": masks}
+        if wrong := next((name for name, value in unused.items() if value is not None), ""):
             raise ConfigurationError(
-                f"{wrong[0]}: {self.objective!r} does not use them; pass"
-                f" {'masks= or boxes=' if self.objective == 'inside' else 'maps='}, or choose another objective"
+                f"{wrong}: {self.objective!r} does not use them; pass {'masks= or boxes=' if inside else 'maps='}, or"
+                " choose another objective"
             )
         found, shown = [], []
         for layer, maps in maps_of(watch, explain(), graph=graph):
-            if self.objective == "inside":
-                region = region_of(masks, boxes, maps, sizes_of(picture), layer)
-                losses, counted = objectives.share_outside(maps, *on_grid(region.inside, maps.shape[1:]))
-                counted = counted & region.known
+            if inside:
+                region, known = region_of(masks, boxes, maps, sizes_of(picture), layer)
+                losses, counted = objectives.share_outside(maps, *on_grid(region, maps.shape[1:]))
+                counted = counted & known
             else:
                 own = given.get(layer) if isinstance(given, Mapping) else given
                 losses, counted = objectives.distance(maps, maps_on(own, maps, layer))
@@ -272,20 +270,17 @@ class AttentionLoss(nn.Module):
     ) -> Tensor:
         picture, leaf = watch.entered(inputs)
         explained = explain()
-        like = full_precision(picture.detach())
-        region = region_of(masks, boxes, like, sizes_of(picture))
-        outside = over_axes(1 - region.inside, picture.shape)
+        inside, known = region_of(masks, boxes, full_precision(picture.detach()), sizes_of(picture))
+        outside = over_axes(1 - inside, picture.shape)
         found = []
         for scored in explained.values():
             (gradient,) = differentiate(scored.scores, [leaf], retain_graph=True, create_graph=graph)
             if gradient is None:
                 raise CaptureError(
                     "inputs: no gradient reaches the input from the score: a part of the model runs in its own"
-                    " torch.no_grad() or behind a detach(); use objective='inside' at a layer after it"
+                    " torch.no_grad() or before a detach(); use objective='inside' at a layer after it"
                 )
-            found.append(
-                objectives.mean_of(objectives.gradients_outside(full_precision(gradient), outside), region.known)
-            )
+            found.append(objectives.mean_of(objectives.gradients_outside(full_precision(gradient), outside), known))
         return torch.stack(found).mean()
 
     def _lay_out(self, watch: Watch) -> None:

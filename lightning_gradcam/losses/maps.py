@@ -56,12 +56,11 @@ def _slopes(units: Mapping[str, Unit], scores: Tensor, target: str, *, graph: bo
     """Returns the gradients as feature maps, for the units that have one."""
     activations = [unit.activation for unit in units.values()]
     gradients = differentiate(scores, activations, retain_graph=True, create_graph=graph)
-    found: dict[str, Tensor] = {}
-    for (name, unit), gradient in zip(units.items(), gradients, strict=True):
-        own = unit.slopes(gradient, target, several=several)
-        if own is not None:
-            found[name] = own
-    return found
+    return {
+        name: own
+        for (name, unit), gradient in zip(units.items(), gradients, strict=True)
+        if (own := unit.slopes(gradient, target, several=several)) is not None
+    }
 
 
 def _map(unit: Unit, name: str, method: Method, features: Tensor, slopes: Tensor | None) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,21 +15,10 @@ from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.targets.reading import described
 
 
-@dataclass(frozen=True, eq=False)
-class Region:
-    """The region of each image where the evidence should be.
-
-    Attributes:
-        inside: The fraction of each pixel inside it, 0 to 1, ``[N, *P]``.
-        known: Which samples have a region, bool ``[N]``.
-    """
-
-    inside: Tensor
-    known: Tensor
-
-
-def region_of(masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, ...]], layer: str = "") -> Region:
-    """Reads masks or boxes.
+def region_of(
+    masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, ...]], layer: str = ""
+) -> tuple[Tensor, Tensor]:
+    """Reads masks or boxes: the region of each image where the evidence should be.
 
     Args:
         masks: bool ``[N, *P]``, or ``None``.
@@ -38,6 +26,9 @@ def region_of(masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, .
         like: A layer's maps ``[N, *S]``, or the inputs.
         sizes: The shapes that a mask may have, ending in the image's height and width; empty if these are unknown.
         layer: The layer's name; ``""`` for the inputs.
+
+    Returns:
+        The fraction of each pixel inside the region, 0 to 1, ``[N, *P]``, and which samples have one, bool ``[N]``.
 
     Raises:
         ConfigurationError: They do not match the samples or their images.
@@ -76,7 +67,7 @@ def region_of(masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, .
             f" {'[N, L]' if like.dim() == 2 else '[N, H, W]'}"
         )
     own = masks.to(like.device)
-    return Region(own.to(like.dtype), own.flatten(1).any(dim=1))
+    return own.to(like.dtype), own.flatten(1).any(dim=1)
 
 
 def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -102,8 +93,7 @@ def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
             torch.eye(places, dtype=values.dtype, device=values.device)[None], pixels, mode="linear"
         )[0]
         values = torch.tensordot(values, shares, dims=([1], [1]))
-        along = shares.sum(dim=1)
-        whole = whole * along.reshape(-1, *[1] * (len(own) - 1 - axis))
+        whole = whole * shares.sum(dim=1).reshape(-1, *[1] * (len(own) - 1 - axis))
     if len(own) < len(grid):
         values, whole = values[:, None].expand(-1, *grid), whole.expand(*grid)
     return values, whole
@@ -159,7 +149,7 @@ def maps_on(given: Any, maps: Tensor, layer: str) -> Tensor:
     return functional.interpolate(others[:, None], tuple(own), mode=mode)[:, 0]
 
 
-def _of_boxes(boxes: Any, samples: int, sizes: Sequence[tuple[int, ...]], like: Tensor) -> Region:
+def _of_boxes(boxes: Any, samples: int, sizes: Sequence[tuple[int, ...]], like: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(boxes, Tensor) or tuple(boxes.shape) != (samples, 4):
         raise ConfigurationError(
             f"boxes: got {described(boxes)} for {samples} samples; pass a tensor [N, 4] of left, top, right and bottom"
@@ -175,7 +165,7 @@ def _of_boxes(boxes: Any, samples: int, sizes: Sequence[tuple[int, ...]], like: 
     own = torch.where(known[:, None], own, 0)
     height, width = sizes[0][-2:]
     down, across = (_covered(own[:, [k, k + 2]], size) for k, size in ((1, height), (0, width)))
-    return Region(down[:, :, None] * across[:, None], known)
+    return down[:, :, None] * across[:, None], known
 
 
 def _covered(edges: Tensor, size: int) -> Tensor:

@@ -44,15 +44,13 @@ class Entrance:
     Attributes:
         name: The part's name; ``""`` for the model itself.
         module: The part.
-        inputs: Its positional and keyword arguments.
-        picture: The image passed by the user.
+        inputs: Its positional and keyword arguments, among them the image passed by the user.
         leaf: The tensor with respect to which to differentiate; ``None`` unless the input gradient is needed.
     """
 
     name: str
     module: nn.Module
     inputs: Inputs
-    picture: Tensor
     leaf: Tensor | None
 
     def search(self, asked: Request) -> Search:
@@ -86,7 +84,7 @@ class Watch:
     @property
     def picture(self) -> Tensor | None:
         """The image in the last call of the model itself; ``None`` if only its parts were called."""
-        return next((e.picture for e in reversed(self.entrances) if not e.name), None)
+        return next((e.inputs.picture for e in reversed(self.entrances) if not e.name), None)
 
     def entered(self, inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns the image passed by the user, and the tensor with respect to which to differentiate.
@@ -97,7 +95,7 @@ class Watch:
         Raises:
             ConfigurationError: It was not passed to the model, holds integers, or there are several.
         """
-        own = [e for e in self.entrances if inputs is None or e.picture is inputs]
+        own = [e for e in self.entrances if inputs is None or e.inputs.picture is inputs]
         if len(own) != 1:
             what = "calls" if inputs is None else "calls with this tensor"
             raise ConfigurationError(
@@ -106,10 +104,10 @@ class Watch:
             )
         if own[0].leaf is None:
             raise ConfigurationError(
-                f"inputs: values of {own[0].picture.dtype} have no gradient; pass floating-point images (the model may "
-                "still scale them)"
+                f"inputs: values of {own[0].inputs.picture.dtype} have no gradient; pass floating-point images (the"
+                " model may still scale them)"
             )
-        return own[0].picture, own[0].leaf
+        return own[0].inputs.picture, own[0].leaf
 
     def layout_of(self, name: str, module: nn.Module, activation: Tensor, *, single: bool = False) -> Layout:
         """Returns the layout of a layer's activation.
@@ -119,7 +117,7 @@ class Watch:
         """
         entrance = next((e for e in reversed(self.entrances) if not e.name or name.startswith(f"{e.name}.")), None)
         shape, given = activation.shape, self.asked.layout_of(name)
-        if entrance is not None and (not entrance.name or entrance.picture.dim() > 3 or given is not None):
+        if entrance is not None and (not entrance.name or entrance.inputs.picture.dim() > 3 or given is not None):
             search = entrance.search(self.asked)
             inner = name[len(entrance.name) + 1 :] if entrance.name else name
             try:
@@ -237,8 +235,7 @@ def _looking(layers: LayerSpec, asked: Request, found: list[str], begin: Any) ->
         if looked:
             return
         looked.append(True)
-        inputs = Inputs((args, kwargs))
-        search = Entrance("", model, inputs, inputs.picture, None).search(asked)
+        search = Entrance("", model, Inputs((args, kwargs)), None).search(asked)
         with preserved(model):
             try:
                 modules = resolve_layers(model, layers, auto=search.auto, calls=search.calls)
@@ -267,17 +264,14 @@ def _entered(watch: Watch, name: str, module: nn.Module, args: Any, kwargs: Any,
         inputs = Inputs((args, kwargs))
     except ConfigurationError:
         return None  # there is no image; names and layouts may work without one
-    picture = inputs.picture
-    if not leaves or not picture.is_floating_point():
-        watch.entrances.append(Entrance(name, module, inputs, picture, None))
+    picture, leaf = inputs.picture, None
+    if leaves and picture.is_floating_point():
+        leaf = picture if picture.requires_grad else picture.detach().requires_grad_()
+    watch.entrances.append(Entrance(name, module, inputs, leaf))
+    if leaf is None or leaf is picture:
         return None
-    if picture.requires_grad:
-        watch.entrances.append(Entrance(name, module, inputs, picture, picture))
-        return None
-    leaf = picture.detach().requires_grad_()
     # The model may modify its input in place, which a leaf does not allow.
     handed_on = leaf.clone()
-    watch.entrances.append(Entrance(name, module, inputs, picture, leaf))
     return with_tensors((args, kwargs), lambda tensor: handed_on if tensor is picture else tensor)
 
 

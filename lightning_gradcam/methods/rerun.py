@@ -174,8 +174,8 @@ class Rerun:
                 )
             if gradient is None:
                 raise MethodError(
-                    "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or"
-                    " behind a detach(); use gradcam or layercam at a layer after it"
+                    "methods: no gradient reaches the input: a part of the model runs in its own torch.no_grad() or "
+                    "before a detach(); use gradcam or layercam at a layer after it"
                 )
             found.append(full_precision(self._form.seen(gradient)))
         return torch.stack(found)
@@ -223,7 +223,10 @@ class Rerun:
                     " backward; turn activation checkpointing off"
                 ) from None
         if any(gradient is None for gradient in found):
-            raise MethodError(f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}")
+            raise MethodError(
+                f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}; name a layer that the "
+                "score depends on"
+            )
         return full_precision(paid[0].detach()), full_precision(torch.stack([g for g in found if g is not None]))
 
     def tokens_to_map(self, tokens: Tensor) -> Tensor:

@@ -183,9 +183,10 @@ class Reporter(ABC):
         """Each map's limits in the steps measured so far, ``[N, 2]``; later steps do not change them."""
         return {}
 
-    @abstractmethod
-    def remember(self, last: Any, limits: Mapping[CamKey, FloatArray], before: Sequence[Any] = ()) -> None:
-        """Takes earlier recorded steps into account.
+    def remember(  # noqa: B027 - channels are not compared
+        self, last: Any, limits: Mapping[CamKey, FloatArray], before: Sequence[Any] = ()
+    ) -> None:
+        """Takes earlier recorded steps into account; does nothing by default.
 
         Args:
             last: The latest of them.
@@ -194,9 +195,8 @@ class Reporter(ABC):
                 be read.
         """
 
-    @abstractmethod
-    def forget(self) -> None:
-        """Forgets all measured steps, because training continues from an earlier step."""
+    def forget(self) -> None:  # noqa: B027 - as above
+        """Forgets all measured steps, because training continues from an earlier step; does nothing by default."""
 
     def measured(self, record: Any) -> Any:
         """Returns the next step's record with its numbers; by default it already has them."""
@@ -242,20 +242,14 @@ class Reporter(ABC):
         return ()
 
     def evolving(
-        self,
-        archive: Archive,
-        limits: Mapping[CamKey, FloatArray],
-        *,
-        count: int | None = None,
-        ended: bool,
-        rows: bool,
+        self, archive: Archive, limits: Mapping[CamKey, FloatArray], count: int, *, ended: bool, rows: bool
     ) -> EvolutionParts | None:
         """Returns what draws the run so far, in parts, and writes it into the archive's folder; nothing by default.
 
         Args:
             archive: The archive, with at least one step.
             limits: :attr:`limits` after the latest of the drawn steps.
-            count: How many steps are drawn; all by default.
+            count: How many steps are drawn.
             ended: Whether the run is over.
             rows: Whether any sink has tables.
         """

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.findings import write_findings
-from lightning_gradcam.monitors.base import Reporter
-from lightning_gradcam.monitors.cam_monitor import CamMonitor
-from lightning_gradcam.monitors.evolution import LEAST_PIXELS, MOST_PAIRS, Evolving, late_numbers
+from lightning_gradcam.monitors.evolution import LEAST_PIXELS, MOST_PAIRS, Evolving
 from lightning_gradcam.monitors.meter import Meter
-from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.render.picture import Picture
+from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.report import REPORT, write_report
 from lightning_gradcam.sheets.cam_sheet import sheet
 from lightning_gradcam.sinks import Histogram, Numbers
 from lightning_gradcam.sinks.histograms import histograms_of
-from lightning_gradcam.stats.settled import SETTLED_STEPS
+from lightning_gradcam.stats import affordable
 from lightning_gradcam.storage import join
 
 # An overlay with a larger share of colours hides the image.
@@ -29,37 +27,13 @@ MOST_OPAQUE = 0.6
 _ROW_PIXELS = 150_000
 
 
-class CamReporter(Reporter):
+class CamReporter(Meter):
     """Measures and draws CAMs.
 
     Args:
         monitor: What is explained, and how it is drawn.
         probes: The run's fixed inputs.
     """
-
-    monitor: CamMonitor
-    compared = SETTLED_STEPS
-
-    def __init__(self, monitor: CamMonitor, probes: ProbeSet) -> None:
-        super().__init__(monitor, probes)
-        self._meter = Meter(monitor, probes)
-
-    def remember(self, last: CamRecord, limits: Mapping[CamKey, FloatArray], before: Sequence[CamRecord] = ()) -> None:
-        """Takes earlier recorded steps into account."""
-        self._meter.remember(last, limits, before)
-
-    def forget(self) -> None:
-        """Starts over, because training continues from an earlier step."""
-        self._meter.forget()
-
-    def measured(self, record: CamRecord) -> CamRecord:
-        """Returns the record with its numbers, and the limits of its maps so far."""
-        return self._meter.measured(record)
-
-    @property
-    def limits(self) -> Mapping[CamKey, FloatArray]:
-        """Each map's limits in the steps measured so far, ``[N, 2]``."""
-        return dict(self._meter.limits)
 
     def pictures(self, record: CamRecord, limits: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer and method.
@@ -91,45 +65,27 @@ class CamReporter(Reporter):
             self.tick()
         return found
 
-    def means(self, record: CamRecord) -> dict[str, float]:
-        """Returns a measured step's numbers, means over the probes."""
-        return self._meter.means(record)
-
-    def numbers(self, record: CamRecord) -> dict[str, float]:
-        """Returns all numbers of a measured step, means over the probes."""
-        return self._meter.every_mean(record)
-
-    def tags(self, record: CamRecord) -> tuple[str, ...]:
-        """Returns the tags of all numbers that steps of such a record can have."""
-        return self._meter.tags(record)
-
-    def alarm(self, record: CamRecord) -> str | None:
-        """Returns the alarm of ``min_energy_inside``, once per run."""
-        return self._meter.alarm(record)
-
-    def remarks(self, record: CamRecord) -> Iterable[str]:
-        """Returns why maps are blank or not finite, once per layer."""
-        return [*self._meter.vanishing(record), *self._meter.blanks(record), *self._meter.broken(record)]
-
     def histograms(self, record: CamRecord) -> dict[str, Histogram]:
         """Returns histograms of the gradients and of the channel weights."""
         return histograms_of(record.gradients, self.monitor.name, next(iter(record.scores)))
 
     def evolving(
-        self,
-        archive: Archive,
-        limits: Mapping[CamKey, FloatArray],
-        *,
-        count: int | None = None,
-        ended: bool,
-        rows: bool,
+        self, archive: Archive, limits: Mapping[CamKey, FloatArray], count: int, *, ended: bool, rows: bool
     ) -> Evolving:
         """Returns the drawing of film strips and, at the end, animations into the archive's folder."""
         return Evolving(archive, self.monitor, self.probes, limits, ended=ended, rows=rows, count=count)
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
         """Yields how far each step was from the last one, if all numbers are logged."""
-        return late_numbers(archive, self._meter) if self.monitor.numbers == "all" else iter(())
+        if self.monitor.numbers != "all":
+            return
+        count = len(archive.steps)
+        last = archive.record(count - 1)
+        # Of very many or large ones, some are evenly chosen.
+        for place in evenly(count, affordable(last.maps), ends=True):
+            record = archive.record(place)
+            if means := self.means_to_last(record, last):
+                yield Numbers(record.step, record.epoch, means)
 
     def findings(self, archive: Archive) -> tuple[Finding, ...]:
         """Writes ``findings.md``, and returns the findings."""

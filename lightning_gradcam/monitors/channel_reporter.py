@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.monitors.base import Reporter
@@ -27,14 +26,6 @@ class ChannelReporter(Reporter):
 
     monitor: ChannelMonitor
 
-    def remember(
-        self, last: ChannelRecord, limits: Mapping[CamKey, FloatArray], before: Sequence[ChannelRecord] = ()
-    ) -> None:
-        """Ignores earlier steps, because channels are not compared."""
-
-    def forget(self) -> None:
-        """Ignores earlier steps."""
-
     def pictures(self, record: ChannelRecord, limits: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer."""
         found = {}
@@ -56,44 +47,35 @@ class ChannelReporter(Reporter):
         write_report([], join(archive.path, REPORT), galleries=[gallery_of(archive, self.monitor)])
 
 
-def gallery_of(archive: Archive, monitor: ChannelMonitor, *, title: str | None = None) -> Gallery:
+def gallery_of(archive: Archive, monitor: ChannelMonitor) -> Gallery:
     """Draws the sheets of a run.
 
     Args:
         archive: An archive of feature maps or filter patterns.
         monitor: Determines how the sheets are drawn.
-        title: The run's title; by default the last two parts of the archive's path.
 
     Raises:
         ArchiveError: A step can't be read.
     """
     count = len(archive.steps)
-    last = _Step.of(archive, monitor, count - 1)
-    # Only as many as fit are drawn, one at a time: all sheets of a run can take gigabytes.
-    shown = places_for(count, last.shots.values())
-    steps = [_Step.of(archive, monitor, place) if place < count - 1 else last for place in shown]
-    shots = {layer: [step.shots[layer] for step in steps] for layer in last.shots}
-    numbers = {layer: [step.numbers[layer] for step in steps] for layer in last.shots}
-    named = title or "/".join(archive.path.rstrip("/").split("/")[-2:])
-    remark = f"{len(shown)} of {count} steps, evenly chosen" if len(shown) < count else ""
-    return Gallery(named, monitor.title, monitor.curve[1], shots, numbers, remark)
 
-
-@dataclass(frozen=True)
-class _Step:
-    """One step's sheets and numbers, by layer."""
-
-    shots: dict[str, Shot]
-    numbers: dict[str, float]
-
-    @classmethod
-    def of(cls, archive: Archive, monitor: ChannelMonitor, place: int) -> _Step:
+    def step(place: int) -> dict[str, tuple[Shot, float]]:
         record = archive.channel_record(place)
-        told, name = monitor.numbers(record), monitor.curve[0]
-        return cls(
-            {
-                layer: Shot(record.epoch, record.step, monitor.sheet(record, layer, archive.probes))
-                for layer in record.channels
-            },
-            {layer: told.get(layer, {}).get(name, float("nan")) for layer in record.channels},
-        )
+        told = monitor.numbers(record)
+        return {
+            layer: (
+                Shot(record.epoch, record.step, monitor.sheet(record, layer, archive.probes)),
+                told.get(layer, {}).get(monitor.curve[0], float("nan")),
+            )
+            for layer in record.channels
+        }
+
+    last = step(count - 1)
+    # No more are drawn than have room, and one after the other: all sheets of a run can take gigabytes.
+    shown = places_for(count, [shot for shot, _ in last.values()])
+    steps = [step(place) if place < count - 1 else last for place in shown]
+    shots = {layer: [each[layer][0] for each in steps] for layer in last}
+    numbers = {layer: [each[layer][1] for each in steps] for layer in last}
+    remark = f"{len(shown)} of {count} steps, evenly chosen" if len(shown) < count else ""
+    title = "/".join(archive.path.rstrip("/").split("/")[-2:])
+    return Gallery(title, monitor.title, monitor.curve[1], shots, numbers, remark)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.errors import ArchiveError
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
-from lightning_gradcam.monitors.meter import Meter
 from lightning_gradcam.monitors.table import table_rows
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
@@ -25,8 +24,8 @@ from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.sheets.animation import MAX_BYTES, SIDE, Animation, animate
 from lightning_gradcam.sheets.animation import MOST_PROBES as MOST_ANIMATED
 from lightning_gradcam.sheets.strip import MOST_COLUMNS, by_change, film_strip
-from lightning_gradcam.sinks import Evolution, Numbers, Row
-from lightning_gradcam.stats import affordable
+from lightning_gradcam.sinks import Evolution, Row
+from lightning_gradcam.stats.numbers import mean
 from lightning_gradcam.storage import Storage, safe_name
 
 FOLDER = "evolution"
@@ -44,15 +43,6 @@ MAP_BYTES = 128_000_000
 _MOST_ROW_PROBES, _MOST_ROW_PICTURES = 16, 1_500
 # The number of layers named in a remark.
 _NAMED = 5
-
-
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """One layer and method to draw: its map for the first target, and each probe's limit over all targets."""
-
-    key: CamKey
-    limits: FloatArray
-    bytes: int
 
 
 class Evolving:
@@ -99,17 +89,18 @@ class Evolving:
         first: dict[tuple[str, str], CamKey] = {}
         for key in limits:
             first.setdefault((key.layer, key.method), key)
-        common = {key: row_limits(limits, key, signed=monitor.drawing.signed) for key in first.values()}
         chosen = evenly(len(first), MOST_PAIRS, ends=True)
         self._of = len(first)
         self._left_out = [monitor.evolution_tag(*pair) for place, pair in enumerate(first) if place not in chosen]
-        keys = [list(first.values())[place] for place in chosen if place < len(first)]
-        sizes = {key: 4 * math.prod(archive.shape_of(key.layer, key.method) or (1,)) for key in keys}
-        room = MAP_BYTES // (max(sizes.values(), default=1) * len(self._places))
+        keys = [list(first.values())[place] for place in chosen]
+        # Bytes of a probe's map.
+        self._sizes = {key: 4 * math.prod(archive.shape_of(key.layer, key.method) or (1,)) for key in keys}
+        room = MAP_BYTES // (max(self._sizes.values(), default=1) * len(self._places))
         # The indices of the probes that are read.
         self._chosen = evenly(len(probes), min(MOST_PROBES, room))
         self._probes, self._all_probes = probes.view.part(self._chosen), len(probes)
-        self._pairs = [_Pair(key, common[key][self._chosen], sizes[key] * len(self._chosen)) for key in keys]
+        # Of each layer and method to draw, the map of the first target, and each probe's limit over all targets.
+        self._limits = {key: row_limits(limits, key, signed=monitor.drawing.signed)[self._chosen] for key in keys}
         most = max(1, _MOST_ROW_PICTURES // max(1, len(self._places) * len(keys)))
         # The indices among these that are in the table.
         self._rows = evenly(len(self._chosen), min(most, _MOST_ROW_PROBES)) if ended and rows else []
@@ -131,89 +122,84 @@ class Evolving:
             yield "choosing steps for film strips", self._choose
         for batch in self._batches():
             for number in range(len(self._places)):
-                yield (
-                    f"reading step {number + 1} of {len(self._places)} for film strips",
-                    partial(self._read, batch, number),
-                )
-            for pair in batch:
-                yield f"the film strip of {self._short(pair.key)}", partial(self._draw_strip, pair)
+                name = f"reading step {number + 1} of {len(self._places)} for film strips"
+                yield name, partial(self._read, batch, number)
+            for key in batch:
+                yield f"the film strip of {self._short(key)}", partial(self._draw_strip, key)
                 if self._ended:
-                    yield f"the animation of {self._short(pair.key)}", partial(self._draw_animation, pair)
+                    yield f"the animation of {self._short(key)}", partial(self._draw_animation, key)
         if self._rows:
             yield "the rows of the table", self._draw_table
 
     def result(self) -> Evolution:
         """Returns what the finished parts drew."""
-        step, epoch = self._last
-        strips, animations = self._strips, self._animations
-        remark = self._remark() if self._ended else ""
-        return Evolution(self._monitor.name, step, epoch, self._ended, strips, animations, self._table, remark=remark)
+        strips, animations, remark = self._strips, self._animations, self._remark() if self._ended else ""
+        return Evolution(self._monitor.name, *self._last, self._ended, strips, animations, self._table, remark=remark)
 
-    def _batches(self) -> Iterator[list[_Pair]]:
-        """Yields the pairs in batches whose maps fit into memory."""
-        batch: list[_Pair] = []
-        for pair in self._pairs:
-            if batch and len(self._places) * sum(one.bytes for one in (*batch, pair)) > MAP_BYTES:
+    def _batches(self) -> Iterator[list[CamKey]]:
+        """Yields the maps in batches that fit into memory."""
+        batch: list[CamKey] = []
+        for key in self._limits:
+            bytes_each = sum(self._sizes[one] for one in (*batch, key))
+            if batch and len(self._places) * len(self._chosen) * bytes_each > MAP_BYTES:
                 yield batch
                 batch = []
-            batch.append(pair)
+            batch.append(key)
         yield batch
 
     def _choose(self) -> None:
         """Chooses steps by the mean drift of all maps to draw; a flipped class counts as a drift of 1."""
-        keys, changes = [pair.key for pair in self._pairs], []
+        changes = []
         for place in range(self._count):
             try:
-                numbers = self._archive.record(place, keys=keys, maps=()).numbers
+                numbers = self._archive.record(place, keys=self._limits, maps=()).numbers
             except ArchiveError:
                 changes.append(0.0)
                 continue
             moved = [np.where(one.get("flipped", 0) > 0, 1, one["drift"]) for one in numbers.values() if "drift" in one]
-            known = [values[np.isfinite(values)] for values in moved]
-            together = np.concatenate(known) if known else np.zeros(0)
-            changes.append(float(together.mean()) if len(together) else 0.0)
+            changes.append(mean(np.concatenate(moved)) if moved else 0.0)
         self._places = by_change(changes, MOST_COLUMNS)
 
-    def _read(self, batch: Sequence[_Pair], number: int) -> None:
+    def _read(self, batch: Sequence[CamKey], number: int) -> None:
         place = self._places[number]
         if number == 0:
             # Of the previous batch.
             self._records = {}
-        record = self._archive.record(place, keys={pair.key for pair in batch}).part(self._chosen)
+        record = self._archive.record(place, keys=batch).part(self._chosen)
         self._records[place] = record
         if self._rows:
             part = record.part(self._rows)
             earlier = self._in_table[place].maps if place in self._in_table else {}
             self._in_table[place] = replace(part, maps={**earlier, **part.maps})
 
-    def _draw_strip(self, pair: _Pair) -> None:
-        pixels = max(LEAST_PIXELS, ALL_PIXELS // len(self._pairs))
+    def _draw_strip(self, key: CamKey) -> None:
+        pixels = max(LEAST_PIXELS, ALL_PIXELS // len(self._limits))
         drawing = self._monitor.drawing
         drawing = replace(drawing, max_sheet_pixels=min(drawing.max_sheet_pixels, pixels))
-        picture = film_strip(self._read_records, self._probes, drawing=drawing, **self._shared(pair))
+        picture = film_strip(list(self._records.values()), self._probes, drawing=drawing, **self._shared(key))
         format, content = picture.file()
-        self._write(pair.key, format, content, others=("png", "jpeg", "webp"))
+        self._write(key, format, content, others=("png", "jpeg", "webp"))
         # The pixels of all strips at once would take too much memory.
-        self._strips[self._tag(pair.key)] = PackedPicture(picture)
+        self._strips[self._tag(key)] = PackedPicture(picture)
 
-    def _draw_animation(self, pair: _Pair) -> None:
-        records = self._read_records
+    def _draw_animation(self, key: CamKey) -> None:
+        records = list(self._records.values())
         fitting = max(4, MAX_BYTES // (max(1, len(records)) * SIDE**2))
-        most = MOST_ANIMATED if len(self._pairs) <= MANY_ANIMATIONS else min(MOST_ANIMATED, fitting)
-        animation = animate(records, self._probes, drawing=self._monitor.drawing, most=most, **self._shared(pair))
-        self._write(pair.key, *animation.file())
-        self._animations[self._tag(pair.key)] = animation
+        most = MOST_ANIMATED if len(self._limits) <= MANY_ANIMATIONS else min(MOST_ANIMATED, fitting)
+        animation = animate(records, self._probes, drawing=self._monitor.drawing, most=most, **self._shared(key))
+        self._write(key, *animation.file())
+        self._animations[self._tag(key)] = animation
 
-    def _shared(self, pair: _Pair) -> dict[str, Any]:
+    def _shared(self, key: CamKey) -> dict[str, Any]:
         """Returns the data that a film strip and an animation of one map share."""
         name, shown = self._monitor.name, len(self._chosen)
         title = name if shown == self._all_probes else f"{name} ({shown} of {self._all_probes} probes)"
-        drawn = f"drawn for {len(self._pairs)} of {self._of} layers and methods, evenly chosen; all are in the archive"
+        drawn = f"drawn for {len(self._limits)} of {self._of} layers and methods, evenly chosen; all are in the archive"
         note = drawn if self._left_out else ""
         return {
-            "key": pair.key,
+            "key": key,
             "title": title,
-            "limits": pair.limits,
+            "limits": self._limits[key],
             "total": self._count,
             "note": note,
             "laid": self._laid,
@@ -221,14 +207,14 @@ class Evolving:
 
     def _draw_table(self) -> None:
         self._records = {}
-        records = [self._in_table[place] for place in sorted(self._in_table)]
-        whole = [record for record in records if len(record.maps) == len(self._pairs)]
+        # A step that could not be read for the first maps is left out, so these are in their order.
+        whole = [record for record in self._in_table.values() if len(record.maps) == len(self._limits)]
         if whole:
             drawing = self._monitor.drawing
-            tops = {pair.key: pair.limits[self._rows] for pair in self._pairs}
+            tops = {key: top[self._rows] for key, top in self._limits.items()}
             if drawing.scale == "layer":
                 # Of all probes, not only of those in the table.
-                tops = {pair.key: np.full(len(self._rows), pair.limits.max(), np.float32) for pair in self._pairs}
+                tops = {key: np.full(len(self._rows), top.max(), np.float32) for key, top in self._limits.items()}
             tags = {self._monitor.tag(key.layer, key.method): key for key in tops}
             self._table = table_rows(whole, self._probes.part(self._rows), tags, tops, drawing)
         self._in_table = {}
@@ -241,16 +227,12 @@ class Evolving:
             if other != format and storage.exists(f"{stem}.{other}"):
                 storage.remove(f"{stem}.{other}")
 
-    @property
-    def _read_records(self) -> list[CamRecord]:
-        return [self._records[place] for place in sorted(self._records)]
-
     def _remark(self) -> str:
         less = []
         if self._left_out:
             short = [tag.split("/", 1)[1] for tag in self._left_out]
             named = ", ".join(short[:_NAMED]) + (f" and {len(short) - _NAMED} more" if len(short) > _NAMED else "")
-            less.append(f"{len(self._pairs)} of {self._of} layers and methods (without {named:.200})")
+            less.append(f"{len(self._limits)} of {self._of} layers and methods (without {named:.200})")
         if len(self._chosen) < self._all_probes:
             less.append(f"{len(self._chosen)} of {self._all_probes} probes")
         if not less:
@@ -265,18 +247,3 @@ class Evolving:
 
     def _short(self, key: CamKey) -> str:
         return self._tag(key).removeprefix(f"{self._monitor.name}_evolution/")
-
-
-def late_numbers(archive: Archive, meter: Meter) -> Iterator[Numbers]:
-    """Yields the similarity of each step's maps to the last step's; if there are too many, steps are evenly chosen.
-
-    Args:
-        archive: The archive with all steps.
-        meter: Names the numbers.
-    """
-    count = len(archive.steps)
-    last = archive.record(count - 1)
-    for place in evenly(count, affordable(last.maps), ends=True):
-        record = archive.record(place)
-        if means := meter.means_to_last(record, last):
-            yield Numbers(record.step, record.epoch, means)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_gradcam.errors import ProbeError, printable
+from lightning_gradcam.monitors.base import Reporter
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.record.blank import blank_remarks
@@ -24,11 +25,8 @@ from lightning_gradcam.stats.boxes import known_boxes, picture_size
 from lightning_gradcam.stats.settled import SETTLED_STEPS, have_settled
 
 
-class Meter:
+class Meter(Reporter):
     """Measures steps in their order; each is compared with the one before.
-
-    Attributes:
-        limits: The ends of each map's colour scale so far, ``[N, 2]``, as in :attr:`CamRecord.limits`.
 
     Args:
         monitor: Its ``min_energy_inside`` is the alarm.
@@ -38,9 +36,12 @@ class Meter:
         ProbeError: There is an alarm, but no probe has a mask or box.
     """
 
+    monitor: CamMonitor
+    compared = SETTLED_STEPS
+
     def __init__(self, monitor: CamMonitor, probes: ProbeSet) -> None:
-        self.limits: dict[CamKey, FloatArray] = {}
-        self._monitor = monitor
+        super().__init__(monitor, probes)
+        self._limits: dict[CamKey, FloatArray] = {}
         self._regions = probes.regions
         self._boxes, self._size = known_boxes(probes), picture_size(probes)
         # The latest logged steps, oldest first: as many as maps must stay close to in order to count as settled.
@@ -56,29 +57,28 @@ class Meter:
                 "or leave min_energy_inside out"
             )
 
+    @property
+    def limits(self) -> Mapping[CamKey, FloatArray]:
+        """Each map's limits in the steps measured so far, ``[N, 2]``, as :attr:`CamRecord.limits`."""
+        return dict(self._limits)
+
     def measured(self, record: CamRecord) -> CamRecord:
         """Returns the record with its numbers, and the limits of its maps so far.
 
         Args:
             record: The next step's.
         """
-        before = self._earlier[-1] if self._earlier else None
-        numbers = measure(
-            record.maps,
-            None if before is None else before.maps,
-            self._regions,
-            boxes=self._boxes,
-            size=self._size,
-            changed=None if before is None else record.changed_from(before),
-        )
+        last = self._earlier[-1] if self._earlier else None
+        before, changed = (None, None) if last is None else (last.maps, record.changed_from(last))
+        numbers = measure(record.maps, before, self._regions, boxes=self._boxes, size=self._size, changed=changed)
         for key, stats in numbers.items():
             stats["settled"] = have_settled(record.maps[key], self._back(record, key))
         self._earlier.append(record)
-        raise_limits(self.limits, {key: both_limits(maps) for key, maps in record.maps.items()})
+        raise_limits(self._limits, {key: both_limits(maps) for key, maps in record.maps.items()})
         return replace(
             record,
             numbers=MappingProxyType({key: MappingProxyType(stats) for key, stats in numbers.items()}),
-            limits=MappingProxyType({key: self.limits[key] for key in record.maps}),
+            limits=MappingProxyType({key: self._limits[key] for key in record.maps}),
         )
 
     def remember(self, last: CamRecord, limits: Mapping[CamKey, FloatArray], before: Sequence[CamRecord] = ()) -> None:
@@ -92,11 +92,11 @@ class Meter:
         """
         self._earlier.clear()
         self._earlier.extend([*before, last])
-        self.limits = dict(limits)
+        self._limits = dict(limits)
 
     def forget(self) -> None:
         """Starts over, because training continues from an earlier step."""
-        self.limits = {}
+        self._limits = {}
         self._earlier.clear()
 
     def _back(self, record: CamRecord, key: CamKey) -> Iterator[tuple[FloatArray, npt.NDArray[np.bool_] | None]]:
@@ -115,13 +115,13 @@ class Meter:
         Args:
             record: As :meth:`measured` returned it.
         """
-        found = self.every_mean(record)
-        if self._monitor.numbers == "all":
+        found = self.numbers(record)
+        if self.monitor.numbers == "all":
             return found
         # ``vanished`` is only measured on request.
         return {tag: value for tag, value in found.items() if tag.rsplit("/", 1)[1] in (*DEFAULT, "vanished")}
 
-    def every_mean(self, record: CamRecord) -> dict[str, float]:
+    def numbers(self, record: CamRecord) -> dict[str, float]:
         """Returns all numbers of a measured step by tag, in the form of :meth:`means`."""
         found, counts = self._tagged(record)
         return _means(found) | {printable(tag): float(np.nansum(values)) for tag, values in counts.items()}
@@ -145,18 +145,20 @@ class Meter:
         found: dict[str, FloatArray] = {}
         counts: dict[str, FloatArray] = {}
         for place, target in enumerate(record.scores):
-            middle = "" if place == 0 else f"/{target}"
-            found[f"{self._monitor.name}_stats{middle}/score"] = record.scores[target]
-            found[f"{self._monitor.name}_stats{middle}/confidence"] = record.confidences.get(
-                target, np.zeros(0, np.float32)
-            )
+            stem = f"{self.monitor.name}_stats" + ("" if place == 0 else f"/{target}")
+            found[f"{stem}/score"] = record.scores[target]
+            found[f"{stem}/confidence"] = record.confidences.get(target, np.zeros(0, np.float32))
         for key, stats in record.numbers.items():
             for name, values in stats.items():
                 kind = counts if name in STATS and STATS[name].counted else found
-                kind[f"{self._monitor.stats_tag(key)}/{name}"] = values
+                kind[f"{self.monitor.stats_tag(key)}/{name}"] = values
         for (layer, target), values in vanished_of(record.gradients).items():
-            found[f"{self._monitor.stats_tag(CamKey(layer, 'gradcam', target))}/vanished"] = values
+            found[f"{self.monitor.stats_tag(CamKey(layer, 'gradcam', target))}/vanished"] = values
         return found, counts
+
+    def remarks(self, record: CamRecord) -> list[str]:
+        """Returns why maps are blank or not finite, once per layer."""
+        return [*self.vanishing(record), *self.blanks(record), *self.broken(record)]
 
     def vanishing(self, record: CamRecord) -> list[str]:
         """Returns a warning, once per layer, if no gradient reaches the layer at a trained step."""
@@ -174,16 +176,15 @@ class Meter:
         """
         if record.epoch == UNTRAINED_EPOCH:
             return []
-        when = f"in epoch {record.epoch}, step {record.step}, "
-        found = blank_remarks(record.maps, record.causes, when)
+        found = blank_remarks(record.maps, record.causes, f"in epoch {record.epoch}, step {record.step}, ")
         # There has already been a warning about a layer that no gradient reaches.
         new = [layer for layer in found if layer not in self._blank | self._vanished]
         self._blank.update(new)
-        once = "(this is reported once a layer; sheets and the report show it for every step)"
+        once = "(reported once per layer; sheets and the report show it for every step)"
         return [f"{found[layer]} {once}" for layer in new]
 
     def broken(self, record: CamRecord) -> list[str]:
-        """Returns a warning, once per layer, where maps are not finite."""
+        """Returns a warning, once per layer, if maps are not finite."""
         text, layers = not_finite_remark(record, self._broken)
         self._broken.update(layers)
         return [text] if text else []
@@ -193,7 +194,7 @@ class Meter:
         found, changed = {}, record.changed_from(last)
         for key, maps in record.maps.items():
             for name, values in to_last(maps, last.maps[key], changed.get(key.target)).items():
-                found[f"{self._monitor.stats_tag(key)}/{name}"] = values
+                found[f"{self.monitor.stats_tag(key)}/{name}"] = values
         return _means(found)
 
     def alarm(self, record: CamRecord) -> str | None:
@@ -202,10 +203,10 @@ class Meter:
         Args:
             record: As :meth:`measured` returned it.
         """
-        least = self._monitor.min_energy_inside
+        least = self.monitor.min_energy_inside
         if least is None or self._alarmed or record.epoch == UNTRAINED_EPOCH:
             return None
-        tags = {self._monitor.stats_tag(key).split("/", 1)[1]: stats for key, stats in record.numbers.items()}
+        tags = {self.monitor.stats_tag(key).split("/", 1)[1]: stats for key, stats in record.numbers.items()}
         shares = {tag: stats["energy_inside"] for tag, stats in tags.items() if "energy_inside" in stats}
         inside = _means(shares)
         known = {printable(tag): int(np.isfinite(values).sum()) for tag, values in shares.items()}
@@ -216,10 +217,10 @@ class Meter:
         count = len(record.probe_ids)
         listed = ", ".join(f"{tag}: {share:.0%}, mean of {known[tag]} of {count} probes" for tag, share in low.items())
         return (
-            f"min_energy_inside={least:g}: in epoch {record.epoch}, step {record.step}, less of the maps than that lies"
-            f" inside the probes' masks or boxes ({listed}): the model may decide by something else, such as the"
-            " background or a mark; look at its sheets, and follow energy_inside over the next steps (this is reported"
-            " once a run)"
+            f"min_energy_inside={least:g}: in epoch {record.epoch}, step {record.step}, a smaller share of the maps is "
+            f"inside the probes' masks or boxes ({listed}): the model may rely on something else, such as the "
+            "background or a mark. Look at the layer's sheets, and follow energy_inside over the next steps (reported "
+            "once per run)"
         )
 
 

@@ -32,30 +32,26 @@ def table_rows(
         limits: Each map's limit in the whole run, ``[N]``, over all targets.
         drawing: As for a film strip.
     """
-    every = range(len(probes))
     films = {
         tag: Film.of(records, probes, key=key, drawing=drawing, limits=limits[key], side=_SIDE)
         for tag, key in keys.items()
     }
     target = next(iter(keys.values())).target
     drawn = {tag: [film.overlays(step)[0] for step in range(len(records))] for tag, film in films.items()}
-    inputs = next(iter(films.values())).inputs
-    found = []
-    for row in every:
-        original = Picture(inputs[row], enlarged=True)
-        for step, record in enumerate(records):
-            predicted = int(record.predicted[row])
-            found.append(
-                Row(
-                    probe=probes.ids[row],
-                    original=original,
-                    epoch=record.epoch,
-                    step=record.step,
-                    true=", ".join(map(probes.class_name, probes.true_classes(row))),
-                    predicted=probes.class_name(predicted) if predicted >= 0 else "",
-                    confidence=float(record.confidence[row]),
-                    score=float(record.scores[target][row]),
-                    overlays={tag: Picture(pictures[step][row], enlarged=True) for tag, pictures in drawn.items()},
-                )
-            )
-    return found
+    # The same object in all of a probe's rows, which loggers send once.
+    originals = [Picture(pixels, enlarged=True) for pixels in next(iter(films.values())).inputs]
+    return [
+        Row(
+            probe=probes.ids[row],
+            original=original,
+            epoch=record.epoch,
+            step=record.step,
+            true=", ".join(map(probes.class_name, probes.true_classes(row))),
+            predicted=probes.class_name(int(record.predicted[row])) if record.predicted[row] >= 0 else "",
+            confidence=float(record.confidence[row]),
+            score=float(record.scores[target][row]),
+            overlays={tag: Picture(pictures[step][row], enlarged=True) for tag, pictures in drawn.items()},
+        )
+        for row, original in enumerate(originals)
+        for step, record in enumerate(records)
+    ]

@@ -42,7 +42,7 @@ class Parcel:
 
     @property
     def pictures(self) -> list[Picture]:
-        """All images in it."""
+        """All pictures in it."""
         found = list(self.entry.pictures.values()) if self.entry is not None else []
         if self.evolution is not None:
             found += self.evolution.strips.values()
@@ -51,7 +51,7 @@ class Parcel:
 
     @property
     def nbytes(self) -> int:
-        """Its memory in bytes: images, animations and histograms."""
+        """Its memory in bytes: pictures, animations and histograms."""
         once = {id(picture): picture.nbytes for picture in self.pictures}
         animations = self.evolution.animations.values() if self.evolution is not None else ()
         histograms = self.histograms.values.values() if self.histograms is not None else ()
@@ -69,7 +69,7 @@ class Delivery:
     drawing. The others are called by :meth:`settle` on the training thread, where all failures are also reported.
 
     Args:
-        sinks: Destinations for images and numbers.
+        sinks: Destinations for pictures and numbers.
         failures: Reports failures, and decides what is disabled.
         worker: Calls the sinks.
     """
@@ -183,7 +183,11 @@ class Delivery:
     def _deliver(self, parcel: Parcel) -> None:
         """The sinks' part of one step."""
         begin = time.perf_counter()
-        self._encode(parcel)
+        # Sinks that are called on the training thread get finished files.
+        wanted = {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}
+        for picture in parcel.pictures if wanted else ():
+            for formats in wanted:
+                self.attempt("drawing", parcel.step, partial(picture.file, formats))
         step, numbers = parcel.step, parcel.numbers
         self._serve(step, "", Sink.log, parcel.entry)
         self._serve(step, " (histograms)", Sink.log_histograms, parcel.histograms)
@@ -193,13 +197,6 @@ class Delivery:
             numbers = replace(numbers, values={**numbers.values, parcel.timed: spent})
         self._serve(step, " (numbers)", Sink.log_numbers, numbers)
         self._serve(step, " (summary)", Sink.log_summary, parcel.summary)
-
-    def _encode(self, parcel: Parcel) -> None:
-        # Sinks that are called on the training thread get finished files.
-        wanted = {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}
-        for picture in parcel.pictures if wanted else ():
-            for formats in wanted:
-                self.attempt("drawing", parcel.step, partial(picture.file, formats))
 
     def _serve(self, step: int, what: str, method: Callable[..., None], content: object) -> None:
         """Calls every sink with a part of a step, if the step has that part."""

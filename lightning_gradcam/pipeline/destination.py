@@ -20,7 +20,7 @@ class Destination:
 
     Attributes:
         folder: The parent of the archive's folder, local or a URL; ``None``: nothing is written.
-        loggers: The loggers that receive images and numbers.
+        loggers: The loggers that receive pictures and numbers.
         sinks: Additional sinks.
         run: The run's id.
         resumed: The checkpoint's state of the resumed run; empty without one.

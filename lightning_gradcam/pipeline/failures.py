@@ -104,21 +104,17 @@ class Failures:
         self._in_a_row[kind] += 1
         what = f"lightning-gradcam: {kind} failed at step {step}"
         if self.given_up(kind):
-            then = f"the {IN_A_ROW}rd time in a row, and is given up; training goes on"
+            then = f"for the {IN_A_ROW}rd time in a row, and is disabled; training continues"
         elif final:
             then = "at the end of the run"
         else:
-            then = "and is tried again next time; training goes on (on_error='raise' stops it instead)"
+            then = "and is tried again next time; training continues (on_error='raise' stops it instead)"
         details = f"{type(error).__name__}: {error}"
         if kind not in self._explained:
             self._explained.add(kind)
-            details = f"{_meaning(kind)}{_advice(error)}\n{''.join(traceback.format_exception(error))}"
+            means = next((f"What it means: {means}.\n" for name, means in _MEANS.items() if kind.startswith(name)), "")
+            details = f"{means}{_advice(error)}\n{''.join(traceback.format_exception(error))}"
         self._warn(f"{what} {then}\n{details}")
-
-
-def _meaning(kind: str) -> str:
-    means = next((means for name, means in _MEANS.items() if kind.startswith(name)), None)
-    return f"What it means: {means}.\n" if means is not None else ""
 
 
 def _advice(error: Exception) -> str:

@@ -57,11 +57,6 @@ class Step:
     measured: Measured = field(default_factory=Measured)
     seconds: float = 0.0
 
-    @property
-    def nbytes(self) -> int:
-        """The memory that its record takes, in bytes."""
-        return self.record.nbytes
-
 
 # A part of the end of a run: its kind in reports, its name, and the call.
 Parts = Iterator[tuple[str, str, Callable[[], object]]]
@@ -243,7 +238,7 @@ class Processor:
             # If there is no step, the folder has disappeared, which the archive's own failure reports.
             if not kept.archived or not archive.steps:
                 return
-            evolving = self._reporter.evolving(archive, kept.limits, count=kept.archived, ended=False, rows=False)
+            evolving = self._reporter.evolving(archive, kept.limits, kept.archived, ended=False, rows=False)
             if evolving is not None:
                 for _, part in evolving.parts():
                     self._delivery.attempt("the evolution", kept.record.step, part)
@@ -261,8 +256,9 @@ class Processor:
         drawn: list[EvolutionParts] = []
 
         def begin() -> None:
-            rows = self._delivery.takes_rows
-            if (evolving := self._reporter.evolving(archive, self._reporter.limits, ended=True, rows=rows)) is not None:
+            limits, rows = self._reporter.limits, self._delivery.takes_rows
+            evolving = self._reporter.evolving(archive, limits, len(archive.steps), ended=True, rows=rows)
+            if evolving is not None:
                 drawn.append(evolving)
 
         self._delivery.attempt("the evolution", step, begin)

@@ -32,7 +32,7 @@ class Recorder:
     Args:
         reporter: Measures and draws.
         archive: Stores the records; ``None``: nothing is written (``fast_dev_run``).
-        sinks: Destinations for images and numbers.
+        sinks: Destinations for pictures and numbers.
         worker: Creates the two background workers.
         failures: Reports failures, and decides what is disabled.
 
@@ -199,7 +199,7 @@ class Recorder:
             return
         (step, blocked), self._held = self._held, None
         keep, show = self._processor.step(step, blocked, metrics)
-        self._threads.hand_over(f"step {self.last_step}", keep, show, step.nbytes)
+        self._threads.hand_over(f"step {self.last_step}", keep, show, step.record.nbytes)
 
     def settle(self, *, final: bool = False) -> None:
         """Calls the sinks that require this thread, and reports failures; see :meth:`Delivery.settle`."""

@@ -74,7 +74,10 @@ class Threads:
             The function's result; ``None`` if the thread makes no progress.
         """
         found: list[T] = []
-        first = partial(_put, found, question)
+
+        def first() -> None:
+            found.append(question())
+
         self._wait_for(partial(self.recording.submit, name, None, first=first, wait=False))
         self._wait_for(partial(self.recording.wait_until, lambda: bool(found), f"{name} is not waited for"))
         return found[0] if found else None
@@ -108,7 +111,3 @@ class Threads:
             call()
         except StalledError as error:
             self._stalled(error)
-
-
-def _put(found: list[T], question: Callable[[], T]) -> None:
-    found.append(question())

@@ -81,5 +81,8 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
             " probes again, or leave probes= out to draw new ones"
         ) from error
     if not intact:
-        raise ProbeFileError(f"probes: {name!r} is damaged: its inputs do not have the fingerprint it states")
+        raise ProbeFileError(
+            f"probes: {name!r} is damaged: its inputs do not match its fingerprint; save the probes again, or leave "
+            "probes= out to draw new ones"
+        )
     return probes

@@ -40,8 +40,8 @@ class ProbeSet:
             as integers, ``[N]`` or ``[N, 1]``, as names from ``class_names``, or as one row of 0/1 for each sample.
             Numbers that are not classes, such as 0.37, become ``values``.
         masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
-        boxes: The same regions as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's
-            picture (the input's, if there are no masks); NaN for a probe without a box. ``None`` if unknown.
+        boxes: The same regions as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's image
+            (the input's, if there are no masks); NaN for a probe without a box. ``None`` if unknown.
         class_names: Class names by index, or ``None``; or ``"imagenet"``, the path of a file, or
             ``"package.module:Name"``.
         display: Images to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8

@@ -100,7 +100,7 @@ def blank_sentence(codes: Codes, *, what: str = "maps", zero: str = "zero after 
 
     Example:
         >>> blank_sentence(np.array([Cause.NEGATIVE, Cause.SHOWN], np.int8))
-        "1 of 2 maps is blank (zero after the ReLU): the gradient's mean over places is negative for every \
+        "1 of 2 maps is blank (zero after the ReLU): the gradient's mean over locations is negative for every \
 active channel. Use an earlier layer."
     """
     return " ".join(filter(None, blank_parts(codes, what=what, zero=zero)))
@@ -111,12 +111,10 @@ def blank_parts(codes: Codes, *, what: str = "maps", zero: str = "zero after the
     blank = codes[codes != 0]
     if not blank.size:
         return "", ""
-    counted = Counter((blank & (HIRESCAM - 1)).tolist())
-    number, most = counted.most_common(1)[0]
+    number, most = Counter((blank & (HIRESCAM - 1)).tolist()).most_common(1)[0]
     # A later version may have written a cause that is unknown here.
     cause = Cause(number) if number in _WHY else Cause.NOWHERE_POSITIVE
-    helped = bool(((blank & HIRESCAM) != 0).any())
-    instead = _USE_HIRESCAM if helped else _INSTEAD.get(cause, _EARLIER)
+    instead = _USE_HIRESCAM if (blank & HIRESCAM).any() else _INSTEAD.get(cause, _EARLIER)
     mostly = "" if most == len(blank) else f"in {most} "
     are = "is" if len(blank) == 1 else "are"
     return f"{len(blank)} of {len(codes)} {what} {are} blank ({zero}): {mostly}{_WHY[cause]}.", instead

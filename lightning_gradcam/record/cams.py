@@ -185,8 +185,7 @@ class Cams(Mapping[CamKey, Tensor]):
 
     def _repr_html_(self) -> str:
         # Drawing belongs to a later folder; import it only when a notebook displays the maps.
-        shown: str = import_module("lightning_gradcam.report.notebook").cams_html(self)
-        return shown
+        return str(import_module("lightning_gradcam.report.notebook").cams_html(self))
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{tuple(key)}: {list(value.shape)}" for key, value in self.maps.items())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,9 @@ BUILT_IN = (
 DIVERGING = ("coolwarm", "RdBu_r")
 # One row of 256 colours for each colour map; the page reads it too.
 COLOUR_MAPS = Path(__file__).parent / "assets" / "colormaps.png"
-FILE_FORMATS = ("auto", "png", "jpeg", "webp")
-_CHOICES = {
-    "scale": ("image", "layer", "run", "minmax"),
-    "interpolation": ("bilinear", "nearest", "bicubic"),
-    "format": FILE_FORMATS,
-}
-_COLUMNS = ("input", "overlay", "heatmap", "guided")
+FILE_FORMATS = get_args(Format)
+_CHOICES = {"scale": get_args(Scale), "interpolation": get_args(Interpolation), "format": FILE_FORMATS}
+_COLUMNS = get_args(Column)
 # The number of classes that a record stores for each probe.
 MOST_LISTED = 10
 GUIDED = "guided_gradcam"

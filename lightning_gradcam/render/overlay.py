@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.render.drawing import Drawing, colors_of
 from lightning_gradcam.render.picture import Pixels
-from lightning_gradcam.render.signals import put_band
+from lightning_gradcam.render.signals import band_height
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.stats.resize import Interpolation, resized
 
@@ -64,7 +64,8 @@ def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawin
     places = shades.round().astype(np.uint8)
     if maps.ndim == 2:
         # A signal's curve stays unchanged above its map.
-        mixed = put_band(base, table[places])
+        mixed, band = base.copy(), band_height(base.shape[2])
+        mixed[:, :, -band:] = table[places[:, :, -band:]]
     else:
         # On a red cup, red evidence would not be visible.
         under = _without_colour(base) if drawing.signed else base

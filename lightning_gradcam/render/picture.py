@@ -160,6 +160,11 @@ class PackedPicture(Picture):
             return np.asarray(image.convert("RGB"))
 
 
+def resized_pictures(pictures: Pixels, size: tuple[int, int], how: Image.Resampling = Image.Resampling.BOX) -> Pixels:
+    """Returns pictures ``[N, H, W]`` or ``[N, H, W, 3]`` at another height and width; by default averaged."""
+    return np.stack([np.asarray(Image.fromarray(picture).resize(size[::-1], how)) for picture in pictures])
+
+
 def palette_image(pixels: Pixels, needed: Pixels, count: int, method: Image.Quantize) -> Image.Image:
     """Returns an image with a palette, for :meth:`PIL.Image.Image.quantize`.
 
@@ -182,10 +187,10 @@ def _paletted(pixels: Pixels, needed: Pixels) -> bytes:
     """Returns a PNG with 256 colours; ``None`` if these are too few.
 
     Args:
-        pixels: The picture.
+        pixels: The image.
         needed: Colours that must be among them, in addition to those of text.
     """
-    # Enlarged pixels are met, and few of the letters'.
+    # This samples the enlarged pixels, and few pixels of the letters.
     some = np.ascontiguousarray(pixels[1::3, 1::3])
     shades = np.concatenate([np.array(SHADES, np.uint8), needed])
     palette = palette_image(some, shades, 256, Image.Quantize.FASTOCTREE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -57,16 +57,6 @@ def raise_limits(limits: dict[CamKey, FloatArray], found: Mapping[CamKey, FloatA
         limits[key] = np.fmax(limits[key], values) if key in limits else values
 
 
-def common_limits(limits: Mapping[CamKey, FloatArray], keys: Iterable[CamKey]) -> FloatArray:
-    """Returns each probe's limit over several targets of a layer and method: the largest, ``[N]`` or ``[N, 2]``.
-
-    Args:
-        limits: Each map's limit, ``[N]``, or both limits, ``[N, 2]``.
-        keys: Keys of the row's maps.
-    """
-    return np.asarray(np.max([limits[key] for key in keys], axis=0), np.float32)
-
-
 def run_limits(
     record: CamRecord, keys: Sequence[CamKey], limits: Mapping[CamKey, FloatArray] | None, *, signed: bool
 ) -> FloatArray:
@@ -92,5 +82,5 @@ def row_limits(limits: Mapping[CamKey, FloatArray], key: CamKey, *, signed: bool
         key: One of the maps.
         signed: Whether colours are on both sides of zero.
     """
-    keys = [other for other in limits if (other.layer, other.method) == (key.layer, key.method)]
-    return common_limits(limits, keys)[:, int(signed)]
+    of_row = [both for other, both in limits.items() if other[:2] == key[:2]]
+    return np.asarray(np.max(of_row, axis=0)[:, int(signed)], np.float32)

@@ -54,15 +54,7 @@ def charted(
     what = f"{channels} channels of {length} samples" if channels > 1 else f"{length} samples"
     source = f"{_SOURCE}{what}, time from left to right; {curves}; band below: the map of the samples above it"
     pixels = np.stack([_chart(signal, size) for signal in probes.signals])
-    drawn = replace(probes, pixels=pixels, boxes=None, display_source=source)
-    return drawn, replace(drawing, boxes=False)
-
-
-def put_band(base: Pixels, colors: Pixels) -> Pixels:
-    """Returns images of signals, uint8 ``[N, s, H, W, 3]``, with the map's colours in their band."""
-    mixed, band = base.copy(), band_height(base.shape[2])
-    mixed[:, :, -band:] = colors[:, :, -band:]
-    return mixed
+    return replace(probes, pixels=pixels, boxes=None, display_source=source), replace(drawing, boxes=False)
 
 
 def source_lines(source: str) -> list[str]:

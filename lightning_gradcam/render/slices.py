@@ -90,8 +90,7 @@ class Slices:
             return maps[:, None, None].repeat(len(self.chosen), axis=1)
         if maps.ndim == 3:
             return maps[:, None].repeat(len(self.chosen), axis=1)
-        frames = [frame_under(place, self.depth, maps.shape[1]) for place in self.chosen]
-        return maps[:, frames]
+        return maps[:, [frame_under(place, self.depth, maps.shape[1]) for place in self.chosen]]
 
     def of_display(self, display: Pixels) -> Pixels:
         """Returns the frame below each slice, ``[N, s, H, W, 3]``."""

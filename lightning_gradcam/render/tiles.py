@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from lightning_gradcam.errors import DrawingError
 from lightning_gradcam.probes import ProbeSet
@@ -18,7 +17,7 @@ from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.render.boxes import put_boxes
 from lightning_gradcam.render.drawing import GUIDED, Drawing
 from lightning_gradcam.render.overlay import grey, lay_over, magnitudes, maxima, not_finite, scaled
-from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.picture import Pixels, resized_pictures
 from lightning_gradcam.render.scale import run_limits
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import cross_out
@@ -68,42 +67,39 @@ def draw_tiles(
     probes, chosen = probes.view, list(rows)
     base = fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
     factor = _factor(base.shape, drawing)
-    of_all = {key: (magnitudes if drawing.signed else maxima)(record.maps[key]) for key in keys}
     # The finite values of a broken map are not shown, and would darken all others.
-    of_all = {key: np.where(not_finite(record.maps[key]), 0, top) for key, top in of_all.items()}
-    own = {key: top[chosen] for key, top in of_all.items()}
+    tops_of = magnitudes if drawing.signed else maxima
+    of_all = {key: np.where(not_finite(record.maps[key]), 0, tops_of(record.maps[key])) for key in keys}
     layer_top = np.full(len(base), max((float(top.max()) for top in of_all.values()), default=0.0), np.float32)
     run_top = run_limits(record, keys, limits, signed=drawing.signed)[chosen]
     columns: dict[str, list[Tiles]] = {"input": [Tiles("input", enlarged(base, factor), [()] * len(base))]}
     for key in keys:
-        maps = record.maps[key][chosen]
-        top = {"layer": layer_top, "run": run_top}.get(drawing.scale, own[key])
+        maps, target = record.maps[key][chosen], key.target
+        top = {"layer": layer_top, "run": run_top}.get(drawing.scale, of_all[key][chosen])
         # Scaled before slices are selected, so that hidden slices also count for the common scale.
         over = lay_over(base, maps, slices.of_maps(scaled(maps, drawing, top)), drawing)
         raw, low = maxima(maps, relu=drawing.scale != "minmax"), maxima(-maps) if drawing.signed else None
-        summed = [len(probes.true_classes(row)) if key.target == "label" else 1 for row in chosen]
+        summed = [len(probes.true_classes(row)) if target == "label" else 1 for row in chosen]
         captions = [
             _map_caption(record, key, row, raw[i], bool(over.blank[i]), summed[i], low=None if low is None else low[i])
             for i, row in enumerate(chosen)
         ]
-        if (
-            key.target not in ("predicted", "label")
-            and not _is_class(key.target)
-            and record.classes[key.target][0] >= 0
-        ):
+        if target not in ("predicted", "label") and not _is_class(target) and record.classes[target][0] >= 0:
             # The class differs from row to row, and is not written anywhere else.
-            said = [probes.class_name(int(index)) for index in record.classes[key.target][chosen]]
+            said = [probes.class_name(int(index)) for index in record.classes[target][chosen]]
             names = [f"class {name}" if _is_class(name) else name for name in said]
             captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
-        overlay, heatmap = _headings(key.target, probes)
+        shown = _shown_target(target, probes)
+        # Both classes of a contrast must fit above a small tile.
+        heading = shown if "_vs_" in target else f"overlay: {shown}"
         pictures, below = enlarged(over.mixed, factor, over.broken), captions
         if drawing.boxes:
             overlaps = put_boxes(pictures, maps, probes, chosen, slices, drawing.box_threshold)
             below = [(*lines, *more) for lines, more in zip(captions, overlaps, strict=True)]
-        columns.setdefault("overlay", []).append(Tiles(overlay, pictures, below))
+        columns.setdefault("overlay", []).append(Tiles(heading, pictures, below))
         if "heatmap" in drawing.columns:
             colors = enlarged(over.colors, factor, over.broken)
-            columns.setdefault("heatmap", []).append(Tiles(heatmap, colors, captions))
+            columns.setdefault("heatmap", []).append(Tiles(f"map: {shown}", colors, captions))
         if "guided" in drawing.columns:
             columns.setdefault("guided", []).extend(_guided(record, probes, key, base, slices, chosen, factor))
     return [tile for name in drawing.columns for tile in columns.get(name, [])]
@@ -135,16 +131,6 @@ def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
     return [place * count // shown for place in range(shown)]
 
 
-def _headings(target: str, probes: ProbeView) -> tuple[str, str]:
-    """Returns the headings of a target's overlays and heatmaps."""
-    if "_vs_" in target:
-        # Both classes must fit above a small tile.
-        shown = target.replace("_vs_", " vs ")
-        return shown, f"map: {shown}"
-    shown = _shown_target(target, probes)
-    return f"overlay: {shown}", f"map: {shown}"
-
-
 def _shown_target(target: str, probes: ProbeView) -> str:
     return f"class {probes.class_name(int(target))}" if _is_class(target) else target.replace("_vs_", " vs ")
 
@@ -166,8 +152,7 @@ def _map_caption(
 
     For a signed map, ``low`` is the magnitude of the strongest evidence against the score.
     """
-    kind = "logit" if record.score == "logit" else "p"
-    kind = "difference" if "_vs_" in key.target else kind
+    kind = "difference" if "_vs_" in key.target else "logit" if record.score == "logit" else "p"
     value = f"{record.scores[key.target][row]:.3g}"
     if summed > 1:
         # On two lines: one would be too long for the narrowest tile.
@@ -199,8 +184,7 @@ def _guided(
             " methods, or leave the column out"
         )
     signed = record.maps[wanted][list(rows)]
-    top = magnitudes(signed)
-    broken = not_finite(signed)
+    top, broken = magnitudes(signed), not_finite(signed)
     captions = [
         (BROKEN,) if broken[row] else ("blank: zero everywhere",) if top[row] <= 0 else (f"largest ±{top[row]:.3g}",)
         for row in range(len(signed))
@@ -215,10 +199,8 @@ def fitted(frames: Pixels, longest: int) -> Pixels:
     smaller_h, smaller_w = fitted_size(shown, height, width, longest)
     if (smaller_h, smaller_w) == (height, width):
         return frames
-    pictures = frames.reshape(-1, height, width, 3)
-    box = Image.Resampling.BOX
-    smaller = [np.asarray(Image.fromarray(picture).resize((smaller_w, smaller_h), box)) for picture in pictures]
-    return np.stack(smaller).reshape(count, shown, smaller_h, smaller_w, 3)
+    smaller = resized_pictures(frames.reshape(-1, height, width, 3), (smaller_h, smaller_w))
+    return smaller.reshape(count, shown, smaller_h, smaller_w, 3)
 
 
 def fitted_size(shown: int, height: int, width: int, longest: int) -> tuple[int, int]:

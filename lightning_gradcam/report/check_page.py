@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from lightning_gradcam.checks.faithful import HiddenTop
 from lightning_gradcam.checks.result import Evidence, MapCheck
@@ -15,7 +16,7 @@ from lightning_gradcam.checks.verdicts import MapVerdict, Verdict
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import lay_over, scaled
-from lightning_gradcam.render.picture import Pixels
+from lightning_gradcam.render.picture import Pixels, resized_pictures
 from lightning_gradcam.render.scale import limits_of
 from lightning_gradcam.report.pictures import png_url
 from lightning_gradcam.stats.masks import upsampled
@@ -184,11 +185,8 @@ def _pictures(evidence: Evidence) -> Pixels:
         pictures = (shares * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
     height, width = pictures.shape[1:3]
     factor = _SIDE / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    from PIL import Image
-
-    how = Image.Resampling.NEAREST if factor > 2 else Image.Resampling.BILINEAR
-    return np.stack([np.asarray(Image.fromarray(picture).resize(size, how)) for picture in pictures])
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    return resized_pictures(pictures, size, Image.Resampling.NEAREST if factor > 2 else Image.Resampling.BILINEAR)
 
 
 def _image(pixels: Pixels, alt: str) -> str:

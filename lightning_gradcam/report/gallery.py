@@ -11,6 +11,7 @@ import numpy as np
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.tiles import evenly
+from lightning_gradcam.report.payload import rounded
 from lightning_gradcam.report.pictures import data_url
 
 # The largest number of bytes of images, and of steps, in a page; if there are more, some are evenly chosen.
@@ -43,8 +44,7 @@ class Shot:
     def __post_init__(self, picture: Picture) -> None:
         # Enlarged pixels compress best as they are; a large sheet of small numbers as WebP.
         format, content = picture.file(("png", "jpeg", "webp"))
-        height, width = picture.pixels.shape[:2]
-        for name, value in (("format", format), ("content", content), ("size", (height, width))):
+        for name, value in (("format", format), ("content", content), ("size", picture.size)):
             object.__setattr__(self, name, value)
 
 
@@ -93,9 +93,7 @@ class Gallery:
                 {
                     "name": layer,
                     "shots": [_shot(shots[place]) for place in shown],
-                    "numbers": [_plain(self.numbers[layer][place]) for place in shown]
-                    if layer in self.numbers
-                    else None,
+                    "numbers": rounded(np.array(self.numbers[layer])[shown]) if layer in self.numbers else None,
                 }
                 for layer, shots in self.layers.items()
             ],
@@ -110,7 +108,3 @@ def _shot(shot: Shot) -> dict[str, Any]:
         "height": shot.size[0],
         "picture": data_url(shot.content, shot.format),
     }
-
-
-def _plain(value: float) -> float | None:
-    return float(f"{value:.4g}") if np.isfinite(value) else None

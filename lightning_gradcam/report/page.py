@@ -10,7 +10,6 @@ import os
 import re
 import zlib
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from lightning_gradcam.naming import describe_runs, hyperparameters
 from lightning_gradcam.render.drawing import COLOUR_MAPS
 from lightning_gradcam.report.gallery import Gallery
 from lightning_gradcam.report.payload import Payload
+from lightning_gradcam.report.pictures import data_url
 from lightning_gradcam.storage import Storage
 
 ASSETS = Path(__file__).parent / "assets"
@@ -52,11 +52,12 @@ def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, titl
     """
     if not payloads and not galleries:
         raise ConfigurationError("runs: got none; pass the folder <log dir>/<name> of at least one run")
+    viewer = f'<div id="gradcam" data-colours="{data_url(COLOUR_MAPS.read_bytes(), "png")}"></div>'
     parts = {
-        "title": html.escape(_encodable(title or _title(payloads, galleries))),
-        "style": _style(),
+        "title": html.escape((title or _title(payloads, galleries)).encode("utf-8", "replace").decode()),
+        "style": (ASSETS / "viewer.css").read_text(encoding="utf-8"),
         "script": script(*["report.js"] * bool(payloads), *["gallery.js"] * bool(galleries)),
-        "stage": "\n".join([_viewer()] * bool(payloads) + [_GALLERIES] * bool(galleries)),
+        "stage": "\n".join([viewer] * bool(payloads) + [_GALLERIES] * bool(galleries)),
         "data": "\n".join(
             [
                 *(_elements(place, payload) for place, payload in enumerate(payloads)),
@@ -133,27 +134,14 @@ def modules(entry: str) -> list[str]:
     return found
 
 
-@cache
-def _style() -> str:
-    return (ASSETS / "viewer.css").read_text(encoding="utf-8")
-
-
-def _viewer() -> str:
-    colours = base64.b64encode(COLOUR_MAPS.read_bytes()).decode()
-    return f'<div id="gradcam" data-colours="data:image/png;base64,{colours}"></div>'
-
-
 def _elements(place: int, payload: Payload) -> str:
     # The description of a long run is as large as its maps.
     parts = {"run": _json(payload.header).encode(), "maps": payload.maps()}
+    deflated = {name: base64.b64encode(zlib.compress(content, 6)).decode() for name, content in parts.items()}
     return "\n".join(
-        f'<script type="application/octet-stream" id="gradcam-{name}-{place}">{_deflated(content)}</script>'
-        for name, content in parts.items()
+        f'<script type="application/octet-stream" id="gradcam-{name}-{place}">{content}</script>'
+        for name, content in deflated.items()
     )
-
-
-def _deflated(content: bytes) -> str:
-    return base64.b64encode(zlib.compress(content, 6)).decode()
 
 
 def _gallery(place: int, gallery: Gallery) -> str:
@@ -169,10 +157,6 @@ def _title(payloads: Sequence[Payload], galleries: Sequence[Gallery]) -> str:
 def _json(header: dict[str, Any]) -> str:
     # ASCII only: lone surrogates in a name can't be written otherwise. A "<" could end the element.
     return json.dumps(header, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 def _hashed(text: str) -> str:

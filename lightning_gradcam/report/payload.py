@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.errors import printable
 from lightning_gradcam.record.blank import blank_sentence, record_codes
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
@@ -21,7 +22,6 @@ from lightning_gradcam.render.signals import band_height, charted
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.report.pictures import probe_entries, probe_pictures, source_remark
-from lightning_gradcam.report.statements import statements
 from lightning_gradcam.sheets.header import method_title
 from lightning_gradcam.stats import STATS, affordable, to_last
 
@@ -62,11 +62,10 @@ class Outline:
         Raises:
             ArchiveError: The archive is damaged.
         """
-        first, manifest = archive.record(0) if archive.steps else None, archive.manifest
-        flat = next((maps.shape for maps in first.maps.values() if maps.ndim == 2), ()) if first else ()
+        first, manifest = archive.record(0).maps if archive.steps else {}, archive.manifest
+        flat = next((maps.shape for maps in first.values() if maps.ndim == 2), ())
         probes, _ = charted(archive.probes.view, Drawing(), flat, _CHART)
-        source, keys = probes.display_source, () if first is None else tuple(first.maps)
-        slices = {key: Slices.of(first.maps[key].shape, probes.pixels.shape) for key in keys} if first else {}
+        slices = {key: Slices.of(maps.shape, probes.pixels.shape) for key, maps in first.items()}
         rows = tuple(evenly(len(probes), max_probes))
         wide = max((len(found.chosen) for found in slices.values()), default=1)
         height, width, pictures = probe_pictures(probes, rows, next((s for s in slices.values() if s.depth), None))
@@ -84,17 +83,17 @@ class Outline:
             "fingerprint": manifest.fingerprint,
             "note": probes.note,
             "remark": "" if len(rows) == len(probes) else f"{len(rows)} of {len(probes)} probes, evenly chosen",
-            "pictures": source_remark(source),
+            "pictures": source_remark(probes.display_source),
             "class_names": None if probes.class_names is None else list(probes.class_names),
             "display": {"width": width, "height": height, "slices": wide, **more},
-            "keys": [_key(key, first.maps[key], slices[key]) for key in keys] if first else [],
+            "keys": [_key(key, maps, slices[key]) for key, maps in first.items()],
             "layers": list(manifest.layers),
             "methods": list(manifest.methods),
             "targets": list(manifest.targets),
             "probes": probe_entries(probes, rows, pictures, (height, width)),
-            "stats": {name: _stat(stat) for name, stat in STATS.items()},
+            "stats": {name: {k: v for k, v in vars(stat).items() if k != "better"} for name, stat in STATS.items()},
         }
-        return cls(header, keys, rows, slices)
+        return cls(header, tuple(first), rows, slices)
 
     def step(self, record: CamRecord, last: CamRecord | None = None) -> tuple[dict[str, Any], bytes]:
         """Returns one step's description, ready for JSON, and its block.
@@ -127,16 +126,16 @@ class Outline:
             if last is not None:
                 flipped = changed[key.target][rows] if key.target in changed else None
                 found.update(to_last(maps, last.maps[key][rows], flipped))
-            numbers = {name: _plain(values) for name, values in found.items()}
-            entry = {**{name: _plain(values) for name, values in scales.items()}, "numbers": numbers}
+            numbers = {name: rounded(values) for name, values in found.items()}
+            entry = {**{name: rounded(values) for name, values in scales.items()}, "numbers": numbers}
             if sentence := blank_sentence(record_codes(record.maps, record.causes, [key], rows)):
                 entry["blank"] = sentence
             entries.append(entry)
         of_targets = {
             name: {
-                "scores": _plain(scores[rows]),
+                "scores": rounded(scores[rows]),
                 "classes": record.classes[name][rows].tolist(),
-                "confidences": _plain(record.confidences.get(name, np.full_like(scores, np.nan))[rows]),
+                "confidences": rounded(record.confidences.get(name, np.full_like(scores, np.nan))[rows]),
             }
             for name, scores in record.scores.items()
         }
@@ -145,7 +144,7 @@ class Outline:
             "epoch": record.epoch,
             "stage": record.stage,
             "predicted": record.predicted[rows].tolist(),
-            "confidence": _plain(record.confidence[rows]),
+            "confidence": rounded(record.confidence[rows]),
             "targets": of_targets,
             "maps": entries,
         }
@@ -212,6 +211,24 @@ class Payload:
         return b"".join(self.blocks[start:stop])
 
 
+def statements(archive: Archive) -> list[dict[str, Any]]:
+    """Returns a run's findings, the most severe first.
+
+    Args:
+        archive: The run's archive.
+
+    Returns:
+        An entry for each, with the field names of :class:`~lightning_gradcam.Finding`. If they can't be computed, a
+        single entry that says why, so that the page is still written.
+    """
+    try:
+        found = archive.findings
+    except Exception as error:  # nothing in findings may keep a page from being written
+        why = printable(f"{type(error).__name__}: {error!s:.200}")
+        return [{"kind": "", "severity": "low", "text": f"The findings can't be computed ({why}).", "advice": ""}]
+    return [{**vars(each), "figures": {n: v for n, v in each.figures.items() if math.isfinite(v)}} for each in found]
+
+
 def _key(key: CamKey, maps: FloatArray, slices: Slices) -> dict[str, Any]:
     # A signal's map is one row, drawn in the band below its curve.
     height, width = maps.shape[-2:] if maps.ndim > 2 else (1, maps.shape[-1])
@@ -246,10 +263,6 @@ def _sets(record: CamRecord, rows: list[int]) -> list[list[list[float]]]:
     return [[[int(c), float(f"{p:.4g}")] for c, p in zip(*pair, strict=True) if p > 0.5] for pair in pairs]
 
 
-def _stat(stat: Any) -> dict[str, Any]:
-    return {"title": stat.title, "low": stat.low, "high": stat.high, "reading": stat.reading, "counted": stat.counted}
-
-
-def _plain(values: npt.NDArray[Any]) -> list[float | None]:
+def rounded(values: npt.NDArray[Any]) -> list[float | None]:
     """Returns numbers for JSON with four digits, ``None`` for those that are not finite."""
     return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values.tolist()]

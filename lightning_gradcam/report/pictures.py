@@ -1,4 +1,4 @@
-"""Images of a page: those of a run's probes, and files embedded in the page."""
+"""Pictures of a page: those of a run's probes, and files embedded in the page."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from lightning_gradcam.probes.view import ProbeView
-from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.picture import Picture, Pixels, resized_pictures
 from lightning_gradcam.render.slices import Slices
+from lightning_gradcam.sheets.words import class_words
 
 _LONGEST_SIDE = 224
 # The notes on images that look the same as before preprocessing; see `probes/display.py`.
@@ -46,11 +47,9 @@ def probe_pictures(probes: ProbeView, rows: Sequence[int], slices: Slices | None
     frames = chosen.of_display(probes.pixels[list(rows)])
     count, shown, height, width = frames.shape[:4]
     share = min(1.0, _LONGEST_SIDE / max(height, width))
-    size = max(1, round(width * share)), max(1, round(height * share))
-    box = Image.Resampling.BOX
-    small = [np.asarray(Image.fromarray(frame).resize(size, box)) for frame in frames.reshape(-1, height, width, 3)]
-    stacked = np.stack(small).reshape(count, shown, size[1], size[0], 3)
-    return size[1], size[0], list(stacked.transpose(0, 2, 1, 3, 4).reshape(count, size[1], shown * size[0], 3))
+    high, wide = size = max(1, round(height * share)), max(1, round(width * share))
+    stacked = resized_pictures(frames.reshape(-1, height, width, 3), size).reshape(count, shown, high, wide, 3)
+    return high, wide, list(stacked.transpose(0, 2, 1, 3, 4).reshape(count, high, shown * wide, 3))
 
 
 def probe_entries(
@@ -67,7 +66,7 @@ def probe_entries(
     found = []
     for place, row in enumerate(rows):
         true = list(probes.true_classes(row))
-        mask, box = None, None
+        mask = box = None
         if probes.masks is not None:
             image = Image.fromarray(probes.masks[row].astype(np.uint8) * 255)
             mask = _picture_url(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
@@ -79,18 +78,13 @@ def probe_entries(
             {
                 "id": probes.ids[row],
                 "true": true,
-                "true_names": [_class_name(probes, index) for index in true],
+                "true_names": [class_words(probes, index) for index in true],
                 "image": _picture_url(Image.fromarray(pictures[place])),
                 "mask": mask,
                 "box": box,
             }
         )
     return found
-
-
-def _class_name(probes: ProbeView, index: int) -> str:
-    name = probes.class_name(index)
-    return f"class {index}" if name == str(index) else name
 
 
 def _picture_url(image: Image.Image) -> str:

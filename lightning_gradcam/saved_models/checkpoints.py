@@ -171,7 +171,7 @@ def _other(path: str, module: nn.Module, why: str) -> ConfigurationError:
 def _mismatch(state: Mapping[str, Tensor], module: nn.Module, *, strict: bool) -> str | None:
     own = module.state_dict()
     shapes = [
-        f"{name} {list(value.shape)} in place of {list(own[name].shape)}"
+        f"{name} {list(value.shape)} instead of {list(own[name].shape)}"
         for name, value in state.items()
         if isinstance(own.get(name), Tensor) and isinstance(value, Tensor)
         if not is_lazy(own[name]) and own[name].shape != value.shape

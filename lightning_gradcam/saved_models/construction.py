@@ -99,7 +99,10 @@ def named_class(name: str, argument: str, base: type | str) -> type:
     place, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     parts = (*place.split("."), attribute)
     if len(name) > 200 or place.endswith(".py") or not all(part.isidentifier() for part in parts):
-        raise RefusedError(f"{argument}: the file names {name!r:.200}, which is not of the form package.module.Class")
+        raise RefusedError(
+            f"{argument}: the file names {name!r:.200}, which is not of the form package.module.Class; name the class "
+            "yourself"
+        )
     return check_class(find_object(name, argument), name, argument, base)
 
 

@@ -40,7 +40,7 @@ class Explained:
         manifest: The manifest of their archive.
         plan: The options of the maps and of their sheets.
         path: The folder it was saved to, or ``None``.
-        remarks: Notes for the user on how the model and its pictures were loaded.
+        remarks: Notes for the user on how the model and its images were loaded.
         photographs: The original images, before they became inputs.
     """
 
@@ -100,7 +100,7 @@ class Explained:
     def overlays(self) -> Iterator[tuple[str, Picture]]:
         """Yields the overlay of each map on each image, with a name for its file.
 
-        An overlay has the photograph's own resolution (at most 4096 pixels a side) if that is larger than the model's
+        An overlay has the photograph's own resolution (at most 4096 pixels per side) if that is larger than the model's
         input; regions that the model did not see, for instance those that its crop cuts off, are paler. If it is
         unknown which part of a photograph the model saw, the overlay has the input's resolution.
         """

@@ -130,7 +130,10 @@ def read_checkpoint(
             f"checkpoint: {place!r} is truncated or not a checkpoint ({reason:.200}); save it again, or leave it out"
         ) from error
     if not isinstance(contents, (Mapping, nn.Module)):
-        raise CheckpointFileError(f"checkpoint: {place!r} holds a {type(contents).__name__}, not weights")
+        raise CheckpointFileError(
+            f"checkpoint: {place!r} holds a {type(contents).__name__}, not weights; pass a state_dict() or a Lightning "
+            "checkpoint"
+        )
     return contents
 
 
@@ -146,8 +149,8 @@ def weights_of(contents: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
     if contents and all(isinstance(value, Tensor) for value in contents.values()):
         return contents
     raise CheckpointFileError(
-        f"checkpoint: {path!r} has no weights under {', '.join(_STATES)}, and is not a state_dict itself; it holds"
-        f" {', '.join(map(str, list(contents)[:10])) or 'nothing'}"
+        f"checkpoint: {path!r} has no weights under the keys {', '.join(_STATES)}, and is not a state_dict itself; "
+        f"save the module's state_dict(). It holds {', '.join(map(str, list(contents)[:10])) or 'nothing'}"
     )
 
 

@@ -229,10 +229,8 @@ def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = F
         ConfigurationError: A required data module can't be built.
     """
     saved = mapping(recipe.contents.get("datamodule_hyper_parameters"))
-    of_given, of_files = (
-        section(recipe.given or {}, "data")[0],
-        (section(recipe.beside or {}, "data")[0], saved.get(_CLASS)),
-    )
+    of_given = section(recipe.given or {}, "data")[0]
+    of_files = section(recipe.beside or {}, "data")[0], saved.get(_CLASS)
     name = data if data is not None else of_given or next((one for one in of_files if isinstance(one, str)), None)
     if name is None:
         return None, None

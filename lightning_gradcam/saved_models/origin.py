@@ -39,7 +39,10 @@ def class_of_run(recipe: Recipe) -> type | None:
         return None
     place, _, attribute = name.rpartition(":")
     if len(name) > _LONGEST or not place or not all(part.isidentifier() for part in attribute.split(".")):
-        raise RefusedError(f"model: the file names {name!r:.200}, which is not of the form package.module:Class")
+        raise RefusedError(
+            f"model: the file names {name!r:.200}, which is not of the form package.module:Class; name the class "
+            "yourself (--model)"
+        )
     found = _loaded(place, attribute)
     if found is None and recipe.trust:
         if place.endswith(".py") and not Path(place).is_file():
@@ -67,9 +70,8 @@ def layers_of_run(recipe: Recipe) -> tuple[str, ...]:
     """
     states = mapping(recipe.contents.get("callbacks"))
     stored = [mapping(state).get("layers") for key, state in states.items() if str(key).startswith(f"{_CALLBACK}{{")]
-    given, beside = (
-        [one.get("layers") for one in options_in_config(config or {})] for config in (recipe.given, recipe.beside)
-    )
+    configs = (recipe.given or {}, recipe.beside or {})
+    given, beside = ([one.get("layers") for one in options_in_config(config)] for config in configs)
     for choices in (given, stored, beside):
         named = [[one] if isinstance(one, str) else one for one in choices]
         found = [name for one in named if isinstance(one, list) for name in one]

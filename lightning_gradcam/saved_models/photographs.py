@@ -78,9 +78,8 @@ class Photographs:
         if region is None or region[3] - region[1] <= shown.shape[0] or region[2] - region[0] <= shown.shape[1]:
             return None
         seen = image.crop(region).resize((shown.shape[1], shown.shape[0]), Image.Resampling.BOX)
-        return (
-            (np.asarray(image.convert("RGB")), region) if _alike(_grey(seen), _grey(Image.fromarray(shown))) else None
-        )
+        alike = _alike(_grey(seen), _grey(Image.fromarray(shown)))
+        return (np.asarray(image.convert("RGB")), region) if alike else None
 
 
 def placed(photograph: Pixels, region: Region, longest: int) -> tuple[Pixels, Pixels, Region]:

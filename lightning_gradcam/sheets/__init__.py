@@ -1,4 +1,4 @@
-"""Finished images: sheets, film strips, animations, channel grids and filter patterns.
+"""Finished pictures: sheets, film strips, animations, channel grids and filter patterns.
 
 Knows nothing of files, loggers or training.
 """

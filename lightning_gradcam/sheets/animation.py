@@ -227,8 +227,7 @@ def _made(film: Film, lines: Sequence[Line], foot: Sequence[Line], inner: int) -
 
 def _legend(film: Film) -> list[tuple[Pixels | str | None, str]]:
     """Returns the meaning of the marks; those of right and wrong only if they occur."""
-    seen: list[tuple[Pixels | str | None, str]] = [("right", "right"), ("wrong", "wrong")] if film.judged else []
-    return [*seen, ("frame", "predicted class has just changed")] if film.classed else seen
+    return [*film.marks, *([("frame", "predicted class has just changed")] if film.classed else [])]
 
 
 def _progress(page: Sheet, at: tuple[int, int], film: Film, step: int, width: int) -> None:
@@ -240,14 +239,11 @@ def _progress(page: Sheet, at: tuple[int, int], film: Film, step: int, width: in
     page.write((x, y + 16), said, 300)
     first, last = x + 120, x + width - 8
     canvas[y + 5 : y + 9, first:last] = LINE
-    for place in range(steps):
-        middle = first + (last - first) * place // max(1, steps - 1)
-        if place < step:
-            canvas[y + 5 : y + 9, first:middle] = INK
+    places = [first + (last - first) * place // max(1, steps - 1) for place in range(steps)]
+    for place, middle in enumerate(places):
         canvas[y + 3 : y + 11, middle : middle + 2] = INK if place <= step else PALE
-    middle = first + (last - first) * step // max(1, steps - 1)
-    canvas[y + 5 : y + 9, first:middle] = INK
-    canvas[y - 1 : y + 15, middle - 4 : middle + 6] = INK
+    canvas[y + 5 : y + 9, first : places[step]] = INK
+    canvas[y - 1 : y + 15, places[step] - 4 : places[step] + 6] = INK
 
 
 def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:

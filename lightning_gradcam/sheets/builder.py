@@ -60,8 +60,7 @@ class Sheet:
         self.pixels: Pixels = np.full((self.top + body, width, 3), 255, np.uint8)
         self._colors = np.empty((0, 3), np.uint8)
         for number, (text, color) in enumerate(header):
-            at = MARGIN, MARGIN + LINE_HEIGHT * number
-            self.write(at, text, width - 2 * MARGIN, 13 if number else 15, color)
+            self.write((MARGIN, MARGIN + LINE_HEIGHT * number), text, width - 2 * MARGIN, 13 if number else 15, color)
 
     def copy(self) -> Sheet:
         """Returns another sheet that looks the same."""
@@ -148,11 +147,15 @@ class Sheet:
             self.pixels[y - 3 : y + height + 3, x - 3 : x + across + 3] = INK
             self.pixels[y - 2 : y + height + 2, x - 2 : x + across + 2] = PAPER
         self.pixels[y : y + height, x : x + across] = picture
-        for number, (text, color, name) in enumerate(captions):
-            line, indent = y + height + gap + pitch * number, BEHIND_MARK if name else 0
-            if name:
-                self.pixels[line + 2 : line + 2 + MARK, x : x + MARK] = mark(name)
-            self.write((x + indent, line), text, width - indent, 12, color)
+        for number, caption in enumerate(captions):
+            self.caption((x, y + height + gap + pitch * number), caption, width)
+
+    def caption(self, at: tuple[int, int], caption: Caption, width: int, size: int = 12) -> None:
+        """Writes a caption, behind its mark if it has one."""
+        (x, y), indent = at, BEHIND_MARK if caption.mark else 0
+        if caption.mark:
+            self.pixels[y + 2 : y + 2 + MARK, x : x + MARK] = mark(caption.mark)
+        self.write((x + indent, y), caption.text, width - indent, size, caption.color)
 
 
 def step_line(what: str, record: CamRecord | ChannelRecord) -> Line:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
@@ -16,18 +16,7 @@ from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, stamp
 from lightning_gradcam.render.tiles import BROKEN, draw_tiles, evenly, tile_size
-from lightning_gradcam.sheets.builder import (
-    BEHIND_MARK,
-    LINE_HEIGHT,
-    MARGIN,
-    MARK,
-    TALLEST,
-    Caption,
-    Sheet,
-    mark,
-    of_probes,
-    remarks,
-)
+from lightning_gradcam.sheets.builder import LINE_HEIGHT, MARGIN, TALLEST, Caption, Sheet, of_probes, remarks
 from lightning_gradcam.sheets.header import blank_lines, cam_header, end_names
 from lightning_gradcam.sheets.words import class_words, probe_words
 from lightning_gradcam.stats.boxes import known_boxes
@@ -95,9 +84,12 @@ def sheet(
     height = min(drawing.max_sheet_pixels // width, TALLEST)
     rows = evenly(len(probes), side * (height // (label + tile_h + _below(5 if known else 4))))
     tiles = draw_tiles(record, probes, keys, drawing, limits, slices, rows)
-    tops = run_limits(record, keys, limits, signed=drawing.signed)
-    captions = [[_captions(tile.captions[place]) for tile in tiles] for place in range(len(rows))]
+    captions = [
+        [[Caption(text, WRONG if text == BROKEN else PALE) for text in tile.captions[place]] for tile in tiles]
+        for place in range(len(rows))
+    ]
     if drawing.scale == "run":
+        tops = run_limits(record, keys, limits, signed=drawing.signed)
         for place, row in enumerate(rows):
             captions[place][0].append(Caption(scale_end(tops[row], drawing)))
     row_h = label + tile_h + _below(max(len(lines) for row in captions for lines in row))
@@ -118,8 +110,7 @@ def sheet(
         page.legend(page.below + 26 + LINE_HEIGHT * number, entry)
     for column in range(columns * (1 if columns == 1 else min(side, len(rows)))):
         x = MARGIN + column // columns * (block + _APART) + column % columns * (cell + _GAP)
-        heading = tiles[column % columns].heading
-        page.write((x, page.top - (37 if names else 21)), heading, cell + _GAP - 4, 13, INK)
+        page.write((x, page.top - (37 if names else 21)), tiles[column % columns].heading, cell + _GAP - 4, 13, INK)
         for number, name in enumerate(names):
             page.write((x + number * pitch, page.top - 20), name, pitch)
     for place, row in enumerate(rows):
@@ -155,10 +146,6 @@ def _below(lines: int) -> int:
     return 2 + 14 * max(lines, 2) + _GAP + 4
 
 
-def _captions(texts: Sequence[str]) -> list[Caption]:
-    return [Caption(text, WRONG if text == BROKEN else PALE) for text in texts]
-
-
 def _slice_names(slices: Slices, pitch: int) -> list[str]:
     """Returns the name above each slice of a strip."""
     if len(slices.chosen) == 1:
@@ -170,10 +157,7 @@ def _slice_names(slices: Slices, pitch: int) -> list[str]:
 def _label(page: Sheet, at: tuple[int, int], record: CamRecord, probes: ProbeView, row: int, width: int) -> None:
     """Writes a probe's prediction, and below it the probe's id and the truth."""
     (x, y), (said, true) = at, probe_words(record, probes, row)
-    indent = BEHIND_MARK if said.mark else 0
-    if said.mark:
-        page.pixels[y + 1 : y + 1 + MARK, x : x + MARK] = mark(said.mark)
-    page.write((x + indent, y - 1), said.text, width - indent, 14, said.color)
+    page.caption((x, y - 1), said, width, 14)
     several = len(probes.true_classes(row)) > 1
     known = f"  true {true}" if true and (several or said.mark != "right") else ""
     page.write((x, y + 17), f"#{probes.ids[row]}{known}", width)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.view import ProbeView
@@ -14,7 +13,7 @@ from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.channel_record import DEAD, ChannelRecord
 from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.render.grid import GridDrawing, layer_limits, normalised, tiled
-from lightning_gradcam.render.picture import Picture, Pixels
+from lightning_gradcam.render.picture import Picture, Pixels, resized_pictures
 from lightning_gradcam.render.signals import source_lines
 from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, PAPER, WRONG, cross_out
@@ -114,7 +113,6 @@ class _Sizes:
     height: int
     tile_width: int
     gap: int
-    columns: int
     channels: int
     probes: int
     depth: int
@@ -133,7 +131,7 @@ class _Sizes:
         channels = min(shape[1], drawing.max_channels, max(1, tallest // (h + gap)) * drawing.columns)
         block = max(-(-channels // drawing.columns) * (h + gap), _INPUT + 40) + _GAP
         depth, width = shape[2] if len(shape) == 5 else 0, max(across, _NARROWEST)
-        return cls(factor, h, w, gap, drawing.columns, channels, max(1, tallest // block), depth, width)
+        return cls(factor, h, w, gap, channels, max(1, tallest // block), depth, width)
 
     @property
     def pitch(self) -> int:
@@ -150,17 +148,16 @@ def _grid(
         shades = shades[:, sizes.depth // 2]
     size = sizes.height // sizes.factor, sizes.tile_width // sizes.factor
     if shades.shape[1:] != size:
-        box = Image.Resampling.BOX
-        shades = np.stack([np.asarray(Image.fromarray(shade).resize(size[::-1], box)) for shade in shades])
+        shades = resized_pictures(shades, size)
     colors = lookup_table(drawing.colormap)
     tiles = colors[shades].repeat(sizes.factor, axis=1).repeat(sizes.factor, axis=2)
     tiles[dead] = _hatched(sizes.height, sizes.tile_width)
     for place in np.flatnonzero(broken):
         cross_out(tiles[place])
-    grid = tiled(tiles, sizes.columns, sizes.gap, fill=colors[0])
+    grid = tiled(tiles, drawing.columns, sizes.gap, fill=colors[0])
     # The rest of the last row is blank, because there are no more channels.
-    if left := -len(tiles) % sizes.columns:
-        grid[-sizes.height :, (sizes.columns - left) * sizes.pitch :] = PAPER
+    if left := -len(tiles) % drawing.columns:
+        grid[-sizes.height :, (drawing.columns - left) * sizes.pitch :] = PAPER
     return grid
 
 
@@ -176,8 +173,7 @@ def _inputs(probes: ProbeView, rows: list[int], sizes: _Sizes) -> list[Pixels]:
     if pixels.ndim == 5:
         pixels = pixels[:, frame_under(sizes.depth // 2, sizes.depth, pixels.shape[1])]
     small = fitted(pixels[:, None], _INPUT)
-    factor = max(1, _INPUT // max(small.shape[2:4]))
-    return list(enlarged(small, factor))
+    return list(enlarged(small, max(1, _INPUT // max(small.shape[2:4]))))
 
 
 def _offsets(shown: list[int], columns: int) -> list[int]:

@@ -43,8 +43,7 @@ def contact_sheet(probes: ProbeSet, title: str) -> Picture:
     width, row_h = max(across * pitch - _GAP + 2 * MARGIN, 600), tile_h + _TEXT + _GAP
     page = Sheet(lines, width, head=8, body=-(-len(probes) // across) * row_h + MARGIN - _GAP)
     small = fitted(slices.of_display(probes.pixels), drawing.max_tile)
-    tiles = enlarged(small, max(1, tile_h // small.shape[2]))
-    for number, tile in enumerate(tiles):
+    for number, tile in enumerate(enlarged(small, max(1, tile_h // small.shape[2]))):
         at = MARGIN + number % across * pitch, page.top + number // across * row_h
         captions = Caption(f"#{probes.ids[number]}"), Caption(true_class(probes, number), INK)
         page.cell(at, _framed(tile, probes, number), captions, width=pitch - 6, gap=3, pitch=17)

@@ -17,7 +17,7 @@ from lightning_gradcam.render.boxes import put_box
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.overlay import Laid, Overlays, lay_over, scaled
 from lightning_gradcam.render.picture import Pixels
-from lightning_gradcam.render.scale import common_limits, limits_of
+from lightning_gradcam.render.scale import limits_of
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import frame_under
 from lightning_gradcam.render.text import INK, RIGHT, WRONG, Color
@@ -158,10 +158,6 @@ class Film:
             if known is not None:
                 put_box(pictures[place], known[self.rows[place]], size, known=True)
 
-    def true(self, place: int) -> tuple[int, ...]:
-        """Returns a probe's true classes; empty if unknown."""
-        return self.probes.true_classes(self.rows[place])
-
     def predicted(self, step: int, place: int) -> int:
         """Returns the predicted class of a probe at a step; -1 without one."""
         return int(self.records[step].predicted[self.rows[place]])
@@ -172,24 +168,21 @@ class Film:
 
     def right(self, step: int, place: int) -> bool | None:
         """Returns whether the predicted class is the true one, or one of them; ``None`` if that is unknown."""
-        predicted, true = self.predicted(step, place), self.true(place)
+        predicted, true = self.predicted(step, place), self.probes.true_classes(self.rows[place])
         return predicted in true if true and predicted >= 0 else None
 
     def named(self, step: int, place: int, text: str) -> Caption:
         """Returns a caption in the colour and with the mark of a right or a wrong prediction."""
         return Caption(text, *_JUDGED[self.right(step, place)])
 
-    def score(self, step: int, place: int) -> str:
-        """Returns the explained score as text."""
-        return f"{float(self.records[step].scores[self.key.target][self.rows[place]]):.3g}"
-
     def state(self, step: int, place: int, missing: str) -> Caption:
         """Returns the predicted class's probability (the score if there are no classes), or why no map is shown."""
         if missing:
             return Caption(missing, WRONG if missing == _BROKEN else INK)
-        if self.predicted(step, place) < 0:
-            return Caption(f"{quantity(self.records[step], self.key.target)} {self.score(step, place)}")
-        confidence = float(self.records[step].confidence[self.rows[place]])
+        record, row = self.records[step], self.rows[place]
+        if record.predicted[row] < 0:
+            return Caption(f"{quantity(record, self.key.target)} {record.scores[self.key.target][row]:.3g}")
+        confidence = float(record.confidence[row])
         return Caption(f"{confidence:.0%}" if np.isfinite(confidence) else "")
 
     def moved(self, drifts: FloatArray, place: int) -> list[Caption]:
@@ -213,9 +206,10 @@ class Film:
         return np.asarray(np.where(changed | blank, np.nan, drift(*maps)))
 
     @property
-    def judged(self) -> bool:
-        """Whether any prediction is right or wrong."""
-        return any(self.right(s, p) is not None for s in range(len(self.records)) for p in range(len(self.rows)))
+    def marks(self) -> list[tuple[Pixels | str | None, str]]:
+        """What the marks of right and wrong mean, for a legend; none where nothing is."""
+        judged = any(self.right(s, p) is not None for s in range(len(self.records)) for p in range(len(self.rows)))
+        return [("right", "right"), ("wrong", "wrong")] if judged else []
 
     @property
     def classed(self) -> bool:
@@ -240,11 +234,8 @@ def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...
 
 def _limits(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> FloatArray:
     """Returns each probe's limit over the targets of a layer and method at all steps, ``[N]``."""
-    found = [
-        {other: limits_of(maps, signed=signed) for other, maps in one.maps.items() if other[:2] == key[:2]}
-        for one in records
-    ]
-    return np.asarray(np.max([common_limits(limits, limits) for limits in found], axis=0), np.float32)
+    row = [maps for one in records for other, maps in one.maps.items() if other[:2] == key[:2]]
+    return np.asarray(np.max([limits_of(maps, signed=signed) for maps in row], axis=0), np.float32)
 
 
 def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[int, int, int]:

@@ -7,17 +7,9 @@ import numpy as np
 from lightning_gradcam.render.scale import PERCENTILE
 from lightning_gradcam.render.signals import source_lines
 from lightning_gradcam.render.text import INK, WRONG
+from lightning_gradcam.sheets import header
 from lightning_gradcam.sheets.builder import Line, remarks
 from lightning_gradcam.sheets.film import Film
-from lightning_gradcam.sheets.header import (
-    blank_codes,
-    blank_remark,
-    explained_title,
-    layer_title,
-    method_title,
-    signed_line,
-    wrapped,
-)
 from lightning_gradcam.stats.boxes import known_boxes
 
 
@@ -34,9 +26,9 @@ def film_header(film: Film, title: str, total: int | None, width: int) -> list[L
     steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
     total = max(total or 0, count)
     which = f"all {count} {steps}" if total == count else f"{count} of {total} {steps}, more where maps change"
-    what = f"{method_title(key.method)} of {explained_title(records[-1].score, key.target, film.probes)}"
+    what = f"{header.method_title(key.method)} of {header.explained_title(records[-1].score, key.target, film.probes)}"
     lines = [(f"{what}; {'one logged step' if total == 1 else which}", INK), *remarks(film.probes.note, color=WRONG)]
-    return [(f"{title}  {layer_title(key.layer, key.method)}", INK), *_wrapped(lines, width)]
+    return [(f"{title}  {header.layer_title(key.layer, key.method)}", INK), *_wrapped(lines, width)]
 
 
 def film_footer(film: Film, width: int) -> list[Line]:
@@ -52,7 +44,7 @@ def film_footer(film: Film, width: int) -> list[Line]:
         "layer": f"one scale for all probes, targets and steps; {ends}",
         "minmax": "each signed map from its minimum to its maximum (no ReLU); not comparable between steps",
     }[drawing.scale]
-    signed = signed_line(key.method) if drawing.signed else ""
+    signed = header.signed_line(key.method) if drawing.signed else ""
     lines = remarks(f"colours: {meaning}", signed, *_slice_lines(records[-1].maps[key].shape, probes.pixels.shape))
     if len(records) > 1:
         lines += remarks("drift: how far the map has moved from the one before, 0 to 1; only between maps of one class")
@@ -63,13 +55,13 @@ def film_footer(film: Film, width: int) -> list[Line]:
     lines += remarks(*source_lines(probes.display_source))
     # On the scale from minimum to maximum, a map without a positive value has colours too.
     if drawing.scale != "minmax":
-        codes = np.concatenate([blank_codes(one, [key], drawing) for one in records])
-        lines += remarks(blank_remark(codes, drawing, "maps of these steps"), color=INK)
+        codes = np.concatenate([header.blank_codes(one, [key], drawing) for one in records])
+        lines += remarks(header.blank_remark(codes, drawing, "maps of these steps"), color=INK)
     return _wrapped(lines, width)
 
 
 def _wrapped(lines: list[Line], width: int) -> list[Line]:
-    return [(part, color) for line, color in lines for part in wrapped(line, width)]
+    return [(part, color) for line, color in lines for part in header.wrapped(line, width)]
 
 
 def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:

@@ -110,8 +110,7 @@ def signed_line(method: str) -> str:
 
 def end_names(method: str) -> tuple[str, str]:
     """Returns the meaning of the two ends of a signed map's colours: below and above zero."""
-    of_evidence = "for the score" in _SIGNS.get(method, "for the score")
-    return ("against", "for") if of_evidence else ("negative", "positive")
+    return ("against", "for") if "for the score" in _SIGNS.get(method, "for the score") else ("negative", "positive")
 
 
 def cam_header(
@@ -124,9 +123,11 @@ def cam_header(
     slices: Slices,
 ) -> list[Line]:
     """Returns the lines above one layer's maps, up to the line on blank maps."""
+    # Of several targets, each kind once.
+    kinds = dict.fromkeys(quantity(record, target) for target in record.scores)
     lines = [
         (f"{title}  {layer_title(layer, method)}", INK),
-        step_line(f"{method_title(method)} of the {_quantities(record)}", record),
+        step_line(f"{method_title(method)} of the {' and '.join(kinds)}", record),
         *remarks(probes.note, color=WRONG),
         *remarks(
             *_scale_lines(record, drawing),
@@ -146,11 +147,6 @@ def cam_header(
         most = "most likely class" if listed == 1 else f"{listed} most likely classes"
         lines += remarks(f"above each probe: the {most}{of_true}")
     return lines
-
-
-def _quantities(record: CamRecord) -> str:
-    """Returns the kinds of scores on a sheet, each once."""
-    return " and ".join(dict.fromkeys(quantity(record, target) for target in record.scores))
 
 
 def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:

@@ -55,11 +55,8 @@ class Samples:
             empty = torch.zeros(count, 1, *(shape[-2:] if len(shape) > 2 else (1, shape[-1])))
             probes, seen = ProbeSet(empty, ids=ids, class_names=cams.class_names), False
         else:
-            inputs = inputs[:, None] if cams.axes == "NL" else inputs
-            probes = ProbeSet(inputs, ids=ids, class_names=cams.class_names).read_as(
-                "NCL" if cams.axes == "NL" else cams.axes
-            )
-            seen = True
+            inputs, axes = (inputs[:, None], "NCL") if cams.axes == "NL" else (inputs, cams.axes)
+            probes, seen = ProbeSet(inputs, ids=ids, class_names=cams.class_names).read_as(axes), True
         record = CamRecord.from_cams(cams, probe_ids=ids, epoch=0, step=NO_STEP, stage="", score=cams.score)
         return cls(record, probes.view, seen)
 
@@ -94,7 +91,8 @@ def save_cams(cams: Cams, path: str | os.PathLike[str], options: dict[str, Any])
     if samples.seen and len(keys) == len(samples.view) == 1:
         drawn = _overlays(samples, keys[0], options)[0]
     else:
-        drawn = _stacked([_sheet(samples, layer, method, options) for layer, method in _pairs(keys)])
+        pairs = dict.fromkeys((key.layer, key.method) for key in keys)
+        drawn = _stacked([_sheet(samples, layer, method, options) for layer, method in pairs])
     if (longest := max(drawn.shape)) > LONGEST[format]:
         warn(
             f"cams.save: {name!r:.200} is scaled down, because the sheet is {longest:,} pixels long and"
@@ -107,8 +105,7 @@ def _overlays(samples: Samples, key: CamKey, options: dict[str, Any]) -> Pixels:
     drawing = replace(Drawing(**{"max_tile": LARGEST_OVERLAY, **options}), columns=("overlay",))
     # One scale for all targets of a sample's layer and method, as on sheets.
     keys = [other for other in samples.record.maps if other[:2] == key[:2]]
-    tiles = samples.tiles(keys, drawing, list(range(len(samples.view))))
-    return tiles[keys.index(key)].pixels
+    return samples.tiles(keys, drawing, list(range(len(samples.view))))[keys.index(key)].pixels
 
 
 def _sheet(samples: Samples, layer: str, method: str, options: dict[str, Any]) -> Pixels:
@@ -117,10 +114,6 @@ def _sheet(samples: Samples, layer: str, method: str, options: dict[str, Any]) -
     note = "" if samples.seen else "maps alone: their inputs are not known, or are no images"
     view = samples.view if samples.seen else replace(samples.view, display_source="")
     return sheet(samples.record, view, layer=layer, method=method, drawing=drawing, title="maps", note=note).pixels
-
-
-def _pairs(keys: list[CamKey]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((key.layer, key.method) for key in keys))
 
 
 def _stacked(sheets: list[Pixels]) -> Pixels:

@@ -101,12 +101,10 @@ def in_colour(pictures: Pixels) -> Pixels:
         >>> in_colour(np.full((1, 1, 2, 2), 7, np.uint8))[0, 0, 0].tolist()
         [7, 7, 7]
     """
-    channels = pictures.shape[1]
-    if channels in (3, 4):
+    if pictures.shape[1] in (3, 4):
         chosen = pictures[:, :3]
     else:
-        mean = pictures.mean(axis=1, keepdims=True).round().astype(np.uint8)
-        chosen = mean.repeat(3, axis=1)
+        chosen = pictures.mean(axis=1, keepdims=True).round().astype(np.uint8).repeat(3, axis=1)
     return np.ascontiguousarray(chosen.transpose(0, 2, 3, 1))
 
 

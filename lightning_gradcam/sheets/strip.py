@@ -1,4 +1,4 @@
-"""Film strips: one image per layer, a row for each probe, a column for each logged step, on one stated scale."""
+"""Film strips: one picture per layer, a row for each probe, a column for each logged step, on one stated scale."""
 
 from __future__ import annotations
 
@@ -144,14 +144,7 @@ def film_strip(
         at = left, page.top + place * row_h
         page.rule(at[1] - FRAME - 3)
         row_label(page, at[1], film.records[-1], film.probes, row, "last")
-        page.cell(
-            at,
-            inputs[place],
-            [Caption(text) for text in _notes(film, place)],
-            width=max(pitch, _SCALE),
-            gap=4,
-            pitch=15,
-        )
+        page.cell(at, inputs[place], _notes(film, place), width=max(pitch, _SCALE), gap=4, pitch=15)
     for step, record in enumerate(film.records):
         x = first + step * pitch
         page.write((x, y), epoch_title(record.epoch), pitch - 2, 13, INK)
@@ -169,7 +162,7 @@ def film_strip(
 
 def _legend(film: Film) -> list[list[tuple[Pixels | str | None, str]]]:
     """Returns the lines of the legend; marks of right and wrong only if they occur."""
-    seen: list[tuple[Pixels | str | None, str]] = [("right", "right"), ("wrong", "wrong")] if film.judged else []
+    seen = film.marks
     missing: list[tuple[Pixels | str | None, str]] = [
         ("blank", "blank: map zero everywhere"),
         ("cross", "map not finite"),
@@ -189,8 +182,10 @@ def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
     return captions
 
 
-def _notes(film: Film, place: int) -> list[str]:
+def _notes(film: Film, place: int) -> list[Caption]:
     """Returns the lines below a probe's image."""
     notes = [] if film.drawing.scale == "minmax" else [scale_end(film.top[place], film.drawing)]
     shape = film.records[0].maps[film.key].shape
-    return [*notes, f"slice {film.places[place] + 1} of {shape[1]}"] if len(shape) == 4 and shape[1] > 1 else notes
+    if len(shape) == 4 and shape[1] > 1:
+        notes.append(f"slice {film.places[place] + 1} of {shape[1]}")
+    return list(map(Caption, notes))

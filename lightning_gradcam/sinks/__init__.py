@@ -42,7 +42,6 @@ _BY_LOGGER: dict[str, Callable[[Any], Sink]] = {
     "TensorBoardLogger": TensorBoardSink,
     "WandbLogger": WandbSink,
 }
-_SILENT = ("DummyLogger",)
 
 
 def sinks_for(loggers: Sequence[object], files: Callable[[], Sink]) -> list[Sink]:
@@ -62,7 +61,7 @@ def sinks_for(loggers: Sequence[object], files: Callable[[], Sink]) -> list[Sink
         make = next((_BY_LOGGER[name] for name in names if name in _BY_LOGGER), None)
         if make is not None:
             found.append(make(logger))
-        elif not any(name in _SILENT for name in names):
+        elif "DummyLogger" not in names:
             found.append(ScalarSink(logger))
             plain = True
     return [*found, files()] if plain else found

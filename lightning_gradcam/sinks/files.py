@@ -33,11 +33,8 @@ class FileSink(Sink):
             folder = "/".join(safe_name(part) for part in place.split("/"))
             if len(folder) > _LONGEST:
                 folder = safe_name(place)
-            stem, name = f"{folder}/step-{entry.step:010d}-epoch-{epoch}", ""
+            stem = f"{folder}/step-{entry.step:010d}-epoch-{epoch}"
             format, content = picture.file(self.formats)
             # With gradient accumulation, two validations can share a step.
-            for repeat in count():
-                name = f"{stem}{f'-{repeat}' if repeat else ''}.{format}"
-                if not self._storage.exists(name):
-                    break
-            self._storage.write(name, content)
+            names = (f"{stem}{f'-{repeat}' if repeat else ''}.{format}" for repeat in count())
+            self._storage.write(next(name for name in names if not self._storage.exists(name)), content)

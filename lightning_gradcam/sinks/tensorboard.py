@@ -51,9 +51,8 @@ class TensorBoardSink(Sink):
 
     def log_histograms(self, histograms: Histograms) -> None:
         """Writes one histogram summary for each tag, with unchanged bins."""
-        writer = self._logger.experiment
         for tag, found in histograms.values.items():
-            writer.add_histogram_raw(
+            self._logger.experiment.add_histogram_raw(
                 printable(tag),
                 min=found.min,
                 max=found.max,

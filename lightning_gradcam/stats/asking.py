@@ -58,17 +58,17 @@ class Case:
         with torch.no_grad():
             # A model may modify its input in place.
             output = self.model(pictures.clone())
-        values = _class_scores(output, self.kind, self.output)
-        found = values.gather(1, self.classes[:, None])[:, 0]
+        found = _class_scores(output, self.kind, self.output).gather(1, self.classes[:, None])[:, 0]
         return found.where(self.maps.flatten(1).isfinite().all(dim=1), torch.nan)
 
-    def ranks(self, seed: int) -> Tensor:
-        """Each pixel's rank by importance, ``[N, H, W]``, 0 for the most important."""
-        flat = self.maps.flatten(1)
-        # A stable sort of shuffled pixels; in reading order, ties would be removed from the top left corner onwards.
-        shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
-        order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
-        return order.argsort(dim=1).view_as(self.maps)
+
+def pixel_ranks(maps: Tensor, seed: int) -> Tensor:
+    """Returns each pixel's rank by importance, ``[N, H, W]``, 0 for the most important."""
+    flat = maps.flatten(1)
+    # A stable sort of shuffled pixels; in reading order, ties would be removed from the top left corner onwards.
+    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
+    order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+    return order.argsort(dim=1).view_as(maps)
 
 
 def _of_rows(model: Model) -> Model:

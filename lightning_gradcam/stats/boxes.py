@@ -108,8 +108,7 @@ def strongest_slices(maps: npt.NDArray[Any]) -> IntArray:
         >>> strongest_slices(np.array([[[[1.0]], [[5.0]], [[5.0]]]])).tolist()
         [1]
     """
-    tops = np.where(np.isfinite(maps), maps, -np.inf).max(axis=(-2, -1))
-    return np.asarray(tops.argmax(axis=1), np.int64)
+    return np.asarray(np.where(np.isfinite(maps), maps, -np.inf).max(axis=(-2, -1)).argmax(axis=1), np.int64)
 
 
 def picture_size(probes: ProbeSet | ProbeView) -> tuple[int, int]:

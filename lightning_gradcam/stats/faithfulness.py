@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import ConfigurationError
-from lightning_gradcam.stats.asking import Case, Model
+from lightning_gradcam.stats.asking import Case, Model, pixel_ranks
 from lightning_gradcam.stats.imputation import baseline_of, impute
 
 # Filled-in pixels deviate by at most a hundredth of the noise; see `impute`.
@@ -226,7 +226,7 @@ def road(
             f"percentiles: got {percentiles!r}; pass percentiles between 0 and 100, such as [20, 80]"
         )
     case = Case.of(model, inputs, maps, classes, score)
-    ranks, pixels = case.ranks(seed), case.maps.shape[1:].numel()
+    ranks, pixels = pixel_ranks(case.maps, seed), case.maps.shape[1:].numel()
     counts = [min(max(round(percent / 100 * pixels), 1), pixels - 1) for percent in percentiles]
 
     def without(removed: Tensor) -> Tensor:
@@ -256,6 +256,6 @@ def _masked(model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, 
 def _curve(case: Case, start: Tensor, end: Tensor, steps: int, seed: int) -> Tensor:
     if steps < 1:
         raise ConfigurationError(f"steps: got {steps}; pass a whole number, 1 or more")
-    ranks, pixels = case.ranks(seed), case.maps.shape[1:].numel()
+    ranks, pixels = pixel_ranks(case.maps, seed), case.maps.shape[1:].numel()
     counts = [round(step / steps * pixels) for step in range(steps + 1)]
     return torch.stack([case.score(torch.where((ranks < n)[:, None], end, start)) for n in counts], dim=1)

@@ -60,7 +60,7 @@ def baseline_of(pictures: Tensor, baseline: str | Tensor) -> Tensor:
 
     Args:
         pictures: ``[N, C, H, W]``.
-        baseline: ``"zeros"``, ``"mean"`` (each channel's mean over the picture), ``"blurred"`` (a Gaussian of 11 by 11
+        baseline: ``"zeros"``, ``"mean"`` (each channel's mean over the image), ``"blurred"`` (a Gaussian of 11 by 11
             pixels with sigma 5, as in RISE, but with a replicated border: RISE pads with zeros and so darkens it), or a
             tensor that broadcasts to the images.
 

@@ -7,27 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.cams import CamKey
+from lightning_gradcam.stats import numbers
 from lightning_gradcam.stats.boxes import bounding_boxes, iou
 from lightning_gradcam.stats.masks import Masks, inside, points_inside
-from lightning_gradcam.stats.numbers import (
-    agreement,
-    blank,
-    center,
-    check_arrays,
-    check_pair,
-    drift,
-    entropy,
-    half_area,
-    maximum,
-    rank_correlation,
-)
+from lightning_gradcam.stats.settled import Flags, pictures
 
-Flags = npt.NDArray[np.bool_]
 # Map positions measured together: in float64 and with their ranks, they need ten times their own memory.
 _PLACES = 1 << 16
 # About six million positions are ranked and compared per second.
@@ -76,14 +64,31 @@ def measure(
     """
     if boxes is not None and size is None:
         raise ConfigurationError("size: got None with boxes; pass the image's height and width")
-    shown, before = ({key: _pictures(each) for key, each in given.items()} for given in (maps, previous or {}))
-    found = {key: _measured(key, shown, before, masks, changed) for key in maps}
-    for key, numbers in found.items():
+    shown, before = ({key: pictures(each) for key, each in given.items()} for given in (maps, previous or {}))
+    found: dict[CamKey, dict[str, FloatArray]] = {}
+    for key, own in shown.items():
+        earlier, stats = before.get(key), found.setdefault(key, {})
+        empty = _by_parts(numbers.blank, own)
+        if earlier is not None and earlier.shape == own.shape:
+            flipped = None if changed is None else changed.get(key.target)
+            stats |= _compared(own, earlier, flipped)
+            if flipped is not None:
+                stats |= _counted(stats["drift"], empty, _by_parts(numbers.blank, earlier), flipped)
+        stats |= {"entropy": _by_parts(numbers.entropy, own), "half_area": _by_parts(numbers.half_area, own)}
+        stats["center_x"], stats["center_y"] = _by_parts(numbers.center, own)
+        stats |= {"blank": empty, "maximum": _by_parts(numbers.maximum, own)}
+        other = shown.get(key._replace(target=_OTHER_TARGET.get(key.target, "")))
+        if other is not None:
+            stats["agreement"] = _without_blank(_by_parts(numbers.agreement, own, other), own, other)
+        if masks is not None:
+            stats["energy_inside"] = inside(own, masks).astype(np.float32)
+            # A map that points nowhere is not a miss.
+            stats["pointing_game"] = np.where(empty > 0, np.nan, points_inside(own, masks)).astype(np.float32)
         if maps[key].ndim == 2:
             # Signals and their boxes have no height.
-            del numbers["center_y"]
+            del stats["center_y"]
         elif boxes is not None and size is not None:
-            numbers["box_iou"] = _box_iou(maps[key], boxes, size)
+            stats["box_iou"] = _box_iou(maps[key], boxes, size)
     return found
 
 
@@ -107,8 +112,7 @@ def to_last(maps: FloatArray, last: FloatArray, changed: Flags | None = None) ->
         >>> {name: float(values[0]) for name, values in to_last(maps, maps).items()}
         {'drift_to_last': 0.0, 'rank_correlation_to_last': 1.0}
     """
-    compared = _compared(_pictures(maps), _pictures(last), changed)
-    return {f"{name}_to_last": values for name, values in compared.items()}
+    return {f"{name}_to_last": values for name, values in _compared(pictures(maps), pictures(last), changed).items()}
 
 
 def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
@@ -122,39 +126,6 @@ def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
         1195
     """
     return max(24, _AFFORDABLE // max(1, sum(values.size for values in maps.values())))
-
-
-def _pictures(maps: FloatArray) -> FloatArray:
-    """Returns maps of signals in the form of one-row images."""
-    return maps[:, None] if maps.ndim == 2 else maps
-
-
-def _measured(
-    key: CamKey,
-    maps: Mapping[CamKey, FloatArray],
-    previous: Mapping[CamKey, FloatArray],
-    masks: Masks | None,
-    changed: Mapping[str, Flags] | None,
-) -> dict[str, FloatArray]:
-    own, before = maps[key], previous.get(key)
-    found: dict[str, FloatArray] = {}
-    empty = _by_parts(blank, own)
-    if before is not None and before.shape == own.shape:
-        flipped = None if changed is None else changed.get(key.target)
-        found |= _compared(own, before, flipped)
-        if flipped is not None:
-            found |= _counted(found["drift"], empty, _by_parts(blank, before), flipped)
-    found |= {"entropy": _by_parts(entropy, own), "half_area": _by_parts(half_area, own)}
-    found["center_x"], found["center_y"] = _by_parts(center, own)
-    found |= {"blank": empty, "maximum": _by_parts(maximum, own)}
-    other = maps.get(key._replace(target=_OTHER_TARGET.get(key.target, "")))
-    if other is not None:
-        found["agreement"] = _without_blank(_by_parts(agreement, own, other), own, other)
-    if masks is not None:
-        found["energy_inside"] = inside(own, masks).astype(np.float32)
-        # A map that points nowhere is not a miss.
-        found["pointing_game"] = np.where(empty > 0, np.nan, points_inside(own, masks)).astype(np.float32)
-    return found
 
 
 def _counted(drifts: FloatArray, now: FloatArray, before: FloatArray, flipped: Flags) -> dict[str, FloatArray]:
@@ -178,7 +149,10 @@ def _box_iou(maps: FloatArray, boxes: FloatArray, size: tuple[int, int]) -> Floa
 
 
 def _compared(maps: FloatArray, others: FloatArray, changed: Flags | None) -> dict[str, FloatArray]:
-    found = {"drift": _by_parts(drift, maps, others), "rank_correlation": _by_parts(rank_correlation, maps, others)}
+    found = {
+        "drift": _by_parts(numbers.drift, maps, others),
+        "rank_correlation": _by_parts(numbers.rank_correlation, maps, others),
+    }
     for values in found.values():
         values[:] = _without_blank(values, maps, others)
         if changed is not None:
@@ -188,15 +162,15 @@ def _compared(maps: FloatArray, others: FloatArray, changed: Flags | None) -> di
 
 def _without_blank(values: FloatArray, maps: FloatArray, others: FloatArray) -> FloatArray:
     """Discards comparisons with a blank map, which has nothing to compare."""
-    either = (_by_parts(blank, maps) > 0) | (_by_parts(blank, others) > 0)
+    either = (_by_parts(numbers.blank, maps) > 0) | (_by_parts(numbers.blank, others) > 0)
     return np.asarray(np.where(either, np.nan, values), np.float32)
 
 
 def _by_parts(number: Callable[..., Any], maps: FloatArray, *others: FloatArray) -> FloatArray:
     """Measures a few probes at a time, so that memory does not grow with their number."""
-    check_arrays(maps)
+    numbers.check_arrays(maps)
     for other in others:
-        check_pair(maps, other)
+        numbers.check_pair(maps, other)
     rows = max(1, _PLACES // math.prod(maps.shape[1:]))
     # Run once even without probes.
     starts = range(0, max(1, len(maps)), rows)

@@ -50,8 +50,7 @@ def drift(maps: Maps, others: Maps) -> Numbers:
     # Half the squared distance of unit vectors is 1 - cos, without the rounding of 1 - 0.999…
     apart = np.minimum(((one - other) ** 2).sum(axis=1) / 2, 1)
     blanks = (one == 0).all(axis=1).astype(int) + (other == 0).all(axis=1)
-    found = np.choose(blanks, [apart, 1.0, np.nan])
-    return np.asarray(np.where(_finite(maps) & _finite(others), found, np.nan))
+    return np.asarray(np.where(_finite(maps) & _finite(others), np.choose(blanks, [apart, 1.0, np.nan]), np.nan))
 
 
 def agreement(maps: Maps, others: Maps) -> Numbers:
@@ -184,8 +183,7 @@ def center(maps: Maps) -> tuple[Numbers, Numbers]:
         along = values.sum(axis=(*slices, across))
         places = (np.arange(along.shape[1]) + 0.5) / along.shape[1]
         total = along.sum(axis=1)
-        mass = (along * places).sum(axis=1)
-        found.append(np.divide(mass, total, out=np.full(len(total), np.nan), where=total > 0))
+        found.append(np.divide((along * places).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0))
     return found[0], found[1]
 
 
@@ -225,6 +223,12 @@ def maximum(maps: Maps) -> Numbers:
         [0.5, 0.0]
     """
     return np.where(_finite(maps), _positive(maps).max(axis=1).astype(np.float64), np.nan)
+
+
+def mean(values: npt.NDArray[Any]) -> float:
+    """Returns the mean of the finite values; NaN if there are none."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def check_arrays(maps: Any, name: str = "maps") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -64,11 +65,6 @@ def have_settled(
     Returns:
         float32 ``[N]``: 1 or 0, the same for all probes, because their mean decides.
     """
-    count = 0
-    for others, changed in earlier:
-        if others.shape != maps.shape or not are_close(maps, others, changed):
-            break
-        count += 1
-        if count == SETTLED_STEPS:
-            break
-    return np.full(len(maps), float(count == SETTLED_STEPS), np.float32)
+    close = takewhile(lambda each: each[0].shape == maps.shape and are_close(maps, *each), earlier)
+    settled = len(list(islice(close, SETTLED_STEPS))) == SETTLED_STEPS
+    return np.full(len(maps), settled, np.float32)

@@ -46,24 +46,24 @@ STATS: Mapping[str, Stat] = MappingProxyType(
     {
         "drift": _share(
             "drift from the step before",
-            "How far the map is from the map at the step before: 0 is the same up to scale, 1 has no place in common."
+            "How far the map is from the map at the step before: 0 is the same up to scale, 1 means no overlap."
             " A probe whose explained class changed, or with a blank map at either step, is left out.",
         ),
         "rank_correlation": Stat(
             "rank correlation with the step before",
             -1,
             1,
-            "Whether places have the same order of importance as at the step before: 1 is the same order, 0 an"
+            "Whether the pixels have the same order of importance as at the step before: 1 is the same order, 0 an"
             " unrelated one, -1 the reverse. The same probes are left out as in drift.",
         ),
         "compared": _share(
             "compared with the step before",
-            "How many probes have a drift: neither flipped nor blank at either step.",
+            "How many probes were compared: neither flipped nor blank at either step.",
             counted=True,
         ),
         "flipped": _share(
             "flipped since the step before",
-            "How many probes have a new explained class since the step before: their two maps are not compared.",
+            "How many probes have a new explained class since the step before; their two maps are not compared.",
             "lower",
             counted=True,
         ),
@@ -78,7 +78,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "How many maps of the same class were blank at the step before, and are not now.",
             counted=True,
         ),
-        "entropy": _share("spread (entropy)", "How spread out the map is: 0 is a single place, 1 the same everywhere."),
+        "entropy": _share("spread (entropy)", "How spread out the map is: 0 is a single pixel, 1 the same everywhere."),
         "half_area": Stat(
             "area that holds half",
             0,
@@ -108,7 +108,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         "agreement": _share(
             "agreement of label and predicted",
             "How alike the maps of the true and the predicted class are: 1 is the same up to scale, as where the"
-            " prediction is right, and 0 has no place in common. A probe with a blank map of either is left out.",
+            " prediction is right, and 0 means no overlap. A probe with a blank map of either is left out.",
         ),
         "energy_inside": _share(
             "energy inside the mask",
@@ -135,14 +135,15 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         ),
         "drift_to_last": _share(
             "drift from the last step",
-            "How far the map is from the map at the run's last step: once it is near 0, the map has settled. A"
-            " probe with another explained class than at the last step, or with a blank map at either, is left out.",
+            "How far the map is from the map at the run's last step: once it is near 0, the map has settled. A probe "
+            "whose explained class differs from that at the last step, or with a blank map at either, is left out.",
         ),
         "rank_correlation_to_last": Stat(
             "rank correlation with the last step",
             -1,
             1,
-            "Whether places have the same order of importance as at the run's last step: near 1, the map has settled.",
+            "Whether the pixels have the same order of importance as at the run's last step: near 1, the map has "
+            "settled.",
         ),
         "score": Stat(
             "score", None, None, "The score that the map explains, such as the logit of the explained class."

@@ -153,7 +153,7 @@ def check_score(score: str) -> ScoreKind:
     if score in get_args(ScoreKind):
         return score  # type: ignore[return-value]
     raise TargetError(
-        f"score: got {score!r}; valid: 'logit' (the output as it is), 'probability' (its softmax) and 'sigmoid'"
+        f"score: got {score!r}; valid: 'logit' (the unchanged output), 'probability' (its softmax) and 'sigmoid'"
         " (each class on its own, for several labels per sample)"
     )
 

@@ -55,14 +55,8 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
         """Returns the routes below ``data/plugin/gradcam``."""
-        routes: dict[str, Callable[..., Any]] = {
-            "/runs": _answered(self._runs),
-            "/run": _answered(self._run),
-            "/maps": _answered(self._maps),
-        }
-        for route, kind, content in _files():
-            routes[route] = _answered(partial(_file, kind=kind, content=content))
-        return routes
+        files = {route: _answered(partial(_response, content=content, kind=kind)) for route, kind, content in _files()}
+        return {"/runs": _answered(self._runs), "/run": _answered(self._run), "/maps": _answered(self._maps), **files}
 
     def _runs(self, request: wrappers.Request) -> wrappers.Response:
         listing = self._finder.listing(patience=_PAGE_PATIENCE)
@@ -70,8 +64,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return _response(request, {"runs": runs, "notes": list(listing.notes)}, "application/json")
 
     def _run(self, request: wrappers.Request) -> wrappers.Response:
-        view = self._shelved().view(self._asked(request))
-        return _response(request, view.header, "application/json")
+        return _response(request, self._shelved().view(self._asked(request)).header, "application/json")
 
     def _maps(self, request: wrappers.Request) -> wrappers.Response:
         run, mark = self._asked(request), request.args.get("mark")
@@ -140,10 +133,6 @@ def _response(request: wrappers.Request, content: Any, kind: str, **options: Any
     return found
 
 
-def _file(request: wrappers.Request, *, kind: str, content: bytes) -> wrappers.Response:
-    return _response(request, content, kind)
-
-
 def _place(request: wrappers.Request, name: str, default: int, most: int) -> int:
     text = request.args.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= most):
@@ -155,9 +144,8 @@ def _place(request: wrappers.Request, name: str, default: int, most: int) -> int
 
 def _files() -> Iterator[tuple[str, str, bytes]]:
     """Yields route, kind and content of the page's files: this package's own, the viewer's, and the colour maps."""
-    package = resources.files("lightning_gradcam")
     for route, folder in (("/", "tensorboard_plugin"), ("/viewer/", "report"), ("/viewer/", "render")):
-        for file in package.joinpath(folder, "assets").iterdir():
+        for file in resources.files("lightning_gradcam").joinpath(folder, "assets").iterdir():
             kind = _KINDS.get("." + file.name.rpartition(".")[2])
             if kind is not None:
                 yield route + file.name, kind, file.read_bytes()

@@ -16,8 +16,7 @@ from typing import BinaryIO
 from lightning_gradcam.archive import Archive, Manifest
 from lightning_gradcam.archive.cam_file import parse_step_file_name, unpacked_cams
 from lightning_gradcam.record.cam_record import CamRecord
-from lightning_gradcam.report.payload import MAX_BYTES, Outline
-from lightning_gradcam.report.statements import statements
+from lightning_gradcam.report.payload import MAX_BYTES, Outline, statements
 from lightning_gradcam.storage import Storage
 from lightning_gradcam.tensorboard_plugin.places import Place
 from lightning_gradcam.tensorboard_plugin.runs import FoundRun, mark_of, step_files

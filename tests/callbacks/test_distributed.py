@@ -154,7 +154,7 @@ def test_what_fails_on_all_ranks_is_reported_and_training_goes_on(tmp_path: Path
     broken, printed = run(tmp_path / "broken", strategy=strategy, failing=failing)
     without, _ = run(tmp_path / "without", strategy=strategy, **{"with": False})
     assert printed.count("explaining failed at step") == 3, printed
-    assert "the 3rd time in a row, and is given up" in printed
+    assert "for the 3rd time in a row, and is disabled" in printed
     for rank in (0, 1):
         assert_same(without[rank]["local"], broken[rank]["local"], f"rank {rank}")
 

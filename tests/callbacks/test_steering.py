@@ -190,7 +190,7 @@ def test_a_number_whose_measuring_fails_keeps_its_value_and_training_goes_on(
 
     monkeypatch.setattr(Meter, "measured", failing)
     looking, stopper = Looking(INSIDE), EarlyStopping(INSIDE, patience=1, mode="max", stopping_threshold=2.0)
-    with pytest.warns(UserWarning, match="measuring failed at step 4 .*training goes on"):
+    with pytest.warns(UserWarning, match="measuring failed at step 4 .*training continues"):
         fit(tmp_path, ours(monitor=[INSIDE]), stopper, looking, max_epochs=3)
     (first,), (second,), (third,) = looking.found
     assert math.isnan(first)
@@ -300,7 +300,7 @@ def test_a_checkpoint_of_the_alarm_that_can_not_be_saved_stops_nobody(tmp_path: 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             (tmp_path / "gradcam_runs" / "3" / "checkpoints").write_text("a file where the folder should be")
 
-    with pytest.warns(UserWarning, match="the checkpoint of the alarm failed at step 4 .*training goes on"):
+    with pytest.warns(UserWarning, match="the checkpoint of the alarm failed at step 4 .*training continues"):
         running = fit(tmp_path, callback, Blocking(), max_epochs=2)
     assert running.current_epoch == 2
 

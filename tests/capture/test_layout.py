@@ -162,7 +162,9 @@ def test_what_has_no_places_is_refused(shape: tuple[int, ...], text: str) -> Non
 
 
 def test_a_single_place_is_refused() -> None:
-    with pytest.raises(LayerError, match=r"'x' has no spatial activation: its output \[2, 3, 1, 1\] .* a single place"):
+    with pytest.raises(
+        LayerError, match=r"'x' has no spatial activation: its output \[2, 3, 1, 1\] .* a single value per channel"
+    ):
         check_places("x", (2, 3, 1, 1), Layout("NCHW", (1, 1)))
     check_places("x", (2, 3, 1, 2), Layout("NCHW", (1, 2)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,7 @@ TURNS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize("count", [1, 2])
 def test_each_turn_has_its_name(turn: str, count: int) -> None:
-    with pytest.raises(LayerError, match=f"'body' does not match the input: the picture is {turn} inside"):
+    with pytest.raises(LayerError, match=re.escape(f"'body' does not match the input: the image is {turn} inside")):
         compute_cams(seeing(TURNS[turn]), samples(count))
 
 

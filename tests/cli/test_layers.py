@@ -51,7 +51,7 @@ def test_every_layer_with_its_output_calls_parameters_and_why_not(capsys: pytest
         "spare": "never called",
         "spare.0": "never called",
         "unread": "the output ignores it",
-        "pool": "a single place",
+        "pool": "one value per channel",
         "head": "flat",
     }
     assert rows["head"]["output"] == ["N", 3]

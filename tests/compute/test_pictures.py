@@ -87,10 +87,12 @@ class Stacked(Siamese):
 def test_a_layer_that_sees_one_picture_of_a_stack_is_reported() -> None:
     pair = torch.stack(pictures((8, 8), (8, 8)), 1)
     (message,) = said(Stacked(), pair, "encoder")
-    assert message.startswith("lightning-gradcam: layer 'encoder' sees 1 only, of 2 along axis 1 of the input")
+    assert message.startswith(
+        "lightning-gradcam: layer 'encoder' sees only index 1 (of 0 to 1) along axis 1 of the input"
+    )
     assert "(a call of 'encoder' each: 'encoder#0', …)" in message
     (first,) = said(Stacked(), pair, "encoder#0")
-    assert first.startswith("lightning-gradcam: layer 'encoder#0' sees 0 only, of 2 along axis 1")
+    assert first.startswith("lightning-gradcam: layer 'encoder#0' sees only index 0 (of 0 to 1) along axis 1")
 
 
 def test_a_layer_that_sees_all_frames_is_not_reported() -> None:

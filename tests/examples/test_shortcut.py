@@ -184,7 +184,7 @@ def test_the_first_finding_of_the_cheating_run_is_the_shortcut(runs: Runs) -> No
     cheating, fixed = (Archive.open(runs.outcomes[name].archive) for name in RUNS)
     first = cheating.findings[0]
     assert (first.kind, first.severity, first.layer, first.epochs) == ("shortcut", "high", "network.relu2", (3,))
-    assert "have their strongest evidence at the border of the picture, mostly outside their masks" in first.text
+    assert "have their strongest evidence at the border of the image, mostly outside their masks" in first.text
     assert (first.figures["n"], first.figures["border"]) == (10, 1)
     assert len(first.probes) >= 8
     assert "shortcut" not in {finding.kind for finding in fixed.findings}

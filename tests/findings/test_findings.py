@@ -130,7 +130,7 @@ def test_a_late_jump_while_the_loss_stands_still(tmp_path: Path) -> None:
     assert (found.epochs, found.probes, found.severity) == ((5,), tuple("012345"), "medium")
     assert (found.figures["loss_before"], found.figures["loss"]) == (0.79, 0.785)
     assert found.figures["drift"] > 10 * found.figures["drift_before"]
-    assert "while val_loss stood still (0.79, then 0.785)" in found.text
+    assert "while val_loss stayed flat (0.79, then 0.785)" in found.text
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_evidence_in_one_corner_is_a_shortcuts_mark(tmp_path: Path) -> None:
     found = planted(tmp_path, [spots(*CORNER)]).findings[0]
     assert (found.kind, found.severity, found.probes, found.epochs) == ("shortcut", "high", tuple("01234"), (0,))
     assert (found.figures["n"], found.figures["count"], found.figures["border"]) == (6, 5, 0)
-    assert "5 of 6 probes have their strongest evidence in the top right corner of the picture" in found.text
+    assert "5 of 6 probes have their strongest evidence in the top right corner of the image" in found.text
     assert "probes 0, 1, 2, 3, 4" in found.text
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gradcam import Archive, CamKey, Drawing, GradCAMCallback, MemorySink, ProbeSet
-from lightning_gradcam.monitors.meter import Meter
+from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.record.blank import HIRESCAM, Cause, blank_sentence
 from lightning_gradcam.report import Payload
 from lightning_gradcam.sheets.film import Film
@@ -136,7 +136,7 @@ def test_sheet_strip_and_page_have_the_same_sentence(run: tuple[Archive, MemoryS
 
 def test_drift_compares_maps_of_the_same_class() -> None:
     """Of two probes that both moved to the right, the second one is explained for another class now."""
-    meter = Meter(plan(), probes())
+    meter = CamReporter(plan(), probes())
     meter.measured(record({KEY: [LEFT, LEFT]}))
     other = {"predicted": np.array([0, 0]), "label": np.array([0, 1])}
     measured = meter.measured(record({KEY: [[[1.0, 1.0]], RIGHT]}, 1, classes=other))
@@ -151,7 +151,7 @@ def test_drift_compares_maps_of_the_same_class() -> None:
 
 
 def test_a_change_between_blank_and_not_blank_is_counted_by_itself() -> None:
-    meter = Meter(plan(), probes())
+    meter = CamReporter(plan(), probes())
     meter.measured(record({KEY: [LEFT, BLANK]}))
     means = meter.means(meter.measured(record({KEY: [BLANK, LEFT]}, 1)))
     counts = {name: means[f"cams_stats/conv/{name}"] for name in ("compared", "flipped", "went_blank", "came_back")}
@@ -161,7 +161,7 @@ def test_a_change_between_blank_and_not_blank_is_counted_by_itself() -> None:
 
 def test_blank_maps_are_left_out_of_shares_and_the_alarm_names_its_n() -> None:
     masks = torch.tensor([[[True, False]], [[True, False]]])
-    meter = Meter(plan(min_energy_inside=0.5), probes(masks=masks))
+    meter = CamReporter(plan(min_energy_inside=0.5), probes(masks=masks))
     label = CamKey("conv", "gradcam", "label")
     measured = meter.measured(record({KEY: [RIGHT, BLANK], label: [RIGHT, LEFT]}))
     np.testing.assert_array_equal(measured.numbers[KEY]["pointing_game"], [0, np.nan])
@@ -170,7 +170,7 @@ def test_blank_maps_are_left_out_of_shares_and_the_alarm_names_its_n() -> None:
 
 
 def test_the_untrained_model_and_a_layer_that_was_named_are_not_warned_of() -> None:
-    meter = Meter(plan(), probes())
+    meter = CamReporter(plan(), probes())
     assert meter.blanks(record({KEY: [BLANK, BLANK]}, -1)) == []
     (said,) = meter.blanks(record({KEY: [LEFT, BLANK]}))
     assert f"epoch 0, step 10, {blank_sentence(np.array([0, 1], np.int8))}" in said

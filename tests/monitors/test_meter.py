@@ -11,7 +11,7 @@ import torch
 
 from lightning_gradcam import CamKey, CamRecord, Drawing, ProbeError, ProbeSet
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
-from lightning_gradcam.monitors.meter import Meter
+from lightning_gradcam.monitors.cam_reporter import CamReporter
 
 NAN = float("nan")
 LEFT, RIGHT, BLANK = [[1.0, 0.0]], [[0.0, 1.0]], [[0.0, -1.0]]
@@ -50,7 +50,7 @@ def record(maps: dict[CamKey, Any], epoch: int = 0, **fields: Any) -> CamRecord:
 
 
 def test_each_step_is_compared_with_the_one_before() -> None:
-    meter = Meter(plan(), probes())
+    meter = CamReporter(plan(), probes())
     first, second, third = (
         record({KEY: maps}, epoch) for epoch, maps in enumerate([[LEFT, LEFT], [RIGHT, LEFT], [RIGHT, RIGHT]])
     )
@@ -62,7 +62,7 @@ def test_each_step_is_compared_with_the_one_before() -> None:
 
 
 def test_steps_of_an_earlier_run_count_as_those_before() -> None:
-    meter = Meter(plan(), probes())
+    meter = CamReporter(plan(), probes())
     meter.remember(record({KEY: [LEFT, RIGHT]}, 1), {KEY: np.array([[4.0, 4.0], [1.0, 5.0]], np.float32)})
     measured = meter.measured(record({KEY: [LEFT, [[0.0, 2.0]]]}, 2))
     np.testing.assert_allclose(measured.numbers[KEY]["drift"], [0.0, 0.0], atol=1e-7)
@@ -71,7 +71,7 @@ def test_steps_of_an_earlier_run_count_as_those_before() -> None:
 
 
 def test_the_limits_of_a_run_only_rise_and_leave_out_extreme_places() -> None:
-    meter, maps = Meter(plan(), probes()), np.linspace(-2, 1.92, 196, dtype=np.float32).reshape(1, 14, 14)
+    meter, maps = CamReporter(plan(), probes()), np.linspace(-2, 1.92, 196, dtype=np.float32).reshape(1, 14, 14)
     for factor in (1, 0.5):
         limits = meter.measured(record({KEY: np.repeat(maps * factor, 2, 0)})).limits[KEY]
         # The fifth largest of 196 places.
@@ -80,13 +80,13 @@ def test_the_limits_of_a_run_only_rise_and_leave_out_extreme_places() -> None:
 
 
 def test_what_is_left_of_a_map_that_is_not_finite_does_not_darken_the_steps_after_it() -> None:
-    meter = Meter(plan(), probes())
+    meter = CamReporter(plan(), probes())
     meter.measured(record({KEY: [[[1e30, NAN]], [[-1e30, float("inf")]]]}))
     np.testing.assert_array_equal(meter.measured(record({KEY: [LEFT, BLANK]}, 1)).limits[KEY], [[1, 1], [0, 1]])
 
 
 def test_means_leave_out_what_no_map_has_and_have_their_tags() -> None:
-    meter = Meter(plan(), probes())
+    meter = CamReporter(plan(), probes())
     keys = [KEY, CamKey("conv", "layercam", "predicted"), CamKey("conv", "gradcam", "label")]
     meter.measured(record({key: [LEFT, LEFT] for key in keys}))
     means = meter.means(meter.measured(record({key: [RIGHT, BLANK] for key in keys}, 1)))
@@ -105,7 +105,7 @@ def test_means_leave_out_what_no_map_has_and_have_their_tags() -> None:
 
 def test_by_default_the_energy_inside_is_among_the_means_where_there_are_masks() -> None:
     masked = probes(masks=torch.tensor([[[True, False]]] * 2))
-    meter = Meter(plan(numbers="default"), masked)
+    meter = CamReporter(plan(numbers="default"), masked)
     meter.measured(record({KEY: [LEFT, LEFT]}))
     assert meter.means(meter.measured(record({KEY: [LEFT, BLANK]}, 1))) == {
         "cams_stats/conv/drift": pytest.approx(0),
@@ -116,14 +116,14 @@ def test_by_default_the_energy_inside_is_among_the_means_where_there_are_masks()
 
 
 def test_what_the_end_tells() -> None:
-    meter = Meter(plan(), probes())
+    meter = CamReporter(plan(), probes())
     found = meter.means_to_last(record({KEY: [LEFT, LEFT]}), record({KEY: [LEFT, RIGHT]}, 1))
     assert found["cams_stats/conv/drift_to_last"] == pytest.approx(0.5)
 
 
 def test_the_alarm_rings_once_and_not_for_the_untrained_model() -> None:
     masks = torch.tensor([[[True, False]], [[True, False]]])
-    meter = Meter(plan(min_energy_inside=0.5), probes(masks=masks))
+    meter = CamReporter(plan(min_energy_inside=0.5), probes(masks=masks))
 
     def rung(epoch: int, *maps: Any) -> str | None:
         return meter.alarm(meter.measured(record({KEY: list(maps)}, epoch)))
@@ -138,7 +138,7 @@ def test_the_alarm_rings_once_and_not_for_the_untrained_model() -> None:
 
 
 def test_maps_that_are_not_finite_are_warned_of_once_a_layer() -> None:
-    meter = Meter(plan(), probes())
+    meter = CamReporter(plan(), probes())
     deep = CamKey("head", "gradcam", "label")
     (overflow,) = meter.broken(record({KEY: [LEFT, [[NAN, 1.0]]], deep: [LEFT, RIGHT]}, -1))
     assert "layer 'conv': in the untrained model, step 0, 1 of 2 maps is not finite, although the score" in overflow
@@ -150,7 +150,7 @@ def test_maps_that_are_not_finite_are_warned_of_once_a_layer() -> None:
 
 
 def test_there_is_no_alarm_unless_asked_for() -> None:
-    meter = Meter(plan(), probes(masks=torch.tensor([[[True, False]], [[True, False]]])))
+    meter = CamReporter(plan(), probes(masks=torch.tensor([[[True, False]], [[True, False]]])))
     measured = meter.measured(record({KEY: [RIGHT, RIGHT]}))
     assert meter.alarm(measured) is None
     np.testing.assert_array_equal(measured.numbers[KEY]["energy_inside"], [0.0, 0.0])
@@ -159,11 +159,11 @@ def test_there_is_no_alarm_unless_asked_for() -> None:
 @pytest.mark.parametrize("masks", [None, torch.zeros(2, 1, 2, dtype=torch.bool)])
 def test_an_alarm_needs_masks(masks: Any) -> None:
     with pytest.raises(ProbeError, match=r"min_energy_inside: got 0.5, but no probe has a mask or box"):
-        Meter(plan(min_energy_inside=0.5), probes(masks=masks))
+        CamReporter(plan(min_energy_inside=0.5), probes(masks=masks))
 
 
 def test_boxes_stand_for_masks() -> None:
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [NAN] * 4])
-    meter = Meter(plan(), probes(boxes=boxes))
+    meter = CamReporter(plan(), probes(boxes=boxes))
     found = meter.measured(record({KEY: [LEFT, LEFT]})).numbers[KEY]["energy_inside"]
     np.testing.assert_array_equal(found, [1.0, NAN])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lightning_gradcam import GradCAMCallback
-from lightning_gradcam.monitors.meter import Meter
+from lightning_gradcam.monitors.cam_reporter import CamReporter
 from lightning_gradcam.stats.settled import have_settled
 from tests.callbacks.test_resume import checkpoint, run
 from tests.conftest import TinyModule
@@ -33,7 +33,7 @@ def test_it_is_the_finding_of_a_run_that_ends_at_that_step(tmp_path: Path) -> No
     # Drifts; then it stays; then a step of small moves, each close to the one before, and the first far from the last.
     shares = (0, 1, 1, 1, 1, 0.9, 0.8, 0.72, 0.72, 0.72, 0, 0, 0)
     steps = [(1 - share) * before + share * after for share in shares]
-    meter = Meter(plan(), probes())
+    meter = CamReporter(plan(), probes())
     ids: dict[str, Any] = {"probe_ids": tuple(map(str, range(COUNT))), "classes": {"predicted": np.zeros(COUNT, int)}}
     numbers = [
         meter.measured(record({KEY: maps}, row, **ids)).numbers[KEY]["settled"] for row, maps in enumerate(steps)

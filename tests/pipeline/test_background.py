@@ -191,7 +191,7 @@ def test_what_would_end_a_thread_is_contained_and_reported(tmp_path: Path, error
     with pytest.warns(UserWarning, match=rf"the sink Ending failed at step 4[\s\S]*{error.__name__}") as caught:
         running.fit(TinyModule(), *loaders())
     assert running.current_epoch == 8
-    assert sum("is given up" in str(w.message) for w in caught) == 1
+    assert sum("is disabled" in str(w.message) for w in caught) == 1
     assert callback.archive is not None
     assert len(callback.archive.steps) == 8
 

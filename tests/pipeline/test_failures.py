@@ -22,7 +22,7 @@ def test_reports_say_what_failed_and_what_follows() -> None:
     assert not failures.given_up("the archive")
     assert all(text.startswith("lightning-gradcam: explaining failed at step 4 ") for text in reports)
     assert ["tried again next time" in text for text in reports] == [True, True, False]
-    assert "3rd time in a row, and is given up" in reports[2]
+    assert "3rd time in a row, and is disabled" in reports[2]
     assert all("OSError: disk full" in text for text in reports)
     assert ["Traceback" in text for text in reports] == [True, False, False]
 

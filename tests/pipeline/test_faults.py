@@ -123,7 +123,7 @@ def test_a_disk_that_stays_full_is_given_up_and_keeps_every_earlier_step(tmp_pat
     assert steps == 14 * 5
     assert 0 < len(epochs) < 14
     assert epochs == sorted(epochs)
-    assert sum("is given up" in text and FILES in text for text in texts) == 1
+    assert sum("is disabled" in text and FILES in text for text in texts) == 1
     assert not [file for file in files if file.endswith(".tmp")]
 
 
@@ -200,7 +200,7 @@ def test_a_folder_that_goes_away_in_training_is_said_and_training_goes_on(
     assert len(told) == 3
     assert f"'{folder}' was moved, deleted or damaged during the run" in told[0]
     assert "restore it" in told[0]
-    assert "is given up" in told[-1]
+    assert "is disabled" in told[-1]
     assert not any("no validation was due" in text for text in texts)
     # No folder that can't be opened is left in its place, and no logger is starved.
     assert not (folder / "steps").exists()

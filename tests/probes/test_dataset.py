@@ -221,7 +221,7 @@ class LongStream(Stream):
 @pytest.mark.parametrize("data", [Stream(), LongStream(), object()], ids=lambda data: type(data).__name__)
 def test_data_without_indices_is_refused_with_what_to_give(data: Any) -> None:
     with pytest.raises(
-        ProbeError, match=f"probes: {type(data).__name__} has no indices.*ProbeSet.*saved probe set.*folder of pictures"
+        ProbeError, match=f"probes: {type(data).__name__} can't be indexed.*ProbeSet.*saved probe set.*folder of images"
     ):
         draw_probes(data, 4)
 

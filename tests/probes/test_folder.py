@@ -183,7 +183,7 @@ def test_truncated_picture_is_refused_by_name(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", size=(40, 40))
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ProbeError, match=r"a\.png' can't be read as a picture"):
+    with pytest.raises(ProbeError, match=r"a\.png' can't be read as an image"):
         read_folder(tmp_path)
 
 

@@ -320,7 +320,7 @@ def test_unknown_input_type_is_refused(dtype: str) -> None:
 def test_inputs_that_differ_from_their_fingerprint_are_refused() -> None:
     changed = full_set().inputs.numpy().copy()
     changed[0, 0, 0, 0] += 1
-    with pytest.raises(ProbeFileError, match="'p' is damaged: its inputs do not have the fingerprint it states"):
+    with pytest.raises(ProbeFileError, match="'p' is damaged: its inputs do not match its fingerprint"):
         ProbeSet.from_bytes(rewritten(full_set(), inputs=changed), name="p")
 
 

@@ -133,6 +133,7 @@ def test_map_that_is_not_finite_is_crossed_out(report: Open) -> None:
     assert shown.pixels(canvas("overlay", 2))[5, 30].tolist() == [200, 200, 200, 255]
     assert shown.texts(".card:nth-of-type(2) .caption-value")[1:] == ["map not finite"] * 2
     assert "not finite" not in " ".join(shown.texts(".card:nth-of-type(1) .caption-value"))
+    assert shown.texts(".notices li")[0].endswith(": not finite: 1 of 2 maps")
 
 
 # The map alone, at the picture's resolution: for 2, zero, against 1 (a quarter of the largest), …

@@ -40,10 +40,12 @@ def strip(records: list[CamRecord], probes: ProbeSet, drawing: Drawing | None = 
 def corner(pixels: Array, count: int, row: int, column: int, size: tuple[int, int]) -> tuple[int, int]:
     """Where a tile begins; column -1 is the input. A line is above each row, and one below the last."""
     pitch = max(size[1], 62) + GAP
-    x = LEFT if column < 0 else LEFT + max(pitch, 94) + GAP + column * pitch
     lines = rules(pixels)
     assert len(lines) == count + 1
-    return lines[row] + FRAME + 3, x
+    y = lines[row] + FRAME + 3
+    # Where there are few columns, there is more room for labels before the input.
+    left = LEFT + int(np.flatnonzero((pixels[y : y + size[0], LEFT:] != 255).any((0, 2)))[0])
+    return y, left if column < 0 else left + max(pitch, 94) + GAP + column * pitch
 
 
 def tile(
@@ -248,6 +250,14 @@ def test_columns_state_their_step_only_where_epochs_repeat() -> None:
     assert twice.shape[0] - once.shape[0] == 14
     y, x = corner(twice, 1, 0, 0, (84, 84))
     assert (twice[y - FRAME - 16 : y - FRAME - 4, x : x + 60] < 200).any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_last_column_reaches_the_right_margin(count: int) -> None:
+    probes = probe_set(1)
+    pixels = strip([step(constant(1), number) for number in range(count)], probes)
+    assert corner(pixels, 1, 0, count - 1, (84, 84))[1] + 84 == pixels.shape[1] - 12
+    assert shows(tile(pixels, column=count - 1), mixed(probes.pixels[0], 1.0))
 
 
 def test_the_baseline_is_called_untrained() -> None:

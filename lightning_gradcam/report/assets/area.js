@@ -59,16 +59,14 @@ function insideRectangle(run, key, {left, top, right, bottom}) {
 export function sharesInside(scene, area) {
   const probes = scene.studied();
   return scene.runs.flatMap((run, r) => {
-    const places = probes.map((probe) => scene.placeIn(r, probe)).filter((place) => place >= 0);
+    const places = scene.placesIn(r, probes);
     return scene.columnsOf(r).map(({title, places: keys, dash}) => {
       const key = keys[r];
       const logged = (step, probe) => valueOf(run, 'energy_inside', step, key, probe);
       const share = area === OWN ? logged : insideRectangle(run, key, area);
       const shares = run.steps.map((_, step) => places.map((probe) => share(step, probe)));
-      const at = (place, value) => (scene.has(place, r) ? value(shares[scene.stepAt(place, r)]) : null);
-      const along = (value) => scene.positions.map((_, place) => at(place, value));
       const known = (values) => values.filter((value) => value !== null).length;
-      const line = {label: scene.prefix(r) + title, values: along(mean), counts: along(known)};
+      const line = {label: scene.prefix(r) + title, values: scene.along(r, shares.map(mean)), counts: scene.along(r, shares.map(known))};
       return {...line, of: places.length, dash, second: r > 0};
     });
   });

@@ -1,6 +1,6 @@
 // Runs that differ by their seed alone: one curve for all of them, their mean, with the range as a band.
-import {largest, mean, means} from './numbers.js';
-import {stepAt} from './run.js';
+import {largest, mean, means, smallest} from './numbers.js';
+import {sameKey, stepAt} from './run.js';
 
 // The entries of the runs that differ from one by their seed alone, itself included, one for each seed; none if it is
 // alone. entries: {run, fingerprint, family, seed, steps}.
@@ -19,7 +19,7 @@ export function familyOf(name, entries) {
 export function bandSeries(scene, family, name, key, probes) {
   const ids = probes.map((probe) => scene.runs[0].probes[probe].id);
   const lines = family.map((run) => {
-    const place = key === null ? -1 : run.keys.findIndex((other) => isSameMap(key, other));
+    const place = key === null ? -1 : run.keys.findIndex((other) => sameKey(key, other));
     const places = ids.map((id) => run.places.get(id)).filter((found) => found !== undefined);
     const values = key !== null && place < 0 ? run.steps.map(() => null) : means(run, name, place, places);
     return scene.positions.map((_, at) => {
@@ -29,19 +29,14 @@ export function bandSeries(scene, family, name, key, probes) {
   });
   const at = (place) => lines.map((line) => line[place]).filter((value) => value !== null);
   const all = scene.positions.map((_, place) => at(place));
-  const top = (values) => (values.length ? largest(values) : null);
   return {
     values: all.map((values) => mean(values)),
     band: {
-      lows: all.map((values) => (values.length ? -top(values.map((value) => -value)) : null)),
-      highs: all.map(top),
+      lows: all.map((values) => (values.length ? smallest(values) : null)),
+      highs: all.map((values) => (values.length ? largest(values) : null)),
       counts: all.map((values) => values.length),
     },
   };
-}
-
-function isSameMap(x, y) {
-  return x.layer === y.layer && x.method === y.method && x.target === y.target;
 }
 
 // What the curves show, of which runs.

@@ -55,18 +55,18 @@ class Card {
     const head = make('h3.card-head', this.title, truth && make('span.truth', {title: `true: ${truth}`}, truth));
     this.element = make('article.card', {'aria-label': `Probe ${id}${truth && `, true ${truth}`}`}, head);
     this.element.card = this;
-    this.rows = [];
-    this.markers = [];
+    Object.assign(this, {act, spark, rows: [], markers: [], strips: []});
     const sided = isSided(scene);
     const whole = sided ? make('div.versus') : this.element;
     if (sided) this.element.append(whole);
-    for (const {r, place} of scene.rowsOf(probe)) this.addRow(scene, r, place, act, head, spark, whole);
+    for (const {r, place} of scene.rowsOf(probe)) this.addRow(scene, r, place, head, whole);
     const cells = sided ? apartCells(scene, probe) : [];
     if (cells.length > 0) whole.append(apartPane(cells));
     this.rows.push(...cells);
   }
 
-  addRow(scene, r, place, act, head, spark, whole) {
+  addRow(scene, r, place, head, whole) {
+    const {act} = this;
     let parts = this.films
       ? scene.columnsOf(r).map((column) => new Film(scene, r, place, column, act.pick))
       : cellsOf(scene, r, place);
@@ -83,14 +83,19 @@ class Card {
     if (!several) head.append(row.verdict);
     const mark = make('span.badge', {title: scene.runs[r].name}, scene.marks[r]);
     const line = several && make('div.run-line', mark, row.verdict);
-    const strips = scene.positions.length > 1 && [
-      scene.hasClasses() && timeline(scene, r, place, act.pick),
-      ...sparkline(scene, r, place, spark),
-    ];
-    const element = make('div.run-row', line, pictures, strips && make('div.strips', strips));
-    this.markers.push(...element.querySelectorAll('.marker'));
-    whole.append(element);
+    const strips = scene.positions.length > 1 && make(scene.hasClasses() ? 'div.strips.with-classes' : 'div.strips');
+    if (strips) this.strips.push({strips, r, place});
+    whole.append(make('div.run-row', line, pictures, strips));
     this.rows.push(row);
+  }
+
+  // Only once the card is seen: the curves of a long run take their time.
+  fillStrips(scene) {
+    for (const {strips, r, place} of this.strips.splice(0)) {
+      if (scene.hasClasses()) strips.append(timeline(scene, r, place, this.act.pick));
+      strips.append(...sparkline(scene, r, place, this.spark));
+      this.markers.push(...strips.querySelectorAll('.marker'));
+    }
   }
 
   // Draws now where the card is on the screen, and later where it is not.
@@ -102,6 +107,7 @@ class Card {
   draw(scene) {
     if (!this.stale) return;
     this.stale = false;
+    this.fillStrips(scene);
     moveMarkers(this.markers, scene);
     for (const row of this.rows) row.update(scene);
   }

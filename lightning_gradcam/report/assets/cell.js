@@ -42,6 +42,8 @@ export class Cell {
     const place = this.kind === 'before' ? scene.before : scene.at;
     if (OF_TWO.includes(this.kind)) setText(this.name, `${this.column.title} · ${scene.label(place)}`);
     const step = scene.stepAt(place, this.r);
+    // The picture alone stays the same.
+    if (this.kind === 'original' && this.canvas.hasAttribute('aria-label')) return undefined;
     const kind = OF_TWO.includes(this.kind) ? 'overlay' : this.kind;
     const state = paint(this.canvas, this.picture, run, step, this.key, this.probe, scene.look, kind);
     if (this.kind === 'original') {

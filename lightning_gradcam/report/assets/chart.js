@@ -1,6 +1,6 @@
 // A line chart over the slider's positions: direct labels, dashes beside colours, the current position marked.
 import {draw, make} from './dom.js';
-import {largest, shortNumber} from './numbers.js';
+import {largest, shortNumber, smallest} from './numbers.js';
 
 const DASHES = ['', '7 3', '2 3', '9 3 2 3', '4 2', '12 4', '1 2', '6 2 1 2 1 2'];
 const TOP = 8;
@@ -101,7 +101,7 @@ function range(series, {low, high}) {
   const all = series.flatMap(({values, band}) => [...values, ...(band ? [...band.lows, ...band.highs] : [])]);
   const values = all.filter((value) => value !== null && Number.isFinite(value));
   const top = values.length ? largest(values) : 1;
-  const bottom = values.length ? -largest(values.map((value) => -value)) : 0;
+  const bottom = values.length ? smallest(values) : 0;
   const from = low === null || low === undefined || !Number.isFinite(low) ? Math.min(bottom, 0) : Math.min(low, bottom);
   // A scale of its own, where little of the whole range is used.
   const bounded = high !== null && high !== undefined && Number.isFinite(high);

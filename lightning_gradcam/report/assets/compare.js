@@ -3,7 +3,7 @@ import {regionOutline} from './cell.js';
 import {DIVERGING, paintColourBar} from './colour.js';
 import {layDifference} from './difference.js';
 import {button, make, setText} from './dom.js';
-import {largest, percent} from './numbers.js';
+import {largest, percent, smallest} from './numbers.js';
 import {resized} from './resize.js';
 
 // More runs than that are chosen from the list alone.
@@ -68,7 +68,7 @@ export class ApartCell {
     layDifference(this.canvas, this.picture, a.keys[this.keys[0]], shares || new Float32Array(1), scene.look, state);
     const classes = [a, b].map((run, r) => run.explainedClass(scene.step(r), this.keys[r], this.places[r]));
     const other = classes[0] === classes[1] ? '' : `classes differ: ${classes.join(' | ')}; `;
-    const [most, least] = shares ? [shares, shares.map((share) => -share)].map((all) => Math.max(0, largest(all))) : [0, 0];
+    const [most, least] = shares ? [Math.max(0, largest(shares)), Math.max(0, -smallest(shares))] : [0, 0];
     // Of signed maps, blue is also bright.
     const ends = `A ${scene.look.signed ? 'higher' : 'brighter'} by up to ${percent(most)}, B by ${percent(least)}`;
     setText(this.value, other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference'));

@@ -49,14 +49,15 @@ export class Detail {
     return make('div.detail-head', back, this.heading, before, next);
   }
 
-  // How wide pictures are; film strips a little smaller where all epochs fit then.
+  // How wide pictures are; film strips larger where there is room, and a little smaller where all epochs fit then.
   measure(scene) {
     const {display} = scene.runs[0].header;
-    const thumb = cellWidth(display, 'small');
     const room = (this.element.clientWidth - 120) / scene.positions.length / scene.slices - 4;
+    const [thumb, larger] = ['small', 'medium'].map((size) => cellWidth(display, size));
     const {style} = this.element;
     style.setProperty('--cell', `${Math.max(cellWidth(display, 'detail'), 1)}px`);
-    style.setProperty('--thumb', `${room < thumb && room > thumb * 0.7 ? Math.floor(room) : thumb}px`);
+    const usual = room < larger ? thumb : larger;
+    style.setProperty('--thumb', `${room < thumb && room > thumb * 0.7 ? Math.floor(room) : usual}px`);
   }
 
   ofRun(scene, r, place) {

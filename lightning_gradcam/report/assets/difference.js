@@ -1,6 +1,6 @@
 // What changed between two logged steps, place by place: red gained, blue lost, grey the same.
 import {DIVERGING} from './colour.js';
-import {largest, percent, shortNumber} from './numbers.js';
+import {largest, percent, shortNumber, smallest} from './numbers.js';
 import {lay} from './paint.js';
 import {noticeOf} from './words.js';
 
@@ -26,7 +26,7 @@ export function paintDifference(canvas, picture, run, steps, key, probe, look) {
   const broken = steps.some((step) => run.maximum(step, key, probe) === null);
   layDifference(canvas, picture, run.keys[key], shares, look, broken ? 'broken' : '');
   if (broken) return {state: 'broken', text: noticeOf('broken', look)};
-  const [low, high] = [-Math.max(0, largest(shares.map((share) => -share))), Math.max(0, largest(shares))];
+  const [low, high] = [Math.min(0, smallest(shares)), Math.max(0, largest(shares))];
   const classes = steps.map((step) => run.explainedClass(step, key, probe));
   const change = classes[0] === classes[1] ? '' : `class changed: ${classes.join(' → ')}; `;
   if (low === 0 && high === 0) return {state: 'same', text: `${change}no difference`};

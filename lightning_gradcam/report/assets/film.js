@@ -22,12 +22,13 @@ export class Film {
       element.append(make('span.film-tick', scene.tick(place)));
       return {canvas, element};
     });
-    this.track = make('div.film-track', this.frames);
+    this.track = make('div.film-track', {onscroll: () => this.scrolled()}, this.frames);
     const group = {role: 'group', 'aria-label': `All epochs of layer ${column.layer}`};
     this.element = make('div.film', group, make('span.film-name', {title: column.layer}, column.title), this.track);
     this.track.style.setProperty('--slices', String(slices));
-    this.at = -1;
-    this.drawn = '';
+    // left, width: of the part in sight; each: a frame's width; in pixels.
+    Object.assign(this, {at: -1, drawn: '', left: 0, width: 0, each: 0});
+    new ResizeObserver(() => this.measure()).observe(this.track);
   }
 
   update(scene) {
@@ -37,14 +38,43 @@ export class Film {
     old?.removeAttribute('aria-current');
     old?.setAttribute('tabindex', '-1');
     this.at = scene.at;
-    const {track} = this;
     const {element} = this.frames[this.at];
     element.setAttribute('aria-current', 'true');
     element.setAttribute('tabindex', '0');
-    const {offsetLeft: left, offsetWidth: width} = element;
-    if (left < track.scrollLeft || left + width > track.scrollLeft + track.clientWidth) {
-      track.scrollLeft = left - track.clientWidth / 2;
-    }
+    // Once all strips are changed, so that the page is laid out once.
+    queueMicrotask(() => this.follow());
+  }
+
+  measure() {
+    const first = this.each === 0;
+    const {clientWidth, scrollWidth} = this.track;
+    Object.assign(this, {width: clientWidth, each: scrollWidth / this.frames.length});
+    if (first) this.follow();
+    this.scrolled();
+  }
+
+  // Scrolls to the current frame if it is out of sight.
+  follow() {
+    const {at, left, width, each, track} = this;
+    if (at * each >= left && (at + 1) * each <= left + width) return;
+    track.scrollLeft = (at + 0.5) * each - width / 2;
+    this.left = track.scrollLeft;
+    // Once all strips are scrolled.
+    queueMicrotask(() => this.reveal());
+  }
+
+  scrolled() {
+    this.left = this.track.scrollLeft;
+    this.reveal();
+  }
+
+  // Hides what is far from sight, since a browser composes each canvas by itself at every move.
+  reveal() {
+    const {left, width, each} = this;
+    this.frames.forEach(({canvas}, place) => {
+      const near = (place + 1) * each > left - width / 2 && place * each < left + 1.5 * width;
+      canvas.style.visibility = near ? '' : 'hidden';
+    });
   }
 
   repaint(scene) {

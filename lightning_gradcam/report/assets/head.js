@@ -74,7 +74,7 @@ export class Head {
   }
 
   move(scene) {
-    setText(this.lead, (scene.look.signed ? SIGNED : LEAD) + (scene.once ? '' : MOTION));
+    setText(this.lead, (scene.look.signed ? SIGNED : LEAD) + (scene.positions.length > 1 ? MOTION : ''));
     setText(this.standIn, scene.standIn());
     this.standIn.hidden = this.standIn.textContent === '';
   }

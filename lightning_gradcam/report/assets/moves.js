@@ -16,12 +16,9 @@ function meanDrifts(run, key, probes) {
 // A row for each run and layer shown: {label, values: mean drift of these probes at each position, or null}.
 export function driftTable(scene, probes) {
   return scene.runs.flatMap((run, r) => {
-    const places = probes.map((probe) => scene.placeIn(r, probe)).filter((place) => place >= 0);
-    return scene.columnsOf(r).map((column) => {
-      const drifts = meanDrifts(run, column.places[r], places);
-      const at = (_, place) => (scene.has(place, r) ? drifts[scene.stepAt(place, r)] : null);
-      return {label: scene.prefix(r) + column.title, values: scene.positions.map(at)};
-    });
+    const places = scene.placesIn(r, probes);
+    const drifts = (column) => scene.along(r, meanDrifts(run, column.places[r], places));
+    return scene.columnsOf(r).map((column) => ({label: scene.prefix(r) + column.title, values: drifts(column)}));
   });
 }
 

@@ -84,6 +84,10 @@ export function largest(values) {
   return values.reduce((best, value) => (value !== null && value > best ? value : best), -Infinity);
 }
 
+export function smallest(values) {
+  return values.reduce((best, value) => (value !== null && value < best ? value : best), Infinity);
+}
+
 // Three digits, as short as they can be.
 export function shortNumber(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return '–';

@@ -11,9 +11,8 @@ function seriesOf(scene, name, probes) {
   return scene.runs.flatMap((run, r) => {
     const family = scene.families[r];
     if (family.length > 0) return scene.families.indexOf(family) === r ? bands(scene, r, name, probes) : [];
-    const places = probes.map((probe) => scene.placeIn(r, probe)).filter((place) => place >= 0);
-    const along = (values) =>
-      scene.positions.map((_, place) => (scene.has(place, r) ? values[scene.stepAt(place, r)] : null));
+    const places = scene.placesIn(r, probes);
+    const along = (values) => scene.along(r, values);
     return linesOf(scene, r, name).map(({title, key, dash}) => ({
       label: scene.prefix(r) + title,
       values: along(means(run, name, key, places)),
@@ -46,7 +45,7 @@ function bands(scene, r, name, probes) {
 export function chartContent(scene, names, probes, onpick) {
   const info = numberInfo(scene.runs[0], names[0]);
   const series = names.flatMap((name) => seriesOf(scene, name, probes));
-  return {series, info, ticks: scene.positions.map((_, place) => scene.tick(place)), name: info.title, onpick};
+  return {series, info, ticks: scene.ticks, name: info.title, onpick};
 }
 
 export class Overview {

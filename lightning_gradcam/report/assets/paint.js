@@ -4,6 +4,7 @@ import {resized} from './resize.js';
 
 // Between slices side by side, in pixels of the picture.
 const SEAM = 1;
+const OPAQUE = 0xff000000;
 const buffers = new WeakMap();
 const mixed = new Map();
 
@@ -82,25 +83,27 @@ function blend(image, picture, {frame, left}, heat, {colour, opacity, threshold,
   const [reds, greens, blues] = mixtures(colour, kind === 'map' ? 1 : opacity);
   // Zero has the middle colour where there are two sides, and else the first; a half more, so that cutting rounds.
   const [zero, reach] = signed ? [128, 127.5] : [0.5, 255];
-  const stride = picture.slices * picture.width;
-  const none = kind === 'map' ? 0 : 255;
-  const {data: out, width: wide} = image;
-  const {data: base, width, height} = picture;
+  const {width, height, slices} = picture;
+  // A pixel is a number: alpha, blue, green and red, eight bits each.
+  const base = new Int32Array(picture.data.buffer);
+  const out = new Int32Array(image.data.buffer);
+  const none = kind === 'map' ? 0 : OPAQUE;
   for (let y = first; y < height; y += 1) {
-    let from = (y * stride + frame * width) * 4;
-    let to = (y * wide + left) * 4;
-    for (let x = 0; x < width; x += 1, from += 4, to += 4) {
+    let from = y * slices * width + frame * width;
+    let to = y * image.width + left;
+    for (let x = 0; x < width; x += 1, from += 1, to += 1) {
       const value = heat[y * width + x];
+      const pixel = base[from];
       // Without a threshold nothing is below it, not even zero.
       if (value < threshold && -value < threshold) {
-        [out[to], out[to + 1], out[to + 2], out[to + 3]] = [base[from], base[from + 1], base[from + 2], none];
+        out[to] = (pixel & ~OPAQUE) | none;
         continue;
       }
-      const entry = Math.trunc(zero + value * reach);
-      out[to] = reds[base[from] * 256 + entry];
-      out[to + 1] = greens[base[from + 1] * 256 + entry];
-      out[to + 2] = blues[base[from + 2] * 256 + entry];
-      out[to + 3] = 255;
+      const entry = (zero + value * reach) | 0;
+      const red = reds[((pixel & 255) << 8) | entry];
+      const green = greens[(pixel & 0xff00) | entry];
+      const blue = blues[((pixel >> 8) & 0xff00) | entry];
+      out[to] = red | (green << 8) | (blue << 16) | OPAQUE;
     }
   }
 }

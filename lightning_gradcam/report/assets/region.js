@@ -148,8 +148,7 @@ export class Region {
     this.list.replaceChildren(...lines.map((line) => make('li', lookedThere(scene, line, threshold))));
     const level = {label: 'threshold', values: scene.positions.map(() => threshold), counts: [], of: 0, dash: 7};
     const info = {title: 'share of the evidence inside', low: 0, high: 1};
-    const ticks = scene.positions.map((_, place) => scene.tick(place));
-    const content = {series: [...lines, level], info, ticks, name: info.title, onpick: this.act.pick};
+    const content = {series: [...lines, level], info, ticks: scene.ticks, name: info.title, onpick: this.act.pick};
     this.panel.element.hidden = scene.once || share === null;
     this.panel.show(content, scene.at);
     setText(this.about, this.described(share, threshold, usual));

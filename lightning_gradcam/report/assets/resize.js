@@ -36,33 +36,21 @@ export function axisWeights(source, target, area) {
 export function resized(map, stride, left, width, height, wide, tall) {
   const area = height > tall || width > wide;
   const out = new Float32Array(wide * tall);
-  if (width === wide && height === tall) {
-    for (let y = 0; y < tall; y += 1) {
-      for (let x = 0; x < wide; x += 1) out[y * wide + x] = map[y * stride + left + x];
-    }
-    return out;
-  }
   const rows = axisWeights(height, tall, area);
-  const columns = axisWeights(width, wide, area);
+  const {index, weight, taps} = axisWeights(width, wide, area);
   const line = new Float32Array(width);
-  for (let y = 0; y < tall; y += 1) {
+  for (let y = 0, at = 0; y < tall; y += 1) {
     line.fill(0);
     for (let k = y * rows.taps; k < (y + 1) * rows.taps; k += 1) {
-      const weight = rows.weight[k];
-      if (weight === 0) continue;
+      const share = rows.weight[k];
+      if (share === 0) continue;
       const from = rows.index[k] * stride + left;
-      for (let x = 0; x < width; x += 1) line[x] += weight * map[from + x];
+      for (let x = 0; x < width; x += 1) line[x] += share * map[from + x];
     }
-    const {index, weight, taps} = columns;
-    for (let x = 0, k = 0; x < wide; x += 1) {
-      if (taps === 2) {
-        out[y * wide + x] = weight[k] * line[index[k]] + weight[k + 1] * line[index[k + 1]];
-        k += 2;
-        continue;
-      }
+    for (let x = 0, k = 0; x < wide; x += 1, at += 1) {
       let sum = 0;
       for (const end = k + taps; k < end; k += 1) sum += weight[k] * line[index[k]];
-      out[y * wide + x] = sum;
+      out[at] = sum;
     }
   }
   return out;

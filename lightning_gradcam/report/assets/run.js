@@ -20,6 +20,7 @@ export class Run {
     }
     this.groups = this.keys.map((key) => this.keys.findIndex((k) => k.layer === key.layer && k.method === key.method));
     this.limits = this.foundLimits();
+    this.titles = new Map();
     this.places = new Map(this.probes.map((probe, place) => [probe.id, place]));
     // Pictures that were explained once: no training, no epochs.
     this.once = this.steps.length === 1 && this.steps[0].stage === 'explain';
@@ -191,6 +192,11 @@ export function stepAt(run, epoch, share) {
   if (first >= 0) return first + Math.ceil(share * run.several.get(epoch)) - 1;
   const later = run.steps.findIndex((step) => step.epoch > epoch);
   return later < 0 ? run.steps.length - 1 : Math.max(later - 1, 0);
+}
+
+// Whether two maps' layer, method and target are the same.
+export function sameKey(x, y) {
+  return x.layer === y.layer && x.method === y.method && x.target === y.target;
 }
 
 // Layer names without the dotted beginning that all share; where a bare number would be left, with the part before it.

@@ -2,7 +2,7 @@
 import {DIVERGING} from './colour.js';
 import {LARGE, largestMove} from './moves.js';
 import {largest, mean, valueOf} from './numbers.js';
-import {positions, shortNames, UNTRAINED} from './run.js';
+import {positions, sameKey, shortNames, UNTRAINED} from './run.js';
 
 export class Scene {
   // shown: [{run, pictures of its probes}]; families: for each, the runs that differ by their seed alone (or none).
@@ -122,9 +122,13 @@ export class Scene {
     return {epoch, share: (same.indexOf(place) + 1) / same.length};
   }
 
-  // Whether a run has a step of its own there.
-  has(place, r) {
-    return this.positions[place].has[r];
+  // A run's values by step, at each position; null where it has no step of its own.
+  along(r, values) {
+    return this.positions.map(({has}, place) => (has[r] ? values[this.stepAt(place, r)] : null));
+  }
+
+  get ticks() {
+    return this.positions.map((_, place) => this.tick(place));
   }
 
   step(r) {
@@ -179,6 +183,11 @@ export class Scene {
 
   placeIn(r, probe) {
     return this.runs[r].places.get(this.runs[0].probes[probe].id) ?? -1;
+  }
+
+  // The places in a run of those of these probes that it has.
+  placesIn(r, probes) {
+    return probes.map((probe) => this.placeIn(r, probe)).filter((place) => place >= 0);
   }
 
   // The runs that have a probe, and its place in each.
@@ -251,10 +260,6 @@ export class Scene {
 
 function entryOf({run, step}) {
   return run.steps[step];
-}
-
-function sameKey(x, y) {
-  return x.layer === y.layer && x.method === y.method && x.target === y.target;
 }
 
 function distinct(values) {

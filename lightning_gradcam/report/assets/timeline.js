@@ -1,7 +1,7 @@
 // The strip of one probe's predictions: a piece for each class, the confidence as a line, a tick at each flip.
 import {linePath, placeOfClick} from './chart.js';
 import {draw, make} from './dom.js';
-import {chosenNumber, largest, numberInfo, valueOf} from './numbers.js';
+import {chosenNumber, largest, numberInfo, smallest, valueOf} from './numbers.js';
 import {history, signOf} from './words.js';
 
 export function timeline(scene, r, probe, onpick) {
@@ -77,19 +77,18 @@ export function sparkScale(scene) {
       one.steps.flatMap((_, step) => one.probes.map((__, probe) => valueOf(one, name, step, places[r], probe))),
     ),
   );
-  const low = Math.min(0, -largest(values.map((value) => (value === null ? null : -value))));
+  const low = Math.min(0, smallest(values));
   const high = largest(values);
   return {name, title: numberInfo(run, name).title, low, high: high > low ? high : low + 1};
 }
 
 // The number of this probe's maps over the epochs, a line for each layer.
 export function sparkline(scene, r, probe, {name, title, low, high}) {
+  const run = scene.runs[r];
+  const y = (value) => (1 - (value - low) / (high - low)) * 22 + 1;
   const lines = scene.columns.map(({places, dash}) => {
-    const values = scene.positions.map((_, place) =>
-      scene.has(place, r) ? valueOf(scene.runs[r], name, scene.stepAt(place, r), places[r], probe) : null,
-    );
-    const y = (value) => (1 - (value - low) / (high - low)) * 22 + 1;
-    return linePath(values, (place) => place + 0.5, y, dash);
+    const values = run.steps.map((_, step) => valueOf(run, name, step, places[r], probe));
+    return linePath(scene.along(r, values), (place) => place + 0.5, y, dash);
   });
   const svg = stretched(scene.positions.length, 24, lines);
   const attributes = {title: `${title}, a line for each layer as in the curves above`};

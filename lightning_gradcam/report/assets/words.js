@@ -109,6 +109,11 @@ const TARGETS = {predicted: 'predicted class', label: 'true class'};
 
 // A target in the list of those logged, and whether it is the same class in all steps of a run, for every probe.
 export function targetWords(run, name) {
+  if (!run.titles.has(name)) run.titles.set(name, targetTitle(run, name));
+  return run.titles.get(name);
+}
+
+function targetTitle(run, name) {
   const all = run.steps.map((step) => step.targets[name]?.classes ?? []);
   const known = all.flat().some((index) => index >= 0);
   const fixed = all.every((classes) => classes.every((index, probe) => index === all[0][probe]));
@@ -119,7 +124,7 @@ export function targetWords(run, name) {
 // Layers that a notice names at most.
 const NAMED = 3;
 
-// Which maps are blank at this step, and why; and how many flipped, went blank or came back since the step before.
+// Which maps are blank at this step, and why, or not finite; and how many flipped, went blank or came back since the step before.
 export function blankNotices(scene) {
   const blank = new Map();
   const changes = new Map();
@@ -140,8 +145,11 @@ function lacking(run, step, key, {signed}) {
   const {blank, maxima, minima} = run.steps[step].maps[key];
   const count = (test) => maxima.filter((top, n) => top === 0 && test(minima[n])).length;
   const [against, zero] = [count((low) => low > 0), count((low) => low === 0)];
-  if (!signed) return [blank && blank + (against ? ' “For and against” shows what speaks against the class.' : '')];
+  const lost = maxima.filter((top) => top === null).length;
+  const broken = lost && `not finite: ${lost} of ${numberOf(maxima.length, 'map')}`;
+  if (!signed) return [blank && blank + (against ? ' “For and against” shows what speaks against the class.' : ''), broken];
   return [
+    broken,
     run.isOneSided(key) && `${run.keys[key].method_title} found nothing against a class in this run: nothing is blue`,
     against && `evidence against the class only in ${against} of ${numberOf(maxima.length, 'map')}`,
     zero && `zero everywhere: ${zero} of ${numberOf(maxima.length, 'map')}`,
