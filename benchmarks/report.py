@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
             write_report([archive], page)
             spent = time.perf_counter() - begin
             found = [opened(browser, page, options.moves) for _ in range(options.rounds)]
-            ready, busy = (statistics.median(one[place] for one in found) for place in (0, 2))
+            ready, busy = statistics.median(one for one, _, _ in found), statistics.median(one for _, _, one in found)
             moves = sorted(move for _, times, _ in found for move in times)
             move = statistics.median(moves)
             late = moves[int(0.95 * len(moves))]

@@ -23,7 +23,7 @@ from torchvision import models
 from torchvision.models import detection, segmentation, video
 
 from lightning_gradcam.capture.inputs import Inputs
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.targets import Given, resolve_targets

@@ -107,31 +107,16 @@ def open_npz(source: bytes | BinaryIO) -> Npz:
     return Npz(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
-def read_npz(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Reads all arrays of a ``.npz`` file at once, with the same checks as :func:`open_npz`.
-
-    Args:
-        data: The file's bytes.
-
-    Returns:
-        The arrays by name, and the JSON object in the array ``meta``.
-
-    Raises:
-        Exception: Various kinds if the bytes are corrupt.
-    """
-    file = open_npz(data)
-    return dict(file), file.meta
-
-
-def npz_bytes(meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> bytes:
-    """Returns an uncompressed ``.npz`` file that :func:`open_npz` reads.
+def npz_bytes(meta: Mapping[str, Any], arrays: Mapping[str, Any], *, compressed: bool = False) -> bytes:
+    """Returns a ``.npz`` file that :func:`open_npz` reads.
 
     Args:
         meta: A JSON object.
         arrays: Arrays of plain numbers, by name.
+        compressed: Compress them.
     """
-    buffer = io.BytesIO()
-    np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+    buffer, save = io.BytesIO(), np.savez_compressed if compressed else np.savez
+    save(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
     return buffer.getvalue()
 
 

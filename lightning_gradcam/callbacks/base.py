@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.checks import check_forward
 from lightning_gradcam.callbacks.ending import Note, forget, last_words, record_of
+from lightning_gradcam.callbacks.feeding import check_forward
 from lightning_gradcam.callbacks.host import Callback, Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
-from lightning_gradcam.callbacks.origin import name_of_class
+from lightning_gradcam.callbacks.resume_state import name_of_class
 from lightning_gradcam.callbacks.run import Run
 from lightning_gradcam.callbacks.weights import ValidatedWeights, averages_before, called_before
 from lightning_gradcam.errors import ConfigurationError
@@ -256,10 +256,8 @@ class ProbeCallback(Callback):
         # A callback that wraps this one keeps it out of the trainer's list.
         callbacks = _siblings(host.trainer) or [self]
         if callbacks[-1]._run is self._run:
-            found = [(each, archive) for each in callbacks if (archive := each._run.recorded(host)) is not None]
-            automatic = [each._options.monitor.layers == "auto" for each, _ in found]
-            findings = [each._run.findings for each, _ in found]
-            for line in last_words([archive for _, archive in found], automatic, host.board(), findings):
+            found = [recorded for each in callbacks if (recorded := each._run.recorded(host)) is not None]
+            for line in last_words(found, host.board()):
                 rank_zero_info(line)
 
     def _run_of(self, trainer: Trainer, module: LightningModule, stage: str, earlier: Run | None) -> Run:

@@ -4,46 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from torch import nn
-
-from lightning_gradcam.callbacks.from_config import plain
+from lightning_gradcam.callbacks.from_config import check_kept, output_key_of, plain, recovered, with_functions
+from lightning_gradcam.capture.inputs import check_output_key
+from lightning_gradcam.capture.layers import check_layers
+from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.compute.callers import check_whole
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.probes import ProbeSet
+from lightning_gradcam.probes.display import normalization
 from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.sinks import Sink
+from lightning_gradcam.targets.base import check_score
+from lightning_gradcam.targets.labels import check_names
+from lightning_gradcam.targets.resolve import resolve_targets
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_ROOTS = ("pytorch_lightning", "lightning")
-
-
-def check_forward(module: nn.Module) -> None:
-    """Rejects a module that has no ``forward`` of its own.
-
-    Raises:
-        ConfigurationError: Calling it could not return an output to explain.
-    """
-    forward = type(module).forward
-    inherited = forward.__qualname__ == "LightningModule.forward" and forward.__module__.split(".")[0] in _ROOTS
-    if inherited or forward is nn.Module.forward:
-        raise ConfigurationError(
-            f"model: {type(module).__name__} defines no forward(), so there is no output to explain; define"
-            " forward(self, x) to return the logits, for instance `return self.model(x)`, or pass the callback"
-            " forward_fn=(module, batch) -> logits"
-        )
-
-
-def check_count(argument: str, value: object, *, least: int = 1) -> None:
-    """Rejects anything but a whole number of ``least`` or more.
-
-    Raises:
-        ConfigurationError: The message names the argument, the value and what is valid.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigurationError(f"{argument}: got {value!r}; pass a whole number, {least} or more")
 
 
 def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
@@ -52,10 +32,10 @@ def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
     Raises:
         ConfigurationError: The message names the argument, the value and what is valid.
     """
-    check_count("every_n_epochs", every_n_epochs)
+    check_whole("every_n_epochs", every_n_epochs)
     if every_n_validations is None:
         return
-    check_count("every_n_validations", every_n_validations)
+    check_whole("every_n_validations", every_n_validations)
     if every_n_epochs != 1:
         raise ConfigurationError(
             f"every_n_validations: got {every_n_validations} and every_n_epochs={every_n_epochs}; pass only one"
@@ -245,3 +225,62 @@ def check_probes(probes: object) -> None:
             f"probes: got a {type(probes).__name__}; pass a ProbeSet (ProbeSet(inputs, labels=…) takes tensors), the"
             " path of a saved one, or a folder of images"
         )
+
+
+def checked_options(given: Mapping[str, Any], drawing: type) -> dict[str, Any]:
+    """Returns a callback's options as plain values.
+
+    Args:
+        given: The ``locals()`` of its constructor, before anything else is assigned.
+        drawing: The class of its drawing.
+
+    Raises:
+        ConfigurationError: An option is invalid; the message names it, its value and what is valid.
+    """
+    options = {name: value for name, value in given.items() if name not in ("self", "__class__")}
+    if "targets" in options:
+        options["targets"] = recovered(options["targets"])
+    check_kept(**options)
+    options = {name: plain(value) for name, value in options.items()}
+    options["drawing"] = check_drawing(options["drawing"], drawing)
+    for name, convert in _CONVERTED.items():
+        if name in options:
+            options[name] = convert(options[name])
+    for name, check in _CHECKS.items():
+        if name in options:
+            check(options[name])
+    for name, least in _COUNTS.items():
+        if name in options and (options[name] is not None or name not in _OPTIONAL):
+            check_whole(name, options[name], least)
+    normalization(options.get("mean"), options.get("std"))
+    check_schedule(options["every_n_epochs"], options["every_n_validations"])
+    return options
+
+
+_CONVERTED: dict[str, Callable[[Any], Any]] = {
+    "class_names": check_names,
+    "targets": with_functions,
+    "output_key": output_key_of,
+    "sinks": check_sinks,
+}
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    "layers": check_layers,
+    "methods": resolve_methods,
+    "targets": resolve_targets,
+    "score": check_score,
+    "filters": check_filters,
+    "probes": check_probes,
+    "layout": parse_layouts,
+    "output_key": check_output_key,
+    "forward_fn": check_forward_fn,
+    "max_overhead": check_overhead,
+    "min_energy_inside": partial(check_share, "min_energy_inside"),
+    "monitor": check_monitor,
+    "name": check_name,
+    "check": partial(check_flag, "check"),
+    "numbers": partial(check_choice, "numbers", choices=("default", "all")),
+    "on_error": partial(check_choice, "on_error", choices=("warn", "raise")),
+}
+# The smallest valid value of each.
+_COUNTS = {"num_probes": 1, "batch_size": 1, "seed": 0, "max_channels": 1}
+_OPTIONAL = ("num_probes", "max_channels")

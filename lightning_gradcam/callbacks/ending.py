@@ -1,35 +1,43 @@
-"""The end of a run: its last lines, and the message to the process that launched it."""
+"""The end of a run: the check of its maps, its last lines, and the message to the process that launched it."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 from lightning_gradcam.archive import Archive
+from lightning_gradcam.callbacks.feeding import Feeding
+from lightning_gradcam.checks.result import MapCheck
+from lightning_gradcam.checks.run import check_maps_of
+from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.findings import FINDINGS, brief
+from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.report import REPORT
 from lightning_gradcam.storage import Storage, join
+from lightning_gradcam.targets.classes import Class
+from lightning_gradcam.targets.resolve import resolve_targets
 
-# The number of layers named in one line.
+# The number of layers, or layers and methods, named in one line.
 _NAMED = 4
 _RECORDS: dict[str, str] = {}
 
+# An archive with at least one step, whether ``"auto"`` chose its layers, and its findings, the most severe first.
+Recorded = tuple[Archive, bool, Sequence[Finding]]
 
-def last_words(
-    archives: Sequence[Archive], automatic: Sequence[bool], board: str, findings: Sequence[Sequence[Finding]] = ()
-) -> list[str]:
+
+def last_words(recorded: Sequence[Recorded], board: str) -> list[str]:
     """Returns a run's last lines, at most three: layers and findings, the report, TensorBoard's command.
 
     Args:
-        archives: The archives with at least one step, one per callback.
-        automatic: Whether ``"auto"`` chose the layers, for each archive.
+        recorded: What each callback has recorded.
         board: The folder of a TensorBoard logger; empty if there is none.
-        findings: The findings of each archive, the most severe first.
     """
-    if not archives:
+    if not recorded:
         return []
+    archives = [archive for archive, _, _ in recorded]
     pages = [join(archive.path, REPORT) for archive in archives]
     made = [Storage(archive.path).exists(REPORT) for archive in archives]
     places = [page if there else archive.path for page, there, archive in zip(pages, made, archives, strict=True)]
@@ -37,7 +45,7 @@ def last_words(
         "; ".join(
             # If there are several, each is named by its folder.
             (f"{PurePath(archive.path).name}: " if len(archives) > 1 else "") + _layers(archive, chosen) + _shown(shown)
-            for archive, chosen, shown in zip(archives, automatic, findings or [()] * len(archives), strict=True)
+            for archive, chosen, shown in recorded
         ),
         f"{'report' if all(made) else 'record'}: {' '.join(places)}",
     ]
@@ -123,3 +131,68 @@ def record_of(callback: str) -> Archive | None:
     """Returns the record that another process has made for a callback with this token, or ``None``."""
     path = _RECORDS.get(callback)
     return Archive.open(path) if path else None
+
+
+def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
+    """Checks the maps of a run's probes.
+
+    Args:
+        feeding: The probes and the module.
+        monitor: What is explained, with the resolved layers. With several targets, or one that is not a class, the
+            predicted class is checked instead.
+
+    Raises:
+        ConfigurationError: The weights are sharded, or the probes are not one tensor of images.
+        LightningGradCAMError: As :func:`~lightning_gradcam.check_maps`.
+    """
+    probes, host = feeding.drawn.probes, feeding.host
+    if host.shards:
+        raise ConfigurationError(
+            "check: the weights are sharded, and a check has to replace them; call check_maps on an unsharded model"
+        )
+    subject = feeding.subject("checking the maps")
+    with subject.guard():
+        inputs = subject.load(0, len(probes))
+        if feeding.options.forward_fn is not None or not inputs.is_single:
+            raise ConfigurationError(
+                "check: the check changes the model's input image, so it needs a forward(x) of one tensor; call "
+                "check_maps with forward= instead"
+            )
+        targets = resolve_targets(monitor.targets, probes.class_names)
+        one_class = len(targets) == 1 and isinstance(targets[0].select, Class)
+        found = check_maps_of(
+            subject.model,
+            probes,
+            inputs.picture,
+            monitor.layers,
+            methods=monitor.methods,
+            targets=monitor.targets if one_class else "predicted",
+            score=monitor.score,
+            layout=monitor.layout,
+            output_key=monitor.output_key,
+            forward=subject.forward,
+            batch_size=monitor.batch_size,
+            # The other processes wait in the meantime, and a strategy gives up on a process that takes too long.
+            quick=host.trainer.world_size > 1,
+        )
+    if not one_class:
+        names = ", ".join(repr(target.name) for target in targets)
+        left_out = f"Only the maps of the predicted class were checked, not those of the run's targets ({names:.200})."
+        found = replace(found, remarks=(*found.remarks, left_out))
+    return found
+
+
+def spoken(check: MapCheck, archive: Archive | None) -> list[str]:
+    """Saves a check to the run's folder, and returns its summary in at most three lines."""
+    rows = list(check.verdicts.values())
+    told = [f"{row.method!r} at {row.layer!r} is {row.verdict} (p = {row.figures['p']:.2g})" for row in rows[:_NAMED]]
+    more = [f"{len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
+    remarks = "".join(f" {remark}" for remark in check.remarks)
+    lines = [f"check on {check.pictures} probes: {'; '.join([*told, *more])}{'.' if remarks else ''}{remarks}"]
+    if check.best is not None:
+        lines.append(f"best: {check.best[1]!r} at {check.best[0]!r}")
+    else:
+        lines.append(f"no method is sound: {rows[0].reason}. {rows[0].advice}")
+    if archive is not None:
+        lines.append(f"check: {check.save(archive.path)}")
+    return lines

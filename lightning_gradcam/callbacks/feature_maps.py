@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from torch import nn
 
 from lightning_gradcam.callbacks.base import ProbeCallback
-from lightning_gradcam.callbacks.checks import check_count
-from lightning_gradcam.callbacks.options import RunOptions, checked_options, fill
-from lightning_gradcam.callbacks.shared import documented
+from lightning_gradcam.callbacks.checks import checked_options
+from lightning_gradcam.callbacks.options import RunOptions, documented, fill
+from lightning_gradcam.compute.callers import check_whole
 from lightning_gradcam.monitors.channel_reporter import ChannelReporter
 from lightning_gradcam.monitors.feature_monitor import FeatureMonitor
 from lightning_gradcam.pipeline.failures import OnError
@@ -80,6 +80,6 @@ class FeatureMapCallback(ProbeCallback):
         max_overhead: float | None = None,
     ) -> None:
         options = checked_options(locals(), GridDrawing)
-        check_count("num_probes", options["num_probes"])
+        check_whole("num_probes", options["num_probes"])
         monitor = fill(FeatureMonitor, options, evolution=report)
         super().__init__(RunOptions.of(options, monitor, ChannelReporter))

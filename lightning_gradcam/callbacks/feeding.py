@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from lightning_gradcam.callbacks.host import Host
+from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.search import TRIED
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError
 from lightning_gradcam.monitors.base import Monitor, Subject
-from lightning_gradcam.probes.batches import part_of
+from lightning_gradcam.probes.batches import Apart, exchanged, is_listed, part_of, part_of_listed
 from lightning_gradcam.probes.dataset import Drawn
 from lightning_gradcam.probes.entries import entry_of, input_of
-from lightning_gradcam.probes.listed import Apart, exchanged, is_listed, part_of_listed
-from lightning_gradcam.probes.paths import Key, fed, inputs_in, structure
+from lightning_gradcam.probes.paths import fed, inputs_in, structure
+
+_ROOTS = ("pytorch_lightning", "lightning")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,23 +32,20 @@ class Feeding:
         host: The trainer.
         drawn: The probes, with the batch that contained them.
         ranks: The ranks that explain together.
-        monitor: What to record, as requested by the user.
-        forward_fn: Called with module and batch instead of the module's ``forward``.
-        input_key: Where the batch holds the input.
+        options: The callback's.
     """
 
     host: Host
     drawn: Drawn
     ranks: Ranks
-    monitor: Monitor
-    forward_fn: Callable[..., Any] | None
-    input_key: Key | None
+    options: RunOptions
 
     @property
     def looks(self) -> Monitor:
         """The monitor of these probes; one probe at a time if the batch holds them separately."""
         # A model that gets images in a tuple may run its layers once for each of them.
-        return replace(self.monitor, batch_size=1) if self.drawn.form(self.input_key) else self.monitor
+        monitor = self.options.monitor
+        return replace(monitor, batch_size=1) if self.drawn.form(self.options.probes.input_key) else monitor
 
     def tried(self, *, trial: bool) -> Any:
         """Returns the monitor's results.
@@ -81,7 +81,7 @@ class Feeding:
     def _several(self, error: Exception) -> str:
         """Returns advice for a forward that may need the batch's other inputs."""
         inputs = inputs_in(self.drawn.batch)
-        if self.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
+        if self.options.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
             return ""
         return f"; if forward() takes several inputs, {fed(inputs)}"
 
@@ -91,11 +91,11 @@ class Feeding:
         Args:
             what: The action that all participating ranks perform, for errors.
         """
-        host, drawn, key = self.host, self.drawn, self.input_key
+        host, drawn, key, forward_fn = self.host, self.drawn, self.options.probes.input_key, self.options.forward_fn
         first = drawn.batch.batches[0] if isinstance(drawn.batch, Apart) else drawn.batch
         entry = entry_of(first, key)
         kind: Any = type(entry)
-        forward, listed = host.forward_of(self.forward_fn), is_listed(entry, first)
+        forward, listed = host.forward_of(forward_fn), is_listed(entry, first)
         part = part_of_listed if listed or first is not drawn.batch else part_of
 
         def load(start: int, stop: int) -> Inputs:
@@ -106,7 +106,7 @@ class Feeding:
             picture = input_of(batch, key, listed=listed)
             if listed:
                 batch = exchanged(batch, entry_of(batch, key), picture)
-            return Inputs(picture if self.forward_fn is None else batch, picture)
+            return Inputs(picture if forward_fn is None else batch, picture)
 
         def forward_listed(values: Any) -> Any:
             """The methods use one tensor of all images, and the model gets them one by one."""
@@ -123,3 +123,19 @@ class Feeding:
 
         # Ranks that explain together must use the same parts.
         return Subject(host.module, load, forward_listed if listed else forward, guard, halve=not host.shards)
+
+
+def check_forward(module: nn.Module) -> None:
+    """Rejects a module that has no ``forward`` of its own.
+
+    Raises:
+        ConfigurationError: Calling it could not return an output to explain.
+    """
+    forward = type(module).forward
+    inherited = forward.__qualname__ == "LightningModule.forward" and forward.__module__.split(".")[0] in _ROOTS
+    if inherited or forward is nn.Module.forward:
+        raise ConfigurationError(
+            f"model: {type(module).__name__} defines no forward(), so there is no output to explain; define"
+            " forward(self, x) to return the logits, for instance `return self.model(x)`, or pass the callback"
+            " forward_fn=(module, batch) -> logits"
+        )

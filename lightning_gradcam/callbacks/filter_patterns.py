@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from lightning_gradcam.callbacks.base import ProbeCallback
-from lightning_gradcam.callbacks.options import RunOptions, checked_options, fill
-from lightning_gradcam.callbacks.shared import documented
+from lightning_gradcam.callbacks.checks import checked_options
+from lightning_gradcam.callbacks.options import RunOptions, documented, fill
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.monitors.channel_reporter import ChannelReporter
 from lightning_gradcam.monitors.pattern_monitor import PatternMonitor

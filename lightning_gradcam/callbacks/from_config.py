@@ -147,9 +147,8 @@ def _target(target: Any) -> Any:
         return {"class": target}
     if isinstance(target, dict):
         # jsonargparse saves a default object as its fields only; no two kinds have the same fields.
-        kind = next(
-            (kind for kind in get_args(TargetObject) if set(target) == {each.name for each in fields(kind)}), None
-        )
+        named = {frozenset(each.name for each in fields(kind)): kind for kind in get_args(TargetObject)}
+        kind = named.get(frozenset(target))
         target = target if kind is None else kind(**target)
     return plain(written(target)) if isinstance(target, TargetObject) else target
 

@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from lightning_gradcam.callbacks.base import ProbeCallback
-from lightning_gradcam.callbacks.checks import check_gradients, check_on_alarm
-from lightning_gradcam.callbacks.options import RunOptions, checked_options, fill
-from lightning_gradcam.callbacks.shared import documented
+from lightning_gradcam.callbacks.checks import check_gradients, check_on_alarm, checked_options
+from lightning_gradcam.callbacks.options import RunOptions, documented, fill
 from lightning_gradcam.callbacks.steering import OnAlarm
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.monitors.cam_reporter import CamReporter

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_gradcam.capture.structure import mapped
+from lightning_gradcam.capture.tensors import mapped
 from lightning_gradcam.errors import printable
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.guard.model import preserved, sharded_again

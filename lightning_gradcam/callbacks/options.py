@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning_gradcam.callbacks.checks import (
-    check_choice,
-    check_count,
-    check_drawing,
-    check_filters,
-    check_flag,
-    check_forward_fn,
-    check_monitor,
-    check_name,
-    check_overhead,
-    check_probes,
-    check_schedule,
-    check_share,
-    check_sinks,
-)
-from lightning_gradcam.callbacks.from_config import check_kept, output_key_of, plain, recovered, with_functions
 from lightning_gradcam.callbacks.steering import SteeringOptions
-from lightning_gradcam.capture.inputs import check_output_key
-from lightning_gradcam.capture.layers import check_layers
-from lightning_gradcam.capture.layout import parse_layouts
-from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.monitors.base import Monitor, Reporter
 from lightning_gradcam.pipeline.failures import OnError
 from lightning_gradcam.probes import ProbeSet
-from lightning_gradcam.probes.display import normalization
 from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.sinks import Sink
-from lightning_gradcam.targets import check_names, check_score, resolve_targets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 D = TypeVar("D")
+C = TypeVar("C", bound=type)
 
 
 @dataclass(frozen=True)
@@ -102,60 +83,62 @@ def fill(kind: type[D], options: Mapping[str, Any], **others: Any) -> D:
     return kind(**{**named, **others})
 
 
-def checked_options(given: Mapping[str, Any], drawing: type) -> dict[str, Any]:
-    """Returns a callback's options as plain values.
+# In the format of an `Args:` section.
+SHARED = """
+layers: Layers to record: dotted module names, shell patterns (``"backbone.layer*"``), modules, a list of these, or
+    ``"auto"`` (default): the last layer with a spatial output.
+probes: A :class:`ProbeSet`, the path of a saved one, or a folder of images. Default: drawn, class-balanced, from
+    the samples that the validation loader's sampler yields; if the data can't be indexed, the first samples that the
+    loader yields.
+seed: Random seed for drawing the probes.
+input_key: Where a batch holds the model's input: a dict key, a field, an index in a tuple, a path of these
+    (``["t1", "data"]``, ``"inputs.image"``; a key that contains a dot takes precedence over a path), or a function
+    that extracts it from the batch. Default: the first element of a tuple, or the usual names; of several views, the
+    first; with ``forward_fn``, any image in the batch.
+label_key: Where a batch holds the true class, in the same forms as ``input_key``. Default: the second element of
+    a tuple, or the usual names.
+class_names: Names of all classes by index, if the data set has none: a list, ``"imagenet"`` for torchvision's 1000
+    names, the path of a text file with one name per line or of a JSON file, or ``"package.module:Name"`` of a list of
+    names or of weights, such as ``"torchvision.models:ResNet18_Weights"``.
+mean: Mean used in normalization, per channel or one for all; undone for display if the data set's transform has no
+    visible ``Normalize``.
+std: Standard deviation used with ``mean``, per channel or one for all.
+layout: What a layer's axes mean, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"``, ``"(NT)CHW"`` (frames
+    folded into the batch), or a mapping from layer names to these.
+forward_fn: ``forward_fn(module, batch)`` returns the output to explain, from a whole batch on the device. For modules
+    without ``forward(x)`` and for models with several inputs.
+every_n_epochs: Log at every validation of every n-th epoch, counted as Lightning's ``ModelCheckpoint`` counts: with
+    2, in epochs 1, 3, 5, … (epochs begin at 0).
+every_n_validations: Log at every n-th validation instead, for validation inside an epoch.
+log_untrained: Log a baseline before the first training step.
+max_overhead: Largest share of the run's time that the callback may use, such as 0.02. If it uses more, it logs at
+    fewer validations from then on, and one line reports this. Default: no limit.
+name: The root of tags, the archive's folder and the key of the state; several callbacks in one Trainer need different
+    names.
+report: Write ``report.html`` into the run's folder when training ends.
+sinks: Additional destinations for sheets and numbers, besides the Trainer's loggers.
+background: Draw, write and log in background threads while training continues (default); with ``False``, training
+    waits for all of it.
+on_error: What a failure in lightning-gradcam does after training has begun: ``"warn"`` (default) reports it,
+    continues, and gives up after three failures in a row; ``"raise"`` stops training. A wrong configuration always
+    raises before the first training step.
+"""
+_ENTRY = re.compile(r"^(\w+): (.*(?:\n .*)*)", re.MULTILINE)
+
+
+def documented(callback: C) -> C:
+    """Completes a callback's ``Args:`` section with the shared options in its signature.
+
+    Sphinx, ``help()`` and the command line's ``--help`` then find all options there, in the order of the signature.
 
     Args:
-        given: The ``locals()`` of its constructor, before anything else is assigned.
-        drawing: The class of its drawing.
-
-    Raises:
-        ConfigurationError: An option is invalid; the message names it, its value and what is valid.
+        callback: A class. If its own ``Args:`` describes a shared option, that description is kept.
     """
-    options = {name: value for name, value in given.items() if name not in ("self", "__class__")}
-    if "targets" in options:
-        options["targets"] = recovered(options["targets"])
-    check_kept(**options)
-    options = {name: plain(value) for name, value in options.items()}
-    options["drawing"] = check_drawing(options["drawing"], drawing)
-    for name, convert in _CONVERTED.items():
-        if name in options:
-            options[name] = convert(options[name])
-    for name, check in _CHECKS.items():
-        if name in options:
-            check(options[name])
-    for name, least in _COUNTS.items():
-        if name in options and (options[name] is not None or name not in _OPTIONAL):
-            check_count(name, options[name], least=least)
-    normalization(options.get("mean"), options.get("std"))
-    check_schedule(options["every_n_epochs"], options["every_n_validations"])
-    return options
-
-
-_CONVERTED: dict[str, Callable[[Any], Any]] = {
-    "class_names": check_names,
-    "targets": with_functions,
-    "output_key": output_key_of,
-    "sinks": check_sinks,
-}
-_CHECKS: dict[str, Callable[[Any], object]] = {
-    "layers": check_layers,
-    "methods": resolve_methods,
-    "targets": resolve_targets,
-    "score": check_score,
-    "filters": check_filters,
-    "probes": check_probes,
-    "layout": parse_layouts,
-    "output_key": check_output_key,
-    "forward_fn": check_forward_fn,
-    "max_overhead": check_overhead,
-    "min_energy_inside": partial(check_share, "min_energy_inside"),
-    "monitor": check_monitor,
-    "name": check_name,
-    "check": partial(check_flag, "check"),
-    "numbers": partial(check_choice, "numbers", choices=("default", "all")),
-    "on_error": partial(check_choice, "on_error", choices=("warn", "raise")),
-}
-# The smallest valid value of each.
-_COUNTS = {"num_probes": 1, "batch_size": 1, "seed": 0, "max_channels": 1}
-_OPTIONAL = ("num_probes", "max_channels")
+    if callback.__doc__ is None:  # python -OO
+        return callback
+    begin, rest = inspect.cleandoc(callback.__doc__).split("\nArgs:\n", 1)
+    own, end = rest.split("\n\n", 1)
+    entries = {**dict(_ENTRY.findall(SHARED)), **dict(_ENTRY.findall(dedent(own)))}
+    args = "\n".join(f"{name}: {entries[name]}" for name in inspect.signature(callback).parameters)
+    callback.__doc__ = f"{begin}\nArgs:\n{indent(args, '    ')}\n\n{end}"
+    return callback

@@ -11,8 +11,8 @@ from lightning_gradcam.archive import Archive
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
+from lightning_gradcam.probes.batches import Apart
 from lightning_gradcam.probes.dataset import Drawn
-from lightning_gradcam.probes.listed import Apart
 from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.source import obtain_probes
@@ -40,12 +40,12 @@ class Probing:
         self._found: tuple[Drawn, str | None] | None = None
         # Why samples can't be read by index, until the user has been informed.
         self._unindexed = ""
-        self.passing: Passing = options.passing()
+        self.passing = Passing(options)
 
     def begin_anew(self) -> None:
         """Forgets the probes and all collected samples."""
         self.drawn = self._found = None
-        self.passing = self._options.passing()
+        self.passing = Passing(self._options)
 
     def state(self) -> dict[str, Any]:
         """Returns the state to store in a checkpoint: how the probes were selected."""

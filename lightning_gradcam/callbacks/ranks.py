@@ -64,15 +64,14 @@ class Ranks:
             LostRankError: Another rank did not finish in time: it waits for this one in the middle of a forward and
                 can't return.
         """
+        if self._group is None:
+            yield
+            return
         failed: Exception | None = None
         try:
             yield
         except Exception as error:
-            if self._group is None:
-                raise
             failed = error
-        if self._group is None:
-            return
         said = self._said(None if failed is None else f"{type(failed).__name__}: {failed}", what)
         if failed is not None:
             raise failed

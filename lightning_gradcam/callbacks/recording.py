@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from lightning_gradcam.archive import TakenError
-from lightning_gradcam.callbacks.checking import check_at_end, spoken
-from lightning_gradcam.callbacks.ending import missing
+from lightning_gradcam.callbacks.ending import check_at_end, missing, spoken
 from lightning_gradcam.callbacks.feeding import Feeding
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
@@ -32,15 +31,16 @@ _WRITING = "the archive"
 _CHECKING = "the check of the maps"
 
 
+@dataclass(eq=False)
 class Recording:
     """A run's recorder, with its probes and the ranks that explain them.
 
     Args:
-        options: The callback's options.
-        find_log_dir: Returns the folder for archives; called when a recorder is opened.
+        _options: The callback's options.
+        _find_log_dir: Returns the folder for archives; called when a recorder is opened.
         log_dir: The folder for archives, if known.
-        failures: Reports failures.
-        steering: Receives the numbers that a recorder will have.
+        _failures: Reports failures.
+        _steering: Receives the numbers that a recorder will have.
 
     Attributes:
         recorder: ``None`` until it is opened.
@@ -49,23 +49,17 @@ class Recording:
         id: The run's id, which its archive and checkpoints store.
     """
 
-    def __init__(
-        self,
-        options: RunOptions,
-        find_log_dir: Callable[[Host], str | None],
-        log_dir: str | None,
-        failures: Failures,
-        steering: Steering,
-    ) -> None:
+    _options: RunOptions
+    _find_log_dir: Callable[[Host], str | None]
+    log_dir: str | None
+    _failures: Failures
+    _steering: Steering
+
+    def __post_init__(self) -> None:
         self.recorder: Recorder | None = None
-        self.probing = Probing(options.probes)
+        self.probing = Probing(self._options.probes)
         self.ranks = Ranks(together=False)
         self.id = uuid.uuid4().hex
-        self.log_dir = log_dir
-        self._options = options
-        self._find_log_dir = find_log_dir
-        self._failures = failures
-        self._steering = steering
         # Why an existing record is not continued.
         self._why = ""
 
@@ -113,8 +107,7 @@ class Recording:
 
     def feeding(self, host: Host, drawn: Drawn) -> Feeding:
         """Returns how the probes go through the module."""
-        options = self._options
-        return Feeding(host, drawn, self.ranks, options.monitor, options.forward_fn, options.probes.input_key)
+        return Feeding(host, drawn, self.ranks, self._options)
 
     def check(self, host: Host) -> None:
         """Checks the maps if these are CAMs; a failure is reported and stops nothing."""

@@ -1,10 +1,12 @@
-"""Checks whether a run's state in a checkpoint can be used: it may come from another version, or be damaged."""
+"""Checks a run's state in a checkpoint, which may be of another version or damaged, and names the module's class."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 
-from lightning_gradcam.probes.listed import FORMS
+from lightning_gradcam.probes.batches import FORMS
 
 SCHEMA = 1
 
@@ -69,3 +71,30 @@ def flaw(state: object) -> str | None:
         elif not fits(state[name]):
             return f"{name!r} is {state[name]!r:.60}, expected {expected}"
     return None
+
+
+_MAIN = ("__main__", "__mp_main__")
+
+
+def name_of_class(kind: type) -> str | None:
+    """Returns a class's import path, or ``None`` if it has none (in a notebook, or inside a function).
+
+    Args:
+        kind: The class.
+
+    Returns:
+        ``"package.module:Class"``; for a class of the script that runs, ``"/path/to/script.py:Class"``.
+
+    Example:
+        >>> name_of_class(Exception)
+        'builtins:Exception'
+    """
+    if "<locals>" in kind.__qualname__:
+        return None
+    place = kind.__module__
+    if place in _MAIN:
+        script = sys.modules.get(place)
+        # `python -m package.train` knows its own name, and needs it for relative imports.
+        name, file = getattr(getattr(script, "__spec__", None), "name", None), getattr(script, "__file__", None)
+        place = name if name not in (None, *_MAIN) else os.path.abspath(file) if file is not None else ""
+    return f"{place}:{kind.__qualname__}" if place else None

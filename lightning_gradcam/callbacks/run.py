@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from lightning_gradcam.archive import Archive
-from lightning_gradcam.callbacks.ending import never_started
+from lightning_gradcam.callbacks.ending import Recorded, never_started
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.recording import Recording
@@ -25,7 +24,7 @@ from lightning_gradcam.pipeline.failures import Failures
 from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.schedule import Schedule
 from lightning_gradcam.probes.paths import any_picture
-from lightning_gradcam.record.finding import Finding
+from lightning_gradcam.probes.streaming import Passing
 
 EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the trainer's metrics"
 
@@ -115,7 +114,7 @@ class Run:
             self._start(host, untrained=not waited)
         elif not waited:
             # The sanity check uses the first batches, like the first validation.
-            self._probing.passing = self._options.probes.passing()
+            self._probing.passing = Passing(self._options.probes)
             self._probing.say_that_it_waits(host, self._lazy, baseline=self._options.log_untrained)
 
     def meet(self, host: Host, batch: Any) -> None:
@@ -212,19 +211,14 @@ class Run:
             self.recorder.close()
         self._recording.ranks.close()
 
-    def recorded(self, host: Host) -> Archive | None:
-        """Returns a finished run's archive, once for each recorded ``fit``, ``validate`` or ``test``."""
-        unsaid, self._unsaid = self._unsaid, False
-        archive = self.recorder.archive if self.recorder is not None and unsaid else None
+    def recorded(self, host: Host) -> Recorded | None:
+        """Returns what a finished run has recorded, once for each recorded ``fit``, ``validate`` or ``test``."""
+        recorder, self._unsaid = self.recorder if self._unsaid else None, False
+        archive = None if recorder is None else recorder.archive
         with suppress(OSError):
-            if archive is not None and (host.fitting or not self.fitted) and archive.steps:
-                return archive
+            if recorder is not None and archive is not None and (host.fitting or not self.fitted) and archive.steps:
+                return archive, self._options.monitor.layers == "auto", recorder.findings
         return None
-
-    @property
-    def findings(self) -> Sequence[Finding]:
-        """The findings of a finished training, the most severe first."""
-        return () if self.recorder is None else self.recorder.findings
 
     def report(self, host: Host) -> None:
         """Warns where nothing was recorded, with the reason."""

@@ -75,6 +75,8 @@ class Steering:
         self, options: SteeringOptions, name: str, failures: Failures, log_dir: Callable[[], str | None]
     ) -> None:
         self._options = options
+        # Whether training waits for the numbers of a logged step.
+        self.active = bool(options.monitor) or options.on_alarm != "warn"
         self._name = name
         self._failures = failures
         self._log_dir = log_dir
@@ -88,11 +90,6 @@ class Steering:
         self._alarm, self._path = False, ""
         # Each modified EarlyStopping, with the method that a user had set on the instance, if any.
         self._held: list[tuple[Any, dict[str, Any]]] = []
-
-    @property
-    def active(self) -> bool:
-        """Whether training waits for the numbers of a logged step."""
-        return bool(self._options.monitor) or self._options.on_alarm != "warn"
 
     def know(self, host: Host, tags: Sequence[str]) -> None:
         """Receives the names of all numbers that the run can have.

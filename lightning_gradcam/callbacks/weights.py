@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_gradcam.callbacks.host import Callback, Host
+from lightning_gradcam.callbacks.host import Callback, Host, kinds
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -59,9 +59,7 @@ def averages_before(trainer: Trainer, callback: Callback) -> bool:
 
     Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` do, at ``on_validation_epoch_end``.
     """
-    return any(
-        kind.__name__ == "WeightAveraging" for other in _earlier(trainer, callback) for kind in type(other).__mro__
-    )
+    return any("WeightAveraging" in kinds(other) for other in _earlier(trainer, callback))
 
 
 def called_before(trainer: Trainer, callback: Callback, hook: str) -> list[str]:

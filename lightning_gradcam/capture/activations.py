@@ -11,25 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.calls import MapPlace, call_of, layer_of, parallel
-from lightning_gradcam.capture.gradients import differentiate
+from lightning_gradcam.capture.graph import differentiate
 from lightning_gradcam.capture.tensors import level_maps
 from lightning_gradcam.errors import LayerError
 
 
 class Captured:
-    """The stored activations, keyed by layer name; filled by the forward inside :func:`capture`."""
+    """The stored activations, keyed by layer name; filled by the forward inside :func:`capture`.
 
-    def __init__(
-        self, names: tuple[str, ...], *, copies: bool = True, places: Mapping[str, MapPlace] | None = None
-    ) -> None:
+    Attributes:
+        calls: Number of calls of each layer.
+    """
+
+    def __init__(self, names: tuple[str, ...], copies: bool, places: Mapping[str, MapPlace]) -> None:
         self._names = names
         self._copies = copies
-        self._places = dict(places or {})
+        self._places = places
         self._versions: dict[tuple[str, MapPlace], int] = {}
         # For each layer, the feature maps of each call.
         self._stored: dict[str, list[dict[MapPlace, Tensor]]] = {}
         self._beside: dict[str, dict[MapPlace, Tensor]] = {}
-        self._calls: dict[str, int] = {}
+        self.calls: dict[str, int] = {}
         self._hooks = ExitStack()
 
     @property
@@ -57,11 +59,6 @@ class Captured:
         return {name: self._maps(name) for name in self._names}
 
     @property
-    def calls(self) -> Mapping[str, int]:
-        """Number of calls of each layer."""
-        return dict(self._calls)
-
-    @property
     def overwritten(self) -> bool:
         """Whether the forward has changed a stored activation in place; always false with ``copies``."""
         return any(
@@ -76,12 +73,9 @@ class Captured:
         if len(calls) == 1:
             return calls[0]
         if name not in self._beside:
-            last = next(iter(calls[-1].values()))
-            alike = [
-                call
-                for call in calls
-                if (first := next(iter(call.values()))).dim() == last.dim() and first.shape[0] == last.shape[0]
-            ]
+            firsts = [next(iter(call.values())) for call in calls]
+            kinds = [(first.dim(), first.shape[:1]) for first in firsts]
+            alike = [call for call, kind in zip(calls, kinds, strict=True) if kind == kinds[-1]]
             beside = parallel([list(call.values()) for call in alike])
             self._beside[name] = {place: tensor for call in beside for place, tensor in alike[call].items()}
         return self._beside[name]
@@ -90,7 +84,7 @@ class Captured:
         missing = [name for name in self._names if name not in self._stored]
         if not missing:
             return
-        if calls := self._calls.get(missing[0]):
+        if calls := self.calls.get(missing[0]):
             layer = layer_of(missing[0])
             times = {1: "once", 2: "twice"}.get(calls, f"{calls} times")
             named = f"'{layer}#0'" if calls == 1 else f"'{layer}#0' to '{layer}#{calls - 1}'"
@@ -140,8 +134,8 @@ class Captured:
         return {name: {place: next(found) for place in levels} for name, levels in maps.items()}
 
     def _store(self, name: str, module: nn.Module, _args: Any, output: Any) -> Any:
-        call, at = self._calls.get(name, 0), self._places.get(name)
-        self._calls[name] = call + 1
+        call, at = self.calls.get(name, 0), self._places.get(name)
+        self.calls[name] = call + 1
         wanted = call_of(name) if at is None else at.call
         if wanted is not None and call != wanted:
             return None
@@ -219,7 +213,7 @@ def capture(
         >>> tuple(gradient.shape)
         (4, 2, 3, 3)
     """
-    captured = Captured(tuple(layers), copies=copies, places=places)
+    captured = Captured(tuple(layers), copies, places or {})
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(whole_graph))
         stack.callback(captured._beside.clear)

@@ -158,8 +158,8 @@ def _numbers(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> dic
 
     def keep(name: str, _module: nn.Module, _args: Any, output: Any) -> None:
         main = main_tensor(output)
-        if main is not None and main[0].dim() > 1:
-            flat = main[0].detach().flatten(1).float().nan_to_num(0.0, 0.0, 0.0)
+        if main is not None and main.dim() > 1:
+            flat = main.detach().flatten(1).float().nan_to_num(0.0, 0.0, 0.0)
             weights = torch.arange(flat.shape[1], device=flat.device).cos()
             found[name] = torch.stack([flat.mean(1), flat.abs().mean(1), (flat * weights).mean(1)], 1).cpu()
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.layout import input_size
-from lightning_gradcam.capture.structure import flattened
-from lightning_gradcam.capture.tensors import with_tensors
+from lightning_gradcam.capture.tensors import flattened, with_tensors
 from lightning_gradcam.errors import ConfigurationError, MethodError
 
 Forward = Callable[[Any], Any]
@@ -26,6 +25,12 @@ class Inputs:
     Args:
         values: The inputs in the user's structure.
         picture: Which of these tensors is the image.
+
+    Attributes:
+        picture: The image, ``[N, …]``.
+        samples: Number of samples.
+        is_single: Whether the image is the only input.
+        pictures: Number of inputs that could be images: floating-point tensors with at least four axes.
 
     Raises:
         ConfigurationError: There is no floating-point tensor among them, or ``picture`` is not one of them.
@@ -52,27 +57,9 @@ class Inputs:
             )
         guess = next((i for i in floating if self._leaves[i].dim() >= 4), next(iter(floating), 0))
         self._place = guess if known is None else known
-
-    @property
-    def picture(self) -> Tensor:
-        """The image, ``[N, …]``."""
-        picture: Tensor = self._leaves[self._place]
-        return picture
-
-    @property
-    def is_single(self) -> bool:
-        """Whether the image is the only input."""
-        return len(self._leaves) == 1
-
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return len(self.picture)
-
-    @property
-    def pictures(self) -> int:
-        """Number of inputs that could be images: floating-point tensors with at least four axes."""
-        return sum(_could_be_picture(x) for x in self._leaves)
+        self.picture: Tensor = self._leaves[self._place]
+        self.samples, self.is_single = len(self.picture), len(self._leaves) == 1
+        self.pictures = sum(map(_could_be_picture, self._leaves))
 
     def others(self) -> list[Inputs]:
         """Returns the inputs once more for each further tensor that could be the image, with that one chosen."""

@@ -41,12 +41,9 @@ class Survey:
 
     Args:
         model: The model.
-        forward: Runs it once.
-        samples: Number of samples in that forward.
-        picture: The input's spatial shape, or ``None`` if it is not a picture.
+        run: Runs it once on an image, which it may change in place.
+        picture: The samples' image; it distinguishes signals from images, and frames and tokens are traced from it.
         given: The user's layouts by layer name; ``""`` means all layers.
-        own: The input itself; it distinguishes signals from images, and frames and tokens are traced from it.
-        again: Runs the forward on another input.
         graph: Record the graph of the forward. Without it, :meth:`auto` runs another forward.
         tokens: Trace tokens in the same forward. Without it, :meth:`layout` runs another forward.
     """
@@ -54,34 +51,33 @@ class Survey:
     def __init__(
         self,
         model: nn.Module,
-        forward: Callable[[], Any],
-        *,
-        samples: int,
-        picture: tuple[int, ...] | None,
+        run: Callable[[Tensor], Any],
+        picture: Tensor,
         given: Mapping[str, str],
-        own: Tensor | None = None,
-        again: Callable[[Tensor], Any] | None = None,
+        *,
         graph: bool = False,
         tokens: bool = False,
     ) -> None:
-        self.model, self.forward = model, forward
+        self.model, self._run, self._picture = model, run, picture
         self.layers = {name: module for name, module in named_layers(model).items() if no_hooks(module) is None}
-        watcher, first = None, forward
-        if (graph or tokens) and own is not None and again is not None and own.is_floating_point():
-            start = with_gradient(own)
-            watcher, first = Watcher(start, changing=False), partial(again, start)
+        watcher, first = None, self.forward
+        if (graph or tokens) and picture.is_floating_point():
+            start = with_gradient(picture)
+            watcher, first = Watcher(start, changing=False), partial(run, start)
         self.seen, output, self._calls = executed(self.layers, first, graph=graph, watcher=watcher)
         # Kept only together with its graph; it can be larger than everything that is explained.
         self._output = output if graph else None
-        self.samples = samples
+        self.samples = len(picture)
         self._place = {seen.name: at for at, seen in enumerate(self.seen)}
         trail = watcher.trail if watcher is not None and watcher.whole else None
-        self._reader = LayoutReader(
-            model, self.layers, self.seen, forward, samples, picture, given, own=own, again=again, trail=trail
-        )
+        self._reader = LayoutReader(model, self.layers, self.seen, picture, run, given, trail)
         if not graph:
             self._reader.follow()
             self.forget()
+
+    def forward(self) -> Any:
+        """Runs the model once; a graph starts at the image, because weights may be frozen."""
+        return self._run(with_gradient(self._picture) if torch.is_grad_enabled() else self._picture.clone())
 
     def with_graph(self) -> tuple[list[Seen], Any]:
         """Returns the calls and output of a forward with a graph: the first forward, as long as its graph is kept."""
@@ -91,7 +87,7 @@ class Survey:
     def forget(self) -> None:
         """Releases the graph of the first forward."""
         self.seen[:] = [replace(one, origins=()) if one.origins else one for one in self.seen]
-        self._reader.forget()
+        self._reader.trail = None
 
     def layout(self, name: str) -> Layout:
         """Returns a layer's layout.
@@ -118,7 +114,7 @@ class Survey:
     def has_map(self, name: str) -> bool:
         """Whether a layer, or the call given in its name, has a feature map with the image's proportions."""
         at = self._at(name)
-        return name in self._spatial or (at is not None and self._reader.layout_of_map(at) is not None)
+        return name in self.spatial or (at is not None and self._reader.layout_of_map(at) is not None)
 
     def _at(self, name: str) -> int | None:
         """Returns the index of a layer's call among all calls: the named one, or else the last."""
@@ -131,9 +127,12 @@ class Survey:
         """Returns the module of a layer; the name may include a call."""
         return self.layers[name] if name in self.layers else self.layers[layer_of(name)]
 
+    @cached_property
     def spatial(self) -> dict[str, Layout]:
-        """Returns the layers with a feature map of the image's proportions, in the order of their last calls."""
-        return dict(self._spatial)
+        """The layers with a feature map of the image's proportions, in the order of their last calls."""
+        places = sorted(self._place.items(), key=lambda item: item[1])
+        found = ((name, self._reader.layout_of_map(at)) for name, at in places)
+        return {name: layout for name, layout in found if layout is not None}
 
     def auto(self, score: Score) -> str:
         """Returns the last layer with its own feature map on which the score depends.
@@ -178,21 +177,15 @@ class Survey:
             return None
         place = self._place[name]
         near = [n for n in self.sensible() if (self._place[n] > place if later else self._place[n] < place)]
-        if not later and name in self._spatial:
+        if not later and name in self.spatial:
             near = self.alike([*near, name])[:-1]
         near = self._leading(score, near) or near
         alive = self.alive(score, near[:MOST_CANDIDATES] if later else near) if near else []
         return (alive[0] if later else alive[-1]) if alive else None
 
-    @cached_property
-    def _spatial(self) -> dict[str, Layout]:
-        places = sorted(self._place.items(), key=lambda item: item[1])
-        found = ((name, self._reader.layout_of_map(at)) for name, at in places)
-        return {name: layout for name, layout in found if layout is not None}
-
     def sensible(self) -> list[str]:
         """Returns the layers worth explaining, in the order of the forward; if there are none, all spatial layers."""
-        found = [name for name in self._spatial if not self._hands_on(name)]
+        found = [name for name in self.spatial if not self._hands_on(name)]
         return [n for n in found if not any(_PROJECTIONS.fullmatch(part) for part in n.split("."))] or found
 
     def _came_in(self, at: int) -> bool:
@@ -212,13 +205,13 @@ class Survey:
 
     def alike(self, names: Sequence[str]) -> list[str]:
         """Returns the layers with the last one's channel count if it has tokens outside its grid; otherwise all."""
-        if not self._spatial[names[-1]].extra:
+        if not self.spatial[names[-1]].extra:
             return list(names)
         return [name for name in names if self.channels(name) == self.channels(names[-1])]
 
     def channels(self, name: str) -> int:
         """Returns the number of channels of a layer from :meth:`spatial`."""
-        return self.seen[self._place[name]].shape[self._spatial[name].axes.index("C")]
+        return self.seen[self._place[name]].shape[self.spatial[name].axes.index("C")]
 
     def with_gradient(self, score: Score, names: Sequence[str], *, empty: Sequence[str] = ()) -> list[str]:
         """Returns those of ``names`` with a map, of any level and call, that receives a gradient at its positions.
@@ -235,7 +228,9 @@ class Survey:
                 output = self.forward()
                 if empty and not any(tensor.numel() for tensor in floating_tensors(output)):
                     return list(empty)
-                found = captured.level_gradients(_total(score(output)))
+                scores = score(output)
+                total = [one.sum().to(scores[0].device) for one in scores]
+                found = captured.level_gradients(torch.stack(total).sum() if total else torch.zeros(()))
             except (CaptureError, CheckpointError):
                 # Some layers lie before a reentrant checkpoint, which makes the backward fail for all of them.
                 half = len(names) // 2
@@ -262,10 +257,6 @@ def mixed(output: Any) -> list[Tensor]:
     # A plain sum would not work: the sum of a softmax is constant.
     leaves = [tensor.float().flatten() for tensor in floating_tensors(output) if tensor.numel()]
     return [(leaf * torch.arange(1, len(leaf) + 1, device=leaf.device).cos()).sum() for leaf in leaves]
-
-
-def _total(scores: Sequence[Tensor]) -> Tensor:
-    return torch.stack([score.sum().to(scores[0].device) for score in scores]).sum() if scores else torch.zeros(())
 
 
 def _is_passive(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -14,10 +14,9 @@ from lightning_gradcam.capture.channels import channels_last, is_channels_last
 from lightning_gradcam.capture.folded import Fold, find_folds, foldable
 from lightning_gradcam.capture.inputs import with_gradient
 from lightning_gradcam.capture.layers import is_channels_first
-from lightning_gradcam.capture.layout import Layout, check_places
+from lightning_gradcam.capture.layout import Layout, check_places, input_size
 from lightning_gradcam.capture.places import token_layouts
-from lightning_gradcam.capture.shapes import find_layout, fits
-from lightning_gradcam.capture.signals import Signal, find_signal, signal_layout
+from lightning_gradcam.capture.shapes import find_layout, find_signal, fits, signal_layout
 from lightning_gradcam.capture.trail import Seen, Trail, Watcher, executed, has_rows
 from lightning_gradcam.errors import LayerError
 from lightning_gradcam.warn import warn
@@ -33,39 +32,32 @@ class LayoutReader:
         model: The model.
         layers: Its layers that can be hooked, by name.
         seen: The forward's calls, in order.
-        forward: Runs it once.
-        samples: Number of samples in that forward.
-        picture: The input's spatial shape, or ``None`` if it is not a picture.
-        given: The user's layouts by layer name; ``""`` means all layers.
-        own: The input itself; it distinguishes signals from images, and frames and tokens are traced from it.
+        own: The input; it distinguishes signals from images, and frames and tokens are traced from it.
         again: Runs the forward on another input.
+        given: The user's layouts by layer name; ``""`` means all layers.
         trail: The trace of that forward, with its graph; if ``None``, another forward is traced when needed.
         signal: The input's axes, if it is a signal.
+        picture: The input's spatial shape, or ``None`` if it is not a picture.
+        samples: Number of samples.
     """
 
     model: nn.Module
     layers: Mapping[str, nn.Module]
     seen: Sequence[Seen]
-    forward: Callable[[], Any]
-    samples: int
-    picture: tuple[int, ...] | None
+    own: Tensor
+    again: Callable[[Tensor], Any]
     given: Mapping[str, str]
-    own: Tensor | None
-    again: Callable[[Tensor], Any] | None
-    trail: Trail | None = None
-    signal: Signal | None = field(init=False)
-    _followed: dict[int, dict[str, Layout | None]] = field(default_factory=dict, init=False)
+    trail: Trail | None
 
     def __post_init__(self) -> None:
-        self.signal = None if self.own is None else find_signal(self.own.shape, self.seen)
-        if self.signal is not None:
-            self.picture = (self.signal.length,)
+        self.signal = find_signal(self.own.shape, self.seen)
+        self.picture = input_size(self.own) if self.signal is None else (self.signal.length,)
+        self.samples = len(self.own)
+        self._followed: dict[int, dict[str, Layout | None]] = {}
 
     @cached_property
     def folds(self) -> dict[str, Fold]:
         """The layers whose rows are frames of the input, with the order of the frames."""
-        if self.own is None or self.again is None:
-            return {}
         return find_folds(self.model, self.layers, self.seen, self.own, self.again)
 
     @property
@@ -74,7 +66,7 @@ class LayoutReader:
         if self.signal is not None:
             return self.signal.axes
         fold = next(iter(self.folds.values()), None)
-        if fold is None or self.own is None or fold.axis != 1:
+        if fold is None or fold.axis != 1:
             return ""
         if self.own.dim() == 4:
             return "NTHW"
@@ -115,7 +107,7 @@ class LayoutReader:
         given = self.given.get(seen.name, self.given.get(""))
         if given is None and self.signal is not None and len(seen.shape) == 3:
             return signal_layout(self.seen, at, self.samples)
-        if given is None and seen.shape[0] != self.samples and self.own is not None:
+        if given is None and seen.shape[0] != self.samples:
             self._check_fold(seen)
             if fold := self.folds.get(seen.name):
                 inner = self._read(at, seen.shape[0], None, say)
@@ -129,7 +121,6 @@ class LayoutReader:
 
     def _check_fold(self, seen: Seen) -> None:
         """Rejects a layer whose rows could be the input's frames but were not identified as such."""
-        assert self.own is not None
         possible = foldable(seen.shape, self.own.shape, self.samples)
         if possible and seen.name not in self.folds and (len(seen.shape) > 3 or self.samples not in seen.shape[:2]):
             axes = "CHW" if len(seen.shape) == 4 else "LC:14x14"
@@ -219,10 +210,6 @@ class LayoutReader:
         if self.trail is not None:
             self._token_layouts(self.samples)
 
-    def forget(self) -> None:
-        """Releases the trail, and the graph with it."""
-        self.trail = None
-
     def _seen_last(self, at: int) -> bool | None:
         """Whether channels are last if the proportions are ambiguous; the nearest modules alone don't decide.
 
@@ -251,12 +238,9 @@ class LayoutReader:
         for force in (True, False):
             # A model that changes its weights in its own `no_grad` may fail if that block records a graph.
             with suppress(Exception):
-                picture, run = None, self.forward
-                if self.own is not None and self.again is not None:
-                    picture = with_gradient(self.own)
-                    run = partial(self.again, picture)
+                picture = with_gradient(self.own)
                 watcher = Watcher(picture, force=force)
-                executed(self.layers, run, watcher=watcher)
+                executed(self.layers, partial(self.again, picture), watcher=watcher)
                 return look(watcher.trail)
         return None
 

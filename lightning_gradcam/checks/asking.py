@@ -16,8 +16,7 @@ from lightning_gradcam.capture.inputs import Forward
 from lightning_gradcam.capture.memory import in_parts
 from lightning_gradcam.errors import ConfigurationError, TargetError
 from lightning_gradcam.targets.base import class_logits
-from lightning_gradcam.targets.reading import OutputKind, described
-from lightning_gradcam.targets.tracing import traced_output
+from lightning_gradcam.targets.reading import OutputKind, described, traced_output
 
 # Standard deviations of the blurs to try, as fractions of the image's shorter side.
 BLURS = (1 / 16, 1 / 8, 1 / 4)

@@ -17,7 +17,7 @@ from lightning_gradcam.checks.asking import Asked, Counter
 from lightning_gradcam.checks.chance import Array
 from lightning_gradcam.checks.redrawn import from_the_top, redrawn
 from lightning_gradcam.compute.batches import explain_in_parts
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.methods import MODEL, Method, resolve_methods
 from lightning_gradcam.methods.components import weighted_at_random

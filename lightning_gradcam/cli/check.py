@@ -13,6 +13,7 @@ starts. It only writes check.json and check.html into the folder of -o.
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 
 from lightning_gradcam.cli import options
 from lightning_gradcam.cli.explain import add_pictures, add_reading, reading, sources
@@ -37,14 +38,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from lightning_gradcam.saved_models.checking import check_pictures
+    from lightning_gradcam.checks.run import check_maps_of
+    from lightning_gradcam.errors import TargetError
+    from lightning_gradcam.probes.folder import Preparation
+    from lightning_gradcam.saved_models.explanation import prepared
+    from lightning_gradcam.saved_models.loader import like_weights
 
     (checkpoint, images), plan = sources(chosen), options.plan_options(chosen)
     if plan.get("methods") == ["all"]:
         plan["methods"] = "all"
-    targets = plan.get("targets")
-    if isinstance(targets, list) and len(targets) == 1:
-        plan["targets"] = targets[0]
+    layers, targets, origin = plan.pop("layers", None), plan.pop("targets", ["predicted"]), reading(chosen)
+    if len(targets) > 1:
+        raise TargetError(f"targets: got {targets!r:.80}; a check explains one class per image: pass one target")
     told = False
     with moving("forwards", show=chosen.progress) as moved:
 
@@ -55,10 +60,21 @@ def _run(chosen: argparse.Namespace) -> int:
                 say(f"takes about {total:,} forwards of one image")
             moved(done, total)
 
-        found, remarks = check_pictures(
-            checkpoint, images, **reading(chosen), **plan, quick=chosen.quick, seed=chosen.seed, progress=tell
+        given = Preparation(**{one.name: origin.pop(one.name) for one in fields(Preparation) if one.name in origin})
+        read = prepared(checkpoint, images, layers, given, targets=targets[0], **origin)
+        module, inputs = read.loaded.module, read.probes.inputs
+        found = check_maps_of(
+            module,
+            read.probes,
+            like_weights(module, inputs),
+            read.layers,
+            targets=read.targets,
+            quick=chosen.quick,
+            seed=chosen.seed,
+            progress=tell,
+            **plan,
         )
-    for remark in remarks:
+    for remark in read.remarks:
         say(remark)
     print(found)
     if chosen.output is not None:

@@ -126,9 +126,8 @@ def sources(chosen: argparse.Namespace) -> tuple[str | None, Any]:
                 f"IMAGES: there is no file or folder {chosen.checkpoint!r:.200}; pass images or a folder"
             )
         chosen.usage_error("the following arguments are required: IMAGES")
-    return None if alone else chosen.checkpoint, _images(
-        [chosen.checkpoint, *chosen.images] if alone else chosen.images
-    )
+    paths = [chosen.checkpoint, *chosen.images] if alone else chosen.images
+    return None if alone else chosen.checkpoint, _images(paths)
 
 
 def reading(chosen: argparse.Namespace) -> dict[str, Any]:

@@ -106,12 +106,10 @@ def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:
     if chosen.checkpoint is not None:
         loaded = load_checkpoint(chosen.checkpoint, model=chosen.model, config=config, trust=chosen.trust)
         return loaded.module, loaded.datamodule
-    named = (
-        {}
-        if chosen.model is None
-        else {"model": chosen.model, "model_args": options.model_arguments(chosen.model_args)}
-    )
-    return build_module(Recipe.of({}, config=None if named else config, **named)), None
+    if chosen.model is None:
+        return build_module(Recipe.of({}, config=config)), None
+    arguments = options.model_arguments(chosen.model_args)
+    return build_module(Recipe.of({}, config=None, model=chosen.model, model_args=arguments)), None
 
 
 def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) -> Inputs:

@@ -23,7 +23,6 @@ from lightning_gradcam.cli.shared import first_loader, progress, seed_all
 
 if TYPE_CHECKING:
     from lightning_gradcam.probes import ProbeSet
-    from lightning_gradcam.probes.streaming import Passing
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
@@ -85,7 +84,7 @@ def _draw(chosen: argparse.Namespace) -> int:
         chosen.usage_error("--size and --mode are for --folder without --data, whose transform does that")
     if chosen.size is not None and len(chosen.size) == 1:
         chosen.size = chosen.size[0]
-    from lightning_gradcam.saved_models.class_names import read_class_names
+    from lightning_gradcam.saved_models.construction import read_class_names
 
     chosen.class_names = read_class_names(chosen.class_names)
     if chosen.data is not None:
@@ -127,26 +126,23 @@ def _of_data(chosen: argparse.Namespace) -> ProbeSet:
 
 
 def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any) -> ProbeSet:
-    from lightning_gradcam.errors import ProbeError
     from lightning_gradcam.probes.options import ProbeOptions
     from lightning_gradcam.probes.samplers import UnindexedError
     from lightning_gradcam.probes.source import obtain_probes
+    from lightning_gradcam.probes.streaming import Passing
 
     names = ("num_probes", "seed", "input_key", "label_key", "class_names", "mean", "std")
     wanted = {name: callback[name] for name in names if callback.get(name) is not None}
     wanted |= options.given(chosen, "num_probes", "seed", "class_names", "mean", "std")
     choice = ProbeOptions(given=chosen.folder, **wanted)
 
-    def no_archive(path: str) -> ProbeSet:
-        raise ProbeError(f"probes: {path!r} is not read by this command")
-
     def obtained(passing: Passing | None = None) -> ProbeSet:
-        return obtain_probes(choice, lambda: loader, resumed={}, archived=no_archive, passing=passing)[0].probes
+        return obtain_probes(choice, lambda: loader, resumed={}, passing=passing)[0].probes
 
     try:
         return obtained()
     except UnindexedError:
-        passing = choice.passing()
+        passing = Passing(choice)
         for batch in progress(loader, "batches", show=chosen.progress):
             passing.take(batch)
             if passing.complete:

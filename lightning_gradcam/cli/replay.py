@@ -115,22 +115,17 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
     from lightning_gradcam.callbacks.from_config import check_kept
     from lightning_gradcam.callbacks.gradcam import GradCAMCallback
     from lightning_gradcam.errors import ConfigurationError
-    from lightning_gradcam.saved_models.config import mapping
     from lightning_gradcam.saved_models.construction import accepted, build, named_class
     from lightning_gradcam.saved_models.file import Recipe
-    from lightning_gradcam.saved_models.origin import layers_of_run
+    from lightning_gradcam.saved_models.origin import callbacks_in, layers_of_run
     from lightning_gradcam.saved_models.stored import stored_arguments
 
     flags = {**options.plan_options(chosen), **options.given(chosen, "probes", "num_probes", "seed", "name")}
     ours = {**_OURS, **({"every_n_epochs": 1, "every_n_validations": None} if chosen.all else {})}
     names, vouched = recipe.names, recipe.trusts_config
-    listed = mapping(config.get("trainer")).get("callbacks") or []
     made: list[ProbeCallback] = []
-    for entry in listed if isinstance(listed, list) else [listed]:
-        name = entry.get("class_path") if isinstance(entry, Mapping) else entry
-        if not isinstance(name, str):
-            continue
-        name = name if "." in name or ":" in name else f"lightning_gradcam.{name}"
+    for given, own in callbacks_in(config):
+        name = given if "." in given or ":" in given else f"lightning_gradcam.{given}"
         package = name.replace(":", ".").split(".")[0]
         if not names and not vouched and package != "lightning_gradcam":
             if package not in ("pytorch_lightning", "lightning"):
@@ -141,7 +136,6 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
         except ConfigurationError:
             # It is another kind of callback, or its package is not installed.
             continue
-        own = mapping(mapping(entry).get("init_args"))
         check_kept(**{str(option): value for option, value in own.items() if option not in flags})
         if own.get("log_untrained"):
             say("log_untrained: no checkpoint holds the untrained weights; there is no baseline")

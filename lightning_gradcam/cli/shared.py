@@ -13,14 +13,13 @@ T = TypeVar("T")
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
 
 
-def progress(items: Iterable[T], what: str, *, show: bool | None = None, total: int | None = None) -> Iterator[T]:
+def progress(items: Iterable[T], what: str, *, show: bool | None = None) -> Iterator[T]:
     """Yields the items and shows a progress bar.
 
     Args:
         items: The items to process.
         what: The text before the bar, such as ``"images"``.
         show: ``None`` (default): only if standard error is a terminal.
-        total: The number of items, if ``items`` has no length.
 
     Example:
         >>> list(progress([1, 2], "numbers", show=False))
@@ -29,7 +28,7 @@ def progress(items: Iterable[T], what: str, *, show: bool | None = None, total: 
     # tqdm is a dependency of Lightning.
     from tqdm import tqdm
 
-    bar: Iterable[T] = tqdm(items, what, total, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True)
+    bar: Iterable[T] = tqdm(items, what, disable=_hidden(show), file=sys.stderr, dynamic_ncols=True)
     yield from bar
 
 

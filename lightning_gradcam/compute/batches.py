@@ -17,12 +17,11 @@ from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.capture.layers import LISTING, LayerSpec, mixing_layers, named_layers, resolve_layers
 from lightning_gradcam.capture.layout import Layout
 from lightning_gradcam.capture.memory import in_parts, is_out_of_memory
-from lightning_gradcam.compute.callers import eager
+from lightning_gradcam.compute.callers import Request, eager
 from lightning_gradcam.compute.explanation import explain_layers
-from lightning_gradcam.compute.request import Request
 from lightning_gradcam.compute.search import TRIED, Search
 from lightning_gradcam.errors import ConfigurationError, LayerError, did_you_mean
-from lightning_gradcam.probes.listed import one_size
+from lightning_gradcam.probes.batches import one_size
 from lightning_gradcam.record.cams import CamKey, Cams
 from lightning_gradcam.record.gradients import joined
 from lightning_gradcam.targets import Given, Target
@@ -118,13 +117,11 @@ def in_searched_parts(
         known = replace(known, layouts=layouts, copies=isinstance(found, Cams) and found.overwritten, moves=False)
         return found
 
-    def one_bag(error: Exception) -> bool:
-        return tried is not None and _takes_one_bag(tried, asked.run, error)
-
     # Make the parts of a batch as equal as possible.
     total = min(given.samples, TRIED) if asked.trial else given.samples
     size = -(-total // -(-total // min(asked.batch_size or total, total)))
     with eager(model):
+        one_bag = lambda error: tried is not None and _takes_one_bag(tried, asked.run, error)  # noqa: E731
         return list(in_parts(total, size, part_of, halve=asked.halve, alone=one_bag))
 
 

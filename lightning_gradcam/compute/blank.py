@@ -1,4 +1,4 @@
-"""Determines why maps are blank from the activation and its gradient."""
+"""Determines why maps are blank, or only rounding error, from the activation and its gradient."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _CANCELLED_BELOW = 0.5
 
 def causes_of(
     maps: Mapping[CamKey, Tensor],
-    features: Tensor | None = None,
-    slopes: Tensor | None = None,
+    features: Tensor,
+    slopes: Tensor,
     constant: Tensor | None = None,
     noise: Mapping[CamKey, Tensor] | None = None,
 ) -> dict[CamKey, Tensor]:
@@ -28,8 +28,8 @@ def causes_of(
 
     Args:
         maps: Signed maps of one layer: key to ``[N, *S]``.
-        features: The layer's activation ``[N, C, *S]``; ``None`` if not available.
-        slopes: The gradient with respect to it, of the same shape; ``None`` if not available.
+        features: The layer's activation ``[N, C, *S]``.
+        slopes: The gradient with respect to it, of the same shape.
         constant: Which scores have no gradient by definition, bool ``[N]``; ``None`` if none.
         noise: Key to which maps were only rounding error and are zero now, bool ``[N]``, or ``[N, T]`` for frames.
 
@@ -42,8 +42,6 @@ def causes_of(
         >>> Cause(found[key].item()).name
         'NEGATIVE'
     """
-    if not maps:
-        return {}
     # NaN is not blank: comparisons with it are false.
     blank = torch.stack([values.flatten(1).amax(dim=1) for values in maps.values()]) <= 0
     found = {}
@@ -56,10 +54,7 @@ def causes_of(
                 continue
             chosen = torch.from_numpy(places)
         codes = torch.zeros(len(rows), dtype=torch.int8, device=rows.device)
-        if features is None or slopes is None:
-            codes[chosen] = int(Cause.NOWHERE_POSITIVE)
-        else:
-            codes[chosen] = _codes(key.method, features[chosen].flatten(2), slopes[chosen].flatten(2))
+        codes[chosen] = _codes(key.method, features[chosen].flatten(2), slopes[chosen].flatten(2))
         if noise is not None and key in noise:
             rounded = noise[key].reshape(len(rows), -1).any(dim=1)
             codes = torch.where(rounded, codes // HIRESCAM * HIRESCAM + int(Cause.ROUNDING), codes)
@@ -100,3 +95,59 @@ def _codes(method: str, features: Tensor, slopes: Tensor) -> Tensor:
     if method != "hirescam":
         codes.add_((features * slopes).sum(dim=1).amax(dim=1) > 0, alpha=HIRESCAM)
     return codes
+
+
+# Up to this multiple of the precision, relative to the sum of cancelling magnitudes, a number is rounding error.
+_ROUNDING = 16
+# A map larger than this multiple of that limit, estimated at a few dozen positions, is not examined further.
+_SURE, _FEW = 1000, 49
+
+
+def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Tensor | None:
+    """Finds maps that are smaller than their summation's rounding error at every position.
+
+    A norm over positions after the layer removes any constant component, so the gradient's mean is zero; a norm over
+    channels removes each position's scale, so HiResCAM is zero. The test is independent of the gradients' size.
+
+    Args:
+        method: The method's name; only ``"gradcam"`` and ``"hirescam"`` are tested.
+        maps: Signed maps ``[R, *S]``.
+        features: The layer's activation ``[R, C, *S]``.
+        slopes: The gradient with respect to it, of the same shape.
+
+    Returns:
+        bool ``[R]``; ``None`` if the method is not tested or, on the CPU, no map is rounding error.
+
+    Example:
+        >>> noise = 1e-9 * torch.ones(1, 1, 2)
+        >>> rounding("gradcam", noise, torch.ones(1, 1, 1, 2), torch.tensor([[[[1.0, -1.0]]]]))
+        tensor([True])
+        >>> rounding("gradcam", noise, torch.ones(1, 1, 1, 2), 1e-9 * torch.ones(1, 1, 1, 2)) is None
+        True
+    """
+    if method not in ("gradcam", "hirescam"):
+        return None
+    a, g, sizes = features.flatten(2), slopes.flatten(2), maps.flatten(1).abs()
+    least = _ROUNDING * torch.finfo(maps.dtype).eps
+    largest, place = sizes.max(dim=1)
+    at = place[:, None, None].expand(-1, a.shape[1], 1)
+    own = a.gather(2, at)[:, :, 0]
+    if method == "gradcam" and maps.device.type == "cpu":
+        # Nearly all maps are cleared here, using only a part of the gradient.
+        about = (own * g[:, :, :: max(1, g.shape[2] // _FEW)].abs().mean(dim=2)).abs().sum(dim=1)
+        if ((largest == 0) | ((about > 0) & (largest > _SURE * least * about))).numpy().all():
+            return None
+    # For the gradient's mean, the mean of its terms' sizes.
+    weights = g if method == "hirescam" else (g.abs().sum(dim=2) / g.shape[2])[:, :, None]
+    there = own * (g.gather(2, at) if method == "hirescam" else weights)[:, :, 0]
+    # Comparisons with NaN are false.
+    found = (largest > 0) & (largest <= least * there.abs().sum(dim=1))
+    rows: Any = slice(None)
+    if found.device.type == "cpu":
+        # On the CPU this check is free. For another device the host would wait, so there all maps are tested.
+        places = found.numpy().nonzero()[0]
+        if not len(places):
+            return None
+        rows = torch.from_numpy(places)
+    found[rows] &= (sizes[rows] <= least * (a[rows] * weights[rows]).abs().sum(dim=1)).all(dim=1)
+    return found

@@ -16,16 +16,13 @@ from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.blank import remarks_of
-from lightning_gradcam.compute.callers import check_module, check_whole, several_arguments
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request, check_module, check_whole, several_arguments
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods
-from lightning_gradcam.record.cams import CamKey, Cams, find_key
+from lightning_gradcam.record.cams import Cams
 from lightning_gradcam.targets import Given, TargetSpec, check_names, check_score, resolve_targets
 from lightning_gradcam.warn import warn
-
-__all__ = ["CamKey", "Cams", "compute_cams", "find_key"]
 
 
 def compute_cams(

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.compute.checks import check_dependence, check_moves, explains_classes, remark_on_score
+from lightning_gradcam.compute.checks import (
+    check_dependence,
+    check_moves,
+    explains_classes,
+    remark_on_pictures,
+    remark_on_score,
+)
 from lightning_gradcam.compute.forward import Shared, checked_maps, shared_forward
-from lightning_gradcam.compute.pictures import remark_on_pictures
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import CaptureError
 from lightning_gradcam.methods import MODEL, relu

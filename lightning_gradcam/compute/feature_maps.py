@@ -20,13 +20,12 @@ from lightning_gradcam.capture.layers import LayerSpec
 from lightning_gradcam.capture.layout import Layout, parse_layouts
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.batches import in_searched_parts
-from lightning_gradcam.compute.callers import check_module, check_whole
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request, check_module, check_whole
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import LayerError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods.variants import full_precision
-from lightning_gradcam.probes.listed import one_size
+from lightning_gradcam.probes.batches import one_size
 from lightning_gradcam.targets import Given, resolve_targets
 
 
@@ -204,7 +203,7 @@ def _outputs(search: Search, modules: Mapping[str, nn.Module]) -> dict[str, Tens
         if main is None:
             raise no_feature_map(name, module, output)
         # The clone keeps a following in-place operation from overwriting what was stored.
-        found[name] = main[0].detach().clone()
+        found[name] = main.detach().clone()
 
     with ExitStack() as stack:
         for name, module in modules.items():

@@ -16,10 +16,9 @@ from lightning_gradcam.capture.calls import MapPlace
 from lightning_gradcam.capture.inputs import detached, with_gradient
 from lightning_gradcam.capture.layout import Layout, check_places
 from lightning_gradcam.capture.moved import LayerMap
-from lightning_gradcam.compute.blank import causes_of
+from lightning_gradcam.compute.blank import causes_of, rounding
 from lightning_gradcam.compute.checks import require_reached
 from lightning_gradcam.compute.levels import Choice, Unit, choices, merged, units_of
-from lightning_gradcam.compute.rounding import rounding
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import LayerError, MethodError, TargetError
 from lightning_gradcam.methods.variants import full_precision
@@ -108,14 +107,13 @@ def _forward(search: Search, modules: Mapping[str, nn.Module], *, copies: bool, 
         lay_out(search, units, modules)
         given = replace(search.given, kind=output_kind(output))
         explained = {target.name: target.explain(output, given) for target in asked.targets}
-        found = _Found({}, {}, {})
-        _explain(search, captured, units, explained, output, found, strict=whole_graph)
+        maps, causes, summaries = _explain(search, captured, units, explained, output, strict=whole_graph)
         chosen = choices(units, list(explained), inputs.samples)
         gradients = {
-            (layer, target): choice.summary([found.summaries[unit.name, target] for unit in choice.units], target)
+            (layer, target): choice.summary([summaries[unit.name, target] for unit in choice.units], target)
             for target in explained
             for layer, choice in chosen.items()
-            if (choice.units[0].name, target) in found.summaries
+            if (choice.units[0].name, target) in summaries
         }
         watched = asked.moves or (search.searched if asked.trial else search.looked)
         used = [choice.units[number] for choice in chosen.values() for number in choice.used()] if watched else []
@@ -126,8 +124,8 @@ def _forward(search: Search, modules: Mapping[str, nn.Module], *, copies: bool, 
         return Shared(
             chosen,
             {name: replace(scored, scores=scored.scores.detach()) for name, scored in explained.items()},
-            merged(found.maps, chosen),
-            merged(found.causes, chosen),
+            merged(maps, chosen),
+            merged(causes, chosen),
             gradients,
             detached(output),
             given,
@@ -161,13 +159,7 @@ def lay_out(search: _Layouts, units: Mapping[str, Unit], modules: Mapping[str, n
             check_places(layer, own[0].activation.shape, own[0].layout or Layout("NCHW", (1, 1)))
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """Maps by unit, the causes of blank ones, and gradient statistics."""
-
-    maps: dict[CamKey, Tensor]
-    causes: dict[CamKey, Tensor]
-    summaries: dict[tuple[str, str], GradientSummary[Tensor]]
+_Summaries = dict[tuple[str, str], GradientSummary[Tensor]]
 
 
 def _explain(
@@ -176,14 +168,14 @@ def _explain(
     units: Mapping[str, Unit],
     explained: Mapping[str, Scored],
     output: Any,
-    found: _Found,
     *,
     strict: bool,
-) -> None:
-    """Adds the maps of the methods that only use activations and gradients.
+) -> tuple[dict[CamKey, Tensor], dict[CamKey, Tensor], _Summaries]:
+    """Returns maps by unit, of the methods that only use activations and gradients, causes of blank ones, statistics.
 
     It also stores the strength of each unit's gradient.
     """
+    found, causes, summaries = dict[CamKey, Tensor](), dict[CamKey, Tensor](), _Summaries()
     asked, samples = search.asked, search.inputs.samples
     layouts = {name: unit.layout for name, unit in units.items() if unit.layout is not None}
     # Frames folded into the batch are separate images: each has its own channel weights.
@@ -210,7 +202,7 @@ def _explain(
         for unit in list(slopes):
             own, layout = slopes.pop(unit), layouts[unit]
             if asked.gradients:
-                found.summaries[unit, target] = summarised(layout.of_rows(own), scored.scores)
+                summaries[unit, target] = summarised(layout.of_rows(own), scored.scores)
             maps, noise = dict[CamKey, Tensor](), dict[CamKey, Tensor]()
             for name in needed:
                 key = CamKey(unit, name, target)
@@ -221,13 +213,14 @@ def _explain(
                     noise[key] = layout.unfolded(rounded)
                 maps[key] = checked_maps(layout.unfolded(signed), unit, name, [samples, *layout.grid])
             looked = layout.of_rows(features[unit]), layout.of_rows(own)
-            found.causes.update(causes_of(maps, *looked, constant=scored.constant, noise=noise))
-            found.maps.update(maps)
+            causes.update(causes_of(maps, *looked, constant=scored.constant, noise=noise))
+            found.update(maps)
     for name, method in asked.methods.items():
         for unit in features if method.needs == "activations" else ():
             signed = layouts[unit].unfolded(method.function(features[unit]))
             signed = checked_maps(signed, unit, name, [samples, *layouts[unit].grid])
-            found.maps.update({CamKey(unit, name, target): signed for target in explained})
+            found.update({CamKey(unit, name, target): signed for target in explained})
+    return found, causes, summaries
 
 
 def _slopes(

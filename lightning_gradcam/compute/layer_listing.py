@@ -17,8 +17,7 @@ from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.layers import AUTO, named_layers, no_hooks, resolve_layers
 from lightning_gradcam.capture.tensors import main_tensor
-from lightning_gradcam.compute.callers import eager
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request, eager
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError
 from lightning_gradcam.targets import Given, resolve_targets
@@ -108,7 +107,7 @@ def list_layers(
         step()
         asked = Request(resolve_targets("predicted"), {}, {}, run)
         survey = Search(model, asked, few, Given(few.samples)).survey
-        spatial = survey.spatial()
+        spatial = survey.spatial
         step()
         auto, why = _auto(model, survey)
         names, alive = list(spatial), set[str]()
@@ -152,7 +151,7 @@ def _watched(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> dic
     def hook(module: nn.Module, _: Any, output: Any) -> None:
         other = f"{output.dtype} {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         found = main_tensor(output)
-        seen[id(module)].append(other if found is None else tuple(found[0].shape))
+        seen[id(module)].append(other if found is None else tuple(found.shape))
 
     with ExitStack() as stack, torch.no_grad():
         for layer in {id(layer): layer for layer in layers.values() if no_hooks(layer) is None}.values():
@@ -168,7 +167,7 @@ def _why_not(name: str, layer: nn.Module, last: Any, survey: Survey) -> str:
         return "never called"
     if isinstance(last, str):
         return "no floating-point tensor"
-    if name in survey.spatial():
+    if name in survey.spatial:
         return "the output ignores it"
     if len(last) < 3:
         return "flat"

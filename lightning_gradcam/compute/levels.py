@@ -185,9 +185,8 @@ def choices(units: Mapping[str, Unit], targets: Sequence[str], samples: int) -> 
 def _deciding(units: Sequence[Unit], target: str, samples: int) -> Tensor:
     device = units[0].activation.device
     none = torch.zeros(samples, device=device, dtype=torch.float64)
-    strengths = torch.stack([unit.strengths.get(target, none).to(device) for unit in units]).nan_to_num(
-        nan=1e300, posinf=1e300
-    )
+    strengths = torch.stack([unit.strengths.get(target, none).to(device) for unit in units])
+    strengths = strengths.nan_to_num(nan=1e300, posinf=1e300)
     # Calls with maps of equal size are not levels: any gradient counts, and a pair of images uses its last one.
     levels = len({unit.layout.grid for unit in units if unit.layout is not None}) > 1
     counts = (strengths > 0) & (strengths >= (_LEAST_SHARE if levels else 0.0) * strengths.amax(0))

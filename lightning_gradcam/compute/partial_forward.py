@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from lightning_gradcam.capture.activations import capture
 from lightning_gradcam.capture.calls import call_of
-from lightning_gradcam.capture.gradients import differentiate
+from lightning_gradcam.capture.graph import differentiate
 from lightning_gradcam.capture.inputs import Forward, Inputs
 from lightning_gradcam.capture.layers import LayerSpec, named_layers, resolve_layers
 from lightning_gradcam.capture.layout import Layout, parse_layouts
 from lightning_gradcam.capture.tensors import main_tensor
 from lightning_gradcam.compute.ascent import Ascent
 from lightning_gradcam.compute.batches import check_model
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError
 from lightning_gradcam.methods.variants import full_precision
@@ -83,7 +83,7 @@ class Route:
             tensor = main_tensor(output)
             if tensor is not None and calls <= self.calls:
                 # If the forward continues, an in-place operation could follow.
-                kept[:] = [tensor[0].clone() if self.whole else tensor[0]]
+                kept[:] = [tensor.clone() if self.whole else tensor]
             if calls == self.calls and not self.whole:
                 raise _Reached
 

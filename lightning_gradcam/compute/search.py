@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.inputs import Inputs, with_gradient
+from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.capture.inspection import Survey, mixed
 from lightning_gradcam.capture.known import KnownLayouts
-from lightning_gradcam.capture.layers import LISTING, is_channels_first, named_layers, unwrapped
+from lightning_gradcam.capture.layers import LISTING, is_channels_first, named_layers, obstacle, unwrapped
 from lightning_gradcam.capture.layout import Layout, check_places, input_size
-from lightning_gradcam.capture.obstacles import obstacle
 from lightning_gradcam.capture.shapes import find_layout
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.errors import MOST, LayerError, listed
 from lightning_gradcam.targets import Given
 from lightning_gradcam.targets.reading import is_whole_numbers, whole_numbers
@@ -76,27 +75,14 @@ class Search:
         """Surveys the model; calls ``first`` with the output of the first forward."""
         waiting = list(first)
 
-        def run(picture: Tensor | None) -> Any:
+        def run(picture: Tensor) -> Any:
             output = self.asked.run(inputs.fresh(picture))
             while waiting:
                 waiting.pop(0)(output)
             return output
 
-        def forward() -> Any:
-            # If the search follows the graph, start at the image, because weights may be frozen.
-            return run(with_gradient(inputs.picture) if torch.is_grad_enabled() else None)
-
-        survey = Survey(
-            self.model,
-            forward,
-            samples=inputs.samples,
-            picture=input_size(inputs.picture),
-            given=self.asked.layouts,
-            own=inputs.picture,
-            again=run,
-            graph=self._searching,
-            tokens=self._tokens,
-        )
+        layouts = self.asked.layouts
+        survey = Survey(self.model, run, inputs.picture, layouts, graph=self._searching, tokens=self._tokens)
         return survey, inputs, given
 
     def needs_look(self, modules: Mapping[str, nn.Module]) -> bool:
@@ -192,7 +178,7 @@ class Search:
         head = f"{error}; layers with a feature map here: "
         room = MOST - len(head)
         try:
-            names = list(self.survey.spatial()) if room >= _ROOM else []
+            names = list(self.survey.spatial) if room >= _ROOM else []
         except Exception as failure:  # the model itself fails; keep the original error
             return LayerError(f"{head}{f'unknown ({type(failure).__name__}: {failure})'[:room]}")
         whole = ", ".join(names)

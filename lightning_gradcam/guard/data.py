@@ -133,10 +133,8 @@ def in_other_threads(owners: Iterable[object]) -> set[int]:
     """
     own = threading.current_thread()
     found = {id(value) for thread in threading.enumerate() if thread is not own for value in _in_hand(vars(thread))}
-    for owner in owners:
-        if any(_is_running(value) for value in _with_entries(getattr(owner, "__dict__", {}).values())):
-            found.add(id(owner))
-    return found
+    held = ((id(owner), _with_entries(getattr(owner, "__dict__", {}).values())) for owner in owners)
+    return found | {number for number, values in held if any(map(_is_running, values))}
 
 
 def _is_running(value: object) -> bool:

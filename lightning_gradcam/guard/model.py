@@ -77,7 +77,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def sharded_again(model: nn.Module) -> Iterator[None]:
     """Reshards a model's FSDP2 modules on entry and exit, so that each rank holds only its own part of the weights."""
-    wrapped: list[Any] = [part for part in model.modules() if _is_fsdp(part)]
+    kinds = ((part, {kind.__name__ for kind in type(part).__mro__}) for part in model.modules())
+    wrapped: list[Any] = [part for part, names in kinds if "FSDPModule" in names]
     for part in wrapped:
         part.reshard()
     try:
@@ -89,10 +90,6 @@ def sharded_again(model: nn.Module) -> Iterator[None]:
     finally:
         for part in wrapped:
             part.reshard()
-
-
-def _is_fsdp(part: nn.Module) -> bool:
-    return "FSDPModule" in {kind.__name__ for kind in type(part).__mro__}
 
 
 def _end_forward(part: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
 from inspect import isfunction
 from itertools import chain, compress, islice
@@ -195,13 +195,14 @@ def bound_to(function: object) -> Iterator[object]:
 
 def restoring(generators: Iterable[Any]) -> Callable[[], None]:
     """Returns a function that resets random generators (torch, NumPy, Python) to their current state."""
-    each_back = [_restoring(each) for each in {id(each): each for each in generators}.values()]
-
-    def restore() -> None:
-        for back in each_back:
-            back()
-
-    return restore
+    stack = ExitStack()
+    for each in {id(each): each for each in generators}.values():
+        state = state_of(each)
+        if isinstance(each, np.random.Generator):
+            stack.callback(setattr, each.bit_generator, "state", state)
+        else:
+            stack.callback(each.setstate if isinstance(each, random.Random) else each.set_state, state)
+    return stack.close
 
 
 def state_of(generator: Any) -> Any:
@@ -209,13 +210,6 @@ def state_of(generator: Any) -> Any:
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
-
-
-def _restoring(generator: Any) -> Callable[[], None]:
-    state = state_of(generator)
-    if isinstance(generator, np.random.Generator):
-        return partial(setattr, generator.bit_generator, "state", state)
-    return partial(generator.setstate if isinstance(generator, random.Random) else generator.set_state, state)
 
 
 def _once(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lightning_gradcam.capture.layout import parse_layouts
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.errors import MethodError, did_you_mean
 from lightning_gradcam.methods import Method, available_methods, resolve_methods
 from lightning_gradcam.methods.variants import full_precision

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from lightning_gradcam.capture.gradients import differentiate
+from lightning_gradcam.capture.graph import differentiate
 from lightning_gradcam.capture.layers import AUTO, LayerSpec, check_layers, compiled_layers
 from lightning_gradcam.compute.callers import check_module, check_whole, eager
 from lightning_gradcam.compute.forward import lay_out

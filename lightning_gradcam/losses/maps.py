@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture.gradients import differentiate, require_gradients
+from lightning_gradcam.capture.graph import differentiate, require_gradients
+from lightning_gradcam.compute.blank import rounding
 from lightning_gradcam.compute.forward import checked_maps
 from lightning_gradcam.compute.levels import Unit, choices
-from lightning_gradcam.compute.rounding import rounding
 from lightning_gradcam.losses.watch import Watch
 from lightning_gradcam.methods import Method, relu
 from lightning_gradcam.methods.variants import full_precision

@@ -28,8 +28,8 @@ from lightning_gradcam.capture.layout import Layout, check_places, input_size
 from lightning_gradcam.capture.shapes import find_layout
 from lightning_gradcam.capture.tensors import with_tensors
 from lightning_gradcam.compute.batches import check_layouts, check_model
+from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.compute.levels import Unit, units_of
-from lightning_gradcam.compute.request import Request
 from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError
 from lightning_gradcam.guard.model import preserved

@@ -22,7 +22,14 @@ def eigencam(activations: Tensor) -> Tensor:
         Signed map ``[N, *S]``; zero everywhere if the activation is constant. Cost: one forward, and a singular
         value decomposition per sample.
     """
-    return _first_component(activations)
+    samples = activations.flatten(2).transpose(1, 2)
+    centred = samples - samples.mean(dim=1, keepdim=True)
+    finite = centred.nan_to_num(0.0, 0.0, 0.0)
+    direction = torch.linalg.svd(finite, full_matrices=False).Vh[:, 0, :]
+    projection = (centred * direction[:, None, :]).sum(dim=2)
+    turned = projection.amin(dim=1).abs() > projection.amax(dim=1).abs()
+    signed = torch.where(turned[:, None], -projection, projection)
+    return signed.reshape(-1, *activations.shape[2:])
 
 
 def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -37,7 +44,7 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         Signed map ``[N, *S]``. Cost: one forward, one backward, and a singular value decomposition per sample.
     """
-    return _first_component(activations * gradients)
+    return eigencam(activations * gradients)
 
 
 def random(activations: Tensor) -> Tensor:
@@ -60,14 +67,3 @@ def weighted_at_random(activations: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     weights = torch.rand(activations.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
     return torch.einsum("nc...,c->n...", activations, weights.to(activations))
-
-
-def _first_component(values: Tensor) -> Tensor:
-    samples = values.flatten(2).transpose(1, 2)
-    centred = samples - samples.mean(dim=1, keepdim=True)
-    finite = centred.nan_to_num(0.0, 0.0, 0.0)
-    direction = torch.linalg.svd(finite, full_matrices=False).Vh[:, 0, :]
-    projection = (centred * direction[:, None, :]).sum(dim=2)
-    turned = projection.amin(dim=1).abs() > projection.amax(dim=1).abs()
-    signed = torch.where(turned[:, None], -projection, projection)
-    return signed.reshape(-1, *values.shape[2:])

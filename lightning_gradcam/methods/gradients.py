@@ -22,7 +22,7 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
         gradients: Gradients of the score with respect to it, in the same shape.
 
     Returns:
-        Signed map ``[N, *S]``; :func:`~lightning_gradcam.methods.relu` gives the published one.
+        Signed map ``[N, *S]``; :func:`~lightning_gradcam.methods.registry.relu` gives the published one.
 
     Example:
         >>> import torch
@@ -30,7 +30,7 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
         tensor([[[2., 2.],
                  [2., 2.]]])
     """
-    return _weighted(activations, _places(gradients).mean(dim=2))
+    return _weighted(activations, gradients.flatten(2).mean(dim=2))
 
 
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         Signed map ``[N, *S]``.
     """
-    g, total = _places(gradients), _places(activations).sum(dim=2, keepdim=True)
+    g, total = gradients.flatten(2), activations.flatten(2).sum(dim=2, keepdim=True)
     denominator = 2 + g * total
     share = (1 / denominator.where(denominator != 0, 1)).where(denominator != 0, 0)
     return _weighted(activations, (share * g.clamp(min=0)).sum(dim=2))
@@ -68,7 +68,7 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         Signed map ``[N, *S]``.
     """
-    a, g = _places(activations), _places(gradients)
+    a, g = activations.flatten(2), gradients.flatten(2)
     total = a.sum(dim=2)
     weights = (g * a).sum(dim=2) / total.where(total != 0, 1)
     return _weighted(activations, weights.where(total != 0, 0))
@@ -121,13 +121,9 @@ def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
     return (activations * gradients).clamp(min=0).sum(dim=1)
 
 
-def _places(values: Tensor) -> Tensor:
-    return values.flatten(2)
-
-
 def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
     # A matrix product avoids a weighted copy of the activations, which costs three times as much on a CPU; on a GPU, it
     # may be allowed to round to TF32.
-    places = _places(activations)
+    places = activations.flatten(2)
     maps = (places * weights[:, :, None]).sum(dim=1) if places.is_cuda else weights[:, None].bmm(places)[:, 0]
     return maps.reshape(-1, *activations.shape[2:])

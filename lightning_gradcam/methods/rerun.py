@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import Captured, capture
-from lightning_gradcam.capture.gradients import differentiate, require_gradients
+from lightning_gradcam.capture.graph import differentiate, require_gradients
 from lightning_gradcam.capture.inputs import InputForm, with_gradient
 from lightning_gradcam.capture.overrides import attention_maps, biased_outputs, guided_relus
 from lightning_gradcam.capture.tensors import level_maps

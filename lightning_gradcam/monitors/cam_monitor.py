@@ -12,7 +12,7 @@ from lightning_gradcam.capture.calls import call_of
 from lightning_gradcam.capture.inputs import Inputs, pick_output
 from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.compute.batches import explain_in_parts
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.monitors.base import Monitor, Subject
 from lightning_gradcam.probes import ProbeSet

@@ -20,12 +20,11 @@ FORMS = (
 )
 
 
-def named_classes(given: Any, find: Callable[[str, str], Any] | None = None) -> Any:
+def named_classes(given: Any) -> Any:
     """Returns the names that a string refers to; any other value is returned unchanged.
 
     Args:
         given: The names, or one string: ``"imagenet"``, a file, or ``"package.module:Name"``, as in :func:`names_of`.
-        find: Imports the object that a string names; default: from modules, not from scripts.
 
     Raises:
         TargetError: The string refers to neither a file nor an object with class names.
@@ -36,7 +35,7 @@ def named_classes(given: Any, find: Callable[[str, str], Any] | None = None) -> 
         >>> named_classes("torchvision.models:ResNet18_Weights")[:2]
         ['tench', 'goldfish']
     """
-    return names_of(given, find) if isinstance(given, str) else given
+    return names_of(given) if isinstance(given, str) else given
 
 
 def names_of(text: str, find: Callable[[str, str], Any] | None = None) -> list[str]:

@@ -11,19 +11,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lightning_gradcam.capture.structure import entries_of
+from lightning_gradcam.capture.tensors import entries_of
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.data import isolated
-from lightning_gradcam.probes.balance import balanced, balanced_of, looked_up
-from lightning_gradcam.probes.batches import origins
+from lightning_gradcam.probes.batches import Apart, differ_in_size, is_listed, one_size, origins
 from lightning_gradcam.probes.display import choose, displayed, find_normalization, normalization
 from lightning_gradcam.probes.entries import entry_of, input_of, label_of, split_batch
 from lightning_gradcam.probes.labels import class_in, read_labels
-from lightning_gradcam.probes.listed import Apart, differ_in_size, is_listed, one_size
 from lightning_gradcam.probes.options import DEFAULT_PROBES, ProbeOptions
 from lightning_gradcam.probes.paths import Key, tensors_in
 from lightning_gradcam.probes.probe_set import ProbeSet
-from lightning_gradcam.probes.samplers import UnindexedError
+from lightning_gradcam.probes.samplers import UnindexedError, balanced, balanced_of, looked_up
 from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, locate, nested_datasets
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import MOST, ProbeError, did_you_mean
-from lightning_gradcam.probes.listed import Apart, are_flat, is_listed, one_size
+from lightning_gradcam.probes.batches import Apart, are_flat, is_listed, one_size
 from lightning_gradcam.probes.paths import MISSING, Key, any_picture, first_view, follow, named_in, no_tensor, structure
 from lightning_gradcam.probes.wrapped import LABEL_KEYS
 
@@ -38,7 +38,7 @@ def input_of(batch: Any, input_key: Key | None, *, listed: bool | None = None) -
     Args:
         batch: As collated.
         input_key: Where the batch holds the input.
-        listed: Whether its images are separate (see :func:`~lightning_gradcam.probes.listed.is_listed`); default:
+        listed: Whether its images are separate (see :func:`~lightning_gradcam.probes.batches.is_listed`); default:
             detected from the batch, which works less well on a part of a batch.
 
     Raises:

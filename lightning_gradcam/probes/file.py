@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import json
 from typing import Any
 
 import numpy as np
 import torch
 
 from lightning_gradcam.errors import ProbeFileError
-from lightning_gradcam.npz import checked, is_whole, read_npz, room, text, texts
+from lightning_gradcam.npz import checked, is_whole, npz_bytes, open_npz, room, text, texts
 from lightning_gradcam.probes.probe_set import ProbeSet, raw
 
 SCHEMA = 1
@@ -35,14 +33,10 @@ def to_bytes(probes: ProbeSet) -> bytes:
     for name, (kind, _) in _OPTIONAL.items():
         if (value := getattr(probes, name)) is not None:
             arrays[name] = np.asarray(value, kind)
-    buffer = io.BytesIO()
-    encoded = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    np.savez_compressed(buffer, meta=encoded, **arrays)
-    if room(buffer.tell()) < sum(array.nbytes for array in arrays.values()) + 2**16:
-        # So uniform that a reader would have to take it for a zip bomb.
-        buffer = io.BytesIO()
-        np.savez(buffer, meta=encoded, **arrays)
-    return buffer.getvalue()
+    packed = npz_bytes(meta, arrays, compressed=True)
+    # If it is so uniform that a reader would have to take it for a zip bomb, it stays as it is.
+    fits = room(len(packed)) >= sum(array.nbytes for array in arrays.values()) + 2**16
+    return packed if fits else npz_bytes(meta, arrays)
 
 
 def from_bytes(data: bytes, name: str) -> ProbeSet:
@@ -56,7 +50,8 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
         ProbeFileError: The content is truncated, of a different schema, or not a probe set.
     """
     try:
-        file, meta = read_npz(data)
+        file = open_npz(data)
+        meta = file.meta
         if not is_whole(meta["schema"]) or meta["schema"] != SCHEMA:
             raise ProbeFileError(
                 f"probes: {name!r} has schema {meta['schema']!r:.40}, this version reads {SCHEMA}; save the probes"

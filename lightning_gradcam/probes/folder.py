@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from lightning_gradcam.errors import ProbeError
 from lightning_gradcam.probes.display import Normalization, choose, find_normalization, normalization, to_pixels
 from lightning_gradcam.probes.probe_set import ProbeSet
 
+A = TypeVar("A")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Folders of images inside a run's folder.
 _DRAWN = ("sheets", "overlays", "evolution")
@@ -130,7 +131,7 @@ def _is_drawn(file: Path, folder: Path) -> bool:
     )
 
 
-def read_picture(file: Path, mode: str, apply: Callable[[Any], Tensor]) -> Tensor:
+def read_picture(file: Path, mode: str, apply: Callable[[Any], A]) -> A:
     """Reads an image file as the model's input.
 
     Args:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lightning_gradcam.probes.class_names import named_classes
 from lightning_gradcam.probes.paths import Key
 from lightning_gradcam.probes.probe_set import ProbeSet
-
-if TYPE_CHECKING:
-    from lightning_gradcam.probes.streaming import Passing
 
 DEFAULT_PROBES = 8
 
@@ -55,10 +51,3 @@ class ProbeOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", named_classes(self.class_names))
-
-    def passing(self) -> Passing:
-        """Returns an empty collector for samples from passing batches."""
-        # That module itself draws with these options.
-        from lightning_gradcam.probes.streaming import Passing
-
-        return Passing(self.num_probes or DEFAULT_PROBES, self.input_key)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_gradcam.capture.structure import entries_of, refilled
+from lightning_gradcam.capture.tensors import entries_of, refilled
 
 MISSING = object()
 Path = tuple[str | int, ...]
@@ -187,7 +187,8 @@ def no_tensor(selected: Any, batch: Any) -> str:
     if not found:
         return "name the entry that holds the images, or pass probes=ProbeSet(images)"
     several = "" if len(found) == 1 else f"; if forward() takes several inputs, also {fed(found)}"
-    return f"name the entry that holds the images, {_choices(found)}{several}"
+    keys = [f"input_key={'.'.join(map(str, path))!r:.60} {list(tensor.shape)}" for path, tensor in found[:3]]
+    return f"name the entry that holds the images, {' or '.join(keys)}{several}"
 
 
 def fed(found: Sequence[tuple[Path, Tensor]]) -> str:
@@ -199,8 +200,3 @@ def fed(found: Sequence[tuple[Path, Tensor]]) -> str:
 def inputs_in(batch: Any) -> list[tuple[Path, Tensor]]:
     """Returns the floating-point tensors of a batch with at least two axes, with their paths."""
     return [(path, t) for path, t in tensors_in(batch) if t.is_floating_point() and t.dim() >= 2]
-
-
-def _choices(found: Sequence[tuple[Path, Tensor]]) -> str:
-    shown = [f"input_key={'.'.join(map(str, path))!r:.60} {list(tensor.shape)}" for path, tensor in found[:3]]
-    return " or ".join(shown)

@@ -30,7 +30,7 @@ def obtain_probes(
     find_loader: Callable[[], Any],
     *,
     resumed: Mapping[str, Any],
-    archived: Callable[[str], ProbeSet],
+    archived: Callable[[str], ProbeSet] = ProbeSet.load,
     redraw: bool = True,
     passing: Passing | None = None,
     batches: int | None = None,
@@ -41,7 +41,7 @@ def obtain_probes(
         options: The user's choice.
         find_loader: Returns the dataloader (``dataset``, ``collate_fn``) to draw from; called only if needed.
         resumed: The checkpoint's state (``indices``, ``fingerprint``, ``archive``); empty without a checkpoint.
-        archived: Reads the probes of the archive in a folder.
+        archived: Reads the probes of the archive in a folder; not called without a checkpoint.
         redraw: Whether the resumed run's indices belong to the loader's data set. ``False``: use the archived inputs
             unchanged.
         passing: Samples collected from passing batches, for data that can't be indexed.
@@ -113,7 +113,7 @@ def _as_samples(probes: ProbeSet, options: ProbeOptions, loader: Any) -> ProbeSe
 
 def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Passing) -> tuple[Drawn, str | None]:
     # Loaders from other libraries have no data set.
-    drawn, few = passing.drawn(getattr(_found(find_loader), "dataset", None), options), None
+    drawn, few = passing.drawn(getattr(_found(find_loader), "dataset", None)), None
     if not passing.complete and options.num_probes is not None and not options.fewer:
         few = (
             f"num_probes: got {options.num_probes}, but the loader yielded only {len(passing)} samples; these are the "

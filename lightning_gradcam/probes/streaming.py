@@ -8,33 +8,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture.structure import mapped
-from lightning_gradcam.probes.batches import join_parts, part_of
+from lightning_gradcam.capture.tensors import mapped
+from lightning_gradcam.probes.batches import differ_in_size, is_listed, join_listed, join_parts, part_of, part_of_listed
 from lightning_gradcam.probes.dataset import Drawn, drawn_from
 from lightning_gradcam.probes.entries import entry_of, input_of
-from lightning_gradcam.probes.listed import differ_in_size, is_listed, join_listed, part_of_listed
-from lightning_gradcam.probes.options import ProbeOptions
-from lightning_gradcam.probes.paths import Key
+from lightning_gradcam.probes.options import DEFAULT_PROBES, ProbeOptions
 
 
 class Passing:
     """Collects samples from passing batches until there are enough.
 
     Args:
-        count: Number of samples wanted.
-        input_key: Where a batch holds the input.
+        options: The user's choice: the number of samples wanted, and how to read the batches.
 
     Example:
-        >>> passing = Passing(3, None)
+        >>> passing = Passing(ProbeOptions(num_probes=3))
         >>> for batch in ([torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])], [torch.ones(2, 1, 4, 4), torch.zeros(2)]):
         ...     passing.take(batch)
         >>> len(passing), passing.complete
         (3, True)
     """
 
-    def __init__(self, count: int, input_key: Key | None) -> None:
-        self._count = count
-        self._input_key = input_key
+    def __init__(self, options: ProbeOptions) -> None:
+        self._options = options
+        self._count = options.num_probes or DEFAULT_PROBES
+        self._input_key = options.input_key
         self._batches: list[Any] = []
         self._sizes: list[int] = []
         self._shape: tuple[int, ...] = ()
@@ -70,21 +68,16 @@ class Passing:
             # Autograd would permanently reject tensors created under Lightning's inference mode.
             with torch.inference_mode(False):
                 part = part_of_listed if is_listed(entry, batch) else part_of
-                self._batches.append(mapped(_copied, part(batch, 0, wanted, found)))
+                copied = lambda leaf: leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf  # noqa: E731
+                self._batches.append(mapped(copied, part(batch, 0, wanted, found)))
             self._sizes.append(wanted)
 
-    def drawn(self, dataset: Any, options: ProbeOptions | None = None) -> Drawn:
+    def drawn(self, dataset: Any) -> Drawn:
         """Returns the probes in the order in which they were collected.
 
         Args:
             dataset: Their data set, for its class names and normalisation.
-            options: How to read the batches.
         """
         first = self._batches[0]
         join = join_listed if is_listed(entry_of(first, self._input_key), first) else join_parts
-        how = replace(options or ProbeOptions(), input_key=self._input_key)
-        return replace(drawn_from(dataset, join(self._batches, self._sizes), how), transferred=True)
-
-
-def _copied(leaf: Any) -> Any:
-    return leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf
+        return replace(drawn_from(dataset, join(self._batches, self._sizes), self._options), transferred=True)

@@ -1,19 +1,21 @@
-"""Constructs objects from text: classes by import path, arguments from a config or checkpoint."""
+"""Constructs objects from text: classes by import path, arguments from a config or checkpoint, and class names."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import reprlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from lightning_gradcam.errors import ConfigurationError, RefusedError, did_you_mean
+from lightning_gradcam.errors import ConfigurationError, RefusedError, TargetError, did_you_mean
+from lightning_gradcam.probes.class_names import FORMS, IMAGENET, is_object, is_path, names_of
 
 _SECTION = "a config whose {}: section has its arguments (--config)"
 _KEEPING = "a class that calls save_hyperparameters() keeps them in its checkpoints"
@@ -258,3 +260,38 @@ def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any
         path = f"{function.__module__}.{function.__qualname__}"
         values = {"made": {"class_path": path, "dict_kwargs": dict(arguments)}}
     return parser.instantiate_classes(parser.parse_object(values)).made
+
+
+def read_class_names(given: Sequence[str] | str | None) -> list[str] | None:
+    """Returns the names of all classes, in the order of the model's outputs.
+
+    Args:
+        given: The names; or one string, alone or in a list, as in
+            :func:`~lightning_gradcam.probes.class_names.names_of`. It may also name an object in a script
+            (``"path/to/file.py:NAMES"``). ``None`` stays ``None``.
+
+    Raises:
+        TargetError: A path is mixed with names, or the file does not exist or contains no names.
+
+    Example:
+        >>> read_class_names(["cat", "dog"])
+        ['cat', 'dog']
+    """
+    if given is None:
+        return None
+    texts = [given] if isinstance(given, str) else list(given)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise TargetError(f"class_names: got {given!r:.100}; {FORMS}")
+    path = next(filter(is_path, texts), None)
+    if len(texts) > 1 and path is not None:
+        raise TargetError(
+            f"class_names: {path!r:.200} among {len(texts)} names is a file, but would be read as a class name; pass "
+            "either the file or the names"
+        )
+    if len(texts) > 1:
+        return texts
+    text = texts[0]
+    place = os.path.exists(text) or os.sep in text or is_path(text)
+    if isinstance(given, str) or place or is_object(text) or text.lower() == IMAGENET:
+        return names_of(text, find_object)
+    return texts

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.callbacks.checks import check_count, check_drawing, check_name
+from lightning_gradcam.callbacks.checks import check_drawing, check_name
 from lightning_gradcam.capture.inputs import Forward, Inputs, check_output_key
 from lightning_gradcam.capture.layers import LayerSpec, check_layers, resolve_layers
 from lightning_gradcam.capture.layout import parse_layouts
+from lightning_gradcam.compute.callers import check_whole
 from lightning_gradcam.errors import ConfigurationError, LayerError, LightningGradCAMError, TargetError, listed
 from lightning_gradcam.guard.model import preserved, uninitialized
 from lightning_gradcam.methods import resolve_methods
@@ -26,10 +27,10 @@ from lightning_gradcam.probes.folder import Preparation
 from lightning_gradcam.record.blank import blank_remarks
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.render.drawing import MOST_LISTED, Drawing, check_columns
-from lightning_gradcam.saved_models.class_names import read_class_names
+from lightning_gradcam.saved_models.construction import read_class_names
 from lightning_gradcam.saved_models.explained import STAGE, Explained, check_free
 from lightning_gradcam.saved_models.images import are_inputs, prepare_for, probes_from
-from lightning_gradcam.saved_models.loader import Loaded, check_device, load_checkpoint
+from lightning_gradcam.saved_models.loader import Loaded, check_device, like_weights, load_checkpoint
 from lightning_gradcam.saved_models.photographs import Photographs
 from lightning_gradcam.targets import TargetSpec, check_score, resolve_targets
 
@@ -90,7 +91,7 @@ def explain(
         size: Height and width to which images are resized first; one number sets both.
         mode: ``"RGB"`` or ``"L"``; default: grey if the model's first convolution has one input channel.
         class_names: Names of the classes, if the data has none: a list, or a file or object that contains them
-            (:func:`~lightning_gradcam.saved_models.class_names.read_class_names`).
+            (:func:`~lightning_gradcam.saved_models.construction.read_class_names`).
         labels: True classes ``[N]``, if the images have none.
         batch_size: Largest number of images per forward pass.
         drawing: Appearance of sheets and overlays.
@@ -129,13 +130,13 @@ def explain(
     resolve_methods(methods)
     parse_layouts(layout)
     check_output_key(output_key)
-    check_count("batch_size", batch_size)
+    check_whole("batch_size", batch_size)
     drawn, kind = check_drawing(drawing), check_score(score)
     if output is not None:
         check_free(os.fspath(output), force=force)
     given = Preparation(transform, size, mean, std, mode, class_names)
-    origin = {"model_class": model_class, "config": config, "data": data, "device": device, "trust": trust}
-    read = prepared(model, images, layers, given, targets=targets, labels=labels, model_args=model_args, **origin)
+    origin = {"model_class": model_class, "config": config, "model_args": model_args, "device": device, "trust": trust}
+    read = prepared(model, images, layers, given, targets=targets, labels=labels, data=data, **origin)
     loaded, module, probes, remarks = read.loaded, read.loaded.module, read.probes, list(read.remarks)
     check_columns(drawn, methods)
     layers, chosen = read.layers, read.targets
@@ -182,16 +183,12 @@ def prepared(
     *,
     targets: Any,
     labels: Any = None,
-    model_class: Any = None,
-    config: Any = None,
     data: Any = None,
-    device: Any = None,
-    trust: bool = False,
-    model_args: Any = None,
+    **origin: Any,
 ) -> Prepared:
     """Loads a model and images; arguments are as in :func:`explain`, with ``given`` for the preprocessing."""
     given = replace(given, class_names=read_class_names(given.class_names))
-    loaded = _loaded(model, model_class, config, data, device, trust, model_args)
+    loaded = _loaded(model, data, **origin)
     how = prepare_for(loaded.module, loaded.datamodule, given, asked=data is not None)
     probes = probes_from(images, how, labels=labels)
     remarks = [*loaded.remarks, *how.remarks]
@@ -207,10 +204,11 @@ def prepared(
     return Prepared(loaded, probes, layers, chosen, tuple(remarks), Photographs.of(images, how))
 
 
-def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, trust: bool, model_args: Any) -> Loaded:
+def _loaded(model: Any, data: Any, device: Any = None, model_class: Any = None, **options: Any) -> Loaded:
     named = data if isinstance(data, (str, type)) else None
     if isinstance(model, nn.Module):
-        if model_class is not None or config is not None or model_args is not None or named is not None:
+        of_file = (model_class, options.get("config"), options.get("model_args"), named)
+        if any(each is not None for each in of_file):
             raise ConfigurationError(
                 "model: got a module together with model_class=, model_args=, config= or the class of a data module,"
                 " which only go with a checkpoint's path; leave them out, and pass data= as an instance"
@@ -221,8 +219,7 @@ def _loaded(model: Any, model_class: Any, config: Any, data: Any, device: Any, t
     if not isinstance(model, (str, os.PathLike)) and (model is not None or model_class is None):
         came = "None" if model is None else f"a {type(model).__name__}"
         raise ConfigurationError(f"model: got {came}; pass a torch.nn.Module or a checkpoint's path, or model_class=")
-    place, options = device or "cpu", {"trust": trust, "model_args": model_args}
-    loaded = load_checkpoint(model, model=model_class, config=config, data=named, map_location=place, **options)
+    loaded = load_checkpoint(model, model=model_class, data=named, map_location=device or "cpu", **options)
     # An instance is used unchanged.
     return loaded if data is None or named is not None else replace(loaded, datamodule=data)
 
@@ -273,12 +270,9 @@ def _cams(
     *,
     own: bool,
 ) -> Any:
-    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
-
     def load(start: int, stop: int) -> Inputs:
         progress(start, len(probes))
-        part = probes.inputs[start:stop].to(weight.device)
-        return Inputs(part.to(weight.dtype) if part.is_floating_point() else part)
+        return Inputs(like_weights(module, probes.inputs[start:stop]))
 
     run: Forward = module if forward is None else forward
     try:

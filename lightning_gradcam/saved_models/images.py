@@ -200,11 +200,8 @@ def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str
         loaded = loaded[0] if isinstance(loaded, (list, tuple)) and loaded else loaded
         dataset = getattr(loaded, "dataset", None)
         if dataset is not None:
-            own, names, why = (
-                find_transform(dataset),
-                find_class_names(dataset),
-                f"neither does its {type(dataset).__name__}",
-            )
+            own, names = find_transform(dataset), find_class_names(dataset)
+            why = f"neither does its {type(dataset).__name__}"
             break
     # Only now, because setup() may create them.
     candidates = (getattr(datamodule, name, None) for name in _ATTRIBUTES)

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gradcam.errors import ConfigurationError, RefusedError
+from lightning_gradcam.saved_models.checkpoints import restore
 from lightning_gradcam.saved_models.config import mapping, section
 from lightning_gradcam.saved_models.construction import accepted, find_class, named_class
 from lightning_gradcam.saved_models.file import Recipe, averaged, place_of, read_checkpoint, weights_of
 from lightning_gradcam.saved_models.origin import class_of_run, layers_of_run
 from lightning_gradcam.saved_models.stored import build_stored
-from lightning_gradcam.saved_models.weights import restore
 
 _INSTANTIATOR, _CLASS = "_instantiator", "_class_path"
 
@@ -148,6 +148,12 @@ def check_device(device: str | torch.device) -> None:
         ) from error
 
 
+def like_weights(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Returns inputs on the device of a module's weights and, unless they are integers, in their precision."""
+    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+    return inputs.to(weight.device, weight.dtype if inputs.is_floating_point() else inputs.dtype)
+
+
 def build_module(recipe: Recipe) -> nn.Module:
     """Builds a checkpoint's module with its initial weights.
 
@@ -223,10 +229,8 @@ def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = F
         ConfigurationError: A required data module can't be built.
     """
     saved = mapping(recipe.contents.get("datamodule_hyper_parameters"))
-    of_given, of_files = (
-        section(recipe.given or {}, "data")[0],
-        (section(recipe.beside or {}, "data")[0], saved.get(_CLASS)),
-    )
+    of_given = section(recipe.given or {}, "data")[0]
+    of_files = section(recipe.beside or {}, "data")[0], saved.get(_CLASS)
     name = data if data is not None else of_given or next((one for one in of_files if isinstance(one, str)), None)
     if name is None:
         return None, None

@@ -70,9 +70,8 @@ def layers_of_run(recipe: Recipe) -> tuple[str, ...]:
     """
     states = mapping(recipe.contents.get("callbacks"))
     stored = [mapping(state).get("layers") for key, state in states.items() if str(key).startswith(f"{_CALLBACK}{{")]
-    given, beside = (
-        [one.get("layers") for one in options_in_config(config or {})] for config in (recipe.given, recipe.beside)
-    )
+    configs = (recipe.given or {}, recipe.beside or {})
+    given, beside = ([one.get("layers") for one in options_in_config(config)] for config in configs)
     for choices in (given, stored, beside):
         named = [[one] if isinstance(one, str) else one for one in choices]
         found = [name for one in named if isinstance(one, list) for name in one]
@@ -92,11 +91,18 @@ def options_in_config(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         >>> list(options_in_config({"trainer": {"callbacks": [callback]}}))
         [{'seed': 3}]
     """
+    for name, options in callbacks_in(config):
+        if name.rpartition(".")[2] == _CALLBACK and name.split(".")[0] in (_PACKAGE, name):
+            yield options
+
+
+def callbacks_in(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the class of each callback in a config, as named there, with its options."""
     listed = mapping(config.get("trainer")).get("callbacks") or []
     for entry in listed if isinstance(listed, list) else [listed]:
-        name = str(mapping(entry).get("class_path"))
-        if name.rpartition(".")[2] == _CALLBACK and name.split(".")[0] in (_PACKAGE, name):
-            yield mapping(mapping(entry).get("init_args"))
+        name = entry if isinstance(entry, str) else mapping(entry).get("class_path")
+        if isinstance(name, str):
+            yield name, mapping(mapping(entry).get("init_args"))
 
 
 def _loaded(place: str, attribute: str) -> Any:

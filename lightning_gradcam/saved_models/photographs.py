@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from lightning_gradcam.errors import ProbeError
 from lightning_gradcam.guard.data import isolated, random_states
-from lightning_gradcam.probes.folder import Preparation, pictures_in, upright
+from lightning_gradcam.probes.folder import Preparation, pictures_in, read_picture, upright
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.saved_models.images import are_inputs, as_picture
@@ -77,9 +78,8 @@ class Photographs:
         if region is None or region[3] - region[1] <= shown.shape[0] or region[2] - region[0] <= shown.shape[1]:
             return None
         seen = image.crop(region).resize((shown.shape[1], shown.shape[0]), Image.Resampling.BOX)
-        return (
-            (np.asarray(image.convert("RGB")), region) if _alike(_grey(seen), _grey(Image.fromarray(shown))) else None
-        )
+        alike = _alike(_grey(seen), _grey(Image.fromarray(shown)))
+        return (np.asarray(image.convert("RGB")), region) if alike else None
 
 
 def placed(photograph: Pixels, region: Region, longest: int) -> tuple[Pixels, Pixels, Region]:
@@ -124,14 +124,12 @@ def view_of(probes: ProbeView, seen: Pixels) -> ProbeView:
 
 def _opened(source: Any, mode: str) -> Any:
     """Returns a source as the PIL image that the transform gets; ``None`` if it can't be read or is not an image."""
-    try:
+    with suppress(OSError, SyntaxError, ProbeError):
         if isinstance(source, (str, os.PathLike)):
-            with Image.open(source) as image:
-                return upright(image, str(source)).convert(mode)
+            return read_picture(Path(source), mode, lambda image: image)
         source = as_picture(source)
         return upright(source, "").convert(mode) if isinstance(source, Image.Image) else None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ProbeError):
-        return None
+    return None
 
 
 def _region(size: tuple[int, int], how: Preparation, shown: tuple[int, int]) -> Region | None:

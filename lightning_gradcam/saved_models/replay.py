@@ -16,10 +16,9 @@ from lightning_gradcam.callbacks.resume_state import flaw
 from lightning_gradcam.callbacks.stand_ins import at_train_start
 from lightning_gradcam.errors import ArchiveError, ConfigurationError
 from lightning_gradcam.guard.model import uninitialized
-from lightning_gradcam.saved_models.checkpoints import Found, find_checkpoints
+from lightning_gradcam.saved_models.checkpoints import Found, check_fit, find_checkpoints, restore
 from lightning_gradcam.saved_models.file import read_checkpoint, weights_of
-from lightning_gradcam.saved_models.weights import check_fit, restore
-from lightning_gradcam.storage import Storage, join
+from lightning_gradcam.storage import Storage, absolute, join
 
 Progress = Callable[[int, int], None]
 
@@ -96,7 +95,7 @@ def replay_all(
     """
     # Unwrap it as Lightning's own Trainer does.
     module = getattr(module, "_orig_mod", module)
-    root = os.path.abspath(output) if "://" not in os.fspath(output) else os.fspath(output)
+    root = absolute(os.fspath(output))
     for callback in callbacks:
         # The live run's own archive may be next to that folder: a replay must not continue it.
         state = found.checkpoints[-1].states.get(callback.state_key)

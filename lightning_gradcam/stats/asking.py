@@ -12,8 +12,7 @@ from lightning_gradcam.errors import ConfigurationError, TargetError
 from lightning_gradcam.stats.imputation import checked_pictures
 from lightning_gradcam.stats.masks import upsampled
 from lightning_gradcam.targets import ScoreKind, check_score, class_scores
-from lightning_gradcam.targets.reading import OutputKind, described
-from lightning_gradcam.targets.tracing import traced_output
+from lightning_gradcam.targets.reading import OutputKind, described, traced_output
 
 Model = Callable[[Tensor], Tensor]
 

@@ -12,16 +12,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from torch.utils._pytree import tree_leaves
 
 from lightning_gradcam.errors import TargetError
-from lightning_gradcam.targets.base import (
-    Given,
-    Scored,
-    Selector,
-    TargetCallable,
-    check_place,
-    check_samples,
-    class_scores,
-    no_classes,
-)
+from lightning_gradcam.targets.base import Given, Scored, Selector, check_place, check_samples, class_scores, no_classes
 from lightning_gradcam.targets.labels import no_class_in
 from lightning_gradcam.targets.reading import described
 
@@ -130,7 +121,7 @@ class Output(Selector):
 class Called(Selector):
     """A user's callable applied to the output."""
 
-    function: TargetCallable
+    function: Callable[[Any], Tensor]
     has_classes = True
     is_particular = True
 

@@ -8,15 +8,7 @@ from typing import Any
 
 from lightning_gradcam.errors import TargetError, did_you_mean
 from lightning_gradcam.targets.base import Given, Scored, Selector, TargetCallable
-from lightning_gradcam.targets.classes import (
-    Called,
-    Class,
-    ClassName,
-    Contrast,
-    Output,
-    Rank,
-    SimilarTo,
-)
+from lightning_gradcam.targets.classes import Called, Class, ClassName, Contrast, Output, Rank, SimilarTo
 from lightning_gradcam.targets.detection import Detect
 from lightning_gradcam.targets.segmentation import Segment
 

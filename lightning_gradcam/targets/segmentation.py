@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from lightning_gradcam.errors import TargetError
 from lightning_gradcam.targets.base import Given, Scored, Selector, check_place, check_samples, scored_axis
-from lightning_gradcam.targets.reading import OutputKind, described
+from lightning_gradcam.targets.reading import described
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Segment(Selector):
         check_samples(logits, given.samples)
         several = given.score == "sigmoid"
         # On a CPU, argmax over an axis other than the last takes four times as long.
-        found = logits > _even(given.kind) if several else logits.max(dim=1).indices
+        even = 0.0 if given.kind == "logits" else math.log(0.5) if given.kind.startswith("log_") else 0.5
+        found = logits > even if several else logits.max(dim=1).indices
         if self.category != "predicted":
             category = torch.full((len(logits),), int(self.category), device=logits.device)
         elif several:
@@ -74,11 +75,6 @@ class Segment(Selector):
         if isinstance(self.category, int):
             check_place(name, "class", self.category, f", but the output has {classes} classes", classes)
         return output
-
-
-def _even(kind: OutputKind) -> float:
-    """Returns the score that corresponds to a probability of 0.5."""
-    return 0.0 if kind == "logits" else math.log(0.5) if kind.startswith("log_") else 0.5
 
 
 def _at(values: Tensor, category: Tensor) -> Tensor:

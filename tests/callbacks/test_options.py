@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_gradcam import ConfigurationError, FeatureMapCallback, FilterPatternCallback, GradCAMCallback
 from lightning_gradcam.callbacks.base import ProbeCallback
-from lightning_gradcam.callbacks.shared import documented
+from lightning_gradcam.callbacks.options import documented
 
 KINDS = (GradCAMCallback, FeatureMapCallback, FilterPatternCallback)
 # Other words for other things: what is counted, and what is drawn, is another in each.

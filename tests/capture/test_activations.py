@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.activations import capture
-from lightning_gradcam.capture.gradients import require_gradients
+from lightning_gradcam.capture.graph import require_gradients
 from lightning_gradcam.errors import CaptureError, LayerError
 from tests.conftest import TinyNet
 

@@ -193,7 +193,7 @@ class Keypoints(nn.Module):
 
 def test_auto_does_not_ask_the_keypoints_what_the_boxes_tell() -> None:
     model = Keypoints().eval()
-    survey = Survey(model, lambda: model(torch.randn(2, 3, 16, 16)), samples=2, picture=(16, 16), given={}, graph=True)
+    survey = Survey(model, model, torch.randn(2, 3, 16, 16), {}, graph=True)
     assert (survey.auto(mixed), model.counted.backwards) == ("backbone", 0)
 
 
@@ -209,7 +209,7 @@ class DeadEnd(nn.Sequential):
 
 def test_auto_asks_many_layers_in_a_few_backwards() -> None:
     model = DeadEnd().eval()
-    survey = Survey(model, lambda: model(torch.randn(2, 3, 12, 12)), samples=2, picture=(12, 12), given={}, graph=True)
+    survey = Survey(model, model, torch.randn(2, 3, 12, 12), {}, graph=True)
     assert survey.auto(mixed) == "11"
     assert sum(module.backwards for module in model if isinstance(module, Counted)) <= 8
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from lightning_gradcam import LayerError, compute_cams
 from lightning_gradcam.capture.awaken import awakened
 from lightning_gradcam.capture.inspection import Survey, mixed
-from lightning_gradcam.capture.layout import input_size
 from tests.capture.test_layers import Nested
 from tests.conftest import TinyNet
 from tests.methods.models import ChannelsLast, Tokens
@@ -23,10 +22,7 @@ from tests.methods.models import ChannelsLast, Tokens
 
 def auto(model: nn.Module, *shape: int) -> list[str]:
     model.eval()
-    survey = Survey(
-        model, lambda: model(torch.rand(2, *shape)), samples=2, picture=input_size(torch.rand(2, *shape)), given={}
-    )
-    return [survey.auto(mixed)]
+    return [Survey(model, model, torch.rand(2, *shape), {}).auto(mixed)]
 
 
 def test_auto_takes_the_last_spatial_output_of_a_cnn() -> None:
@@ -296,7 +292,7 @@ def test_auto_goes_by_the_order_of_the_forward() -> None:
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2)), (1, 4, 4)),
         (nn.Sequential(nn.Conv2d(1, 2, 4), nn.ReLU(), nn.Flatten()), (1, 4, 4)),
-        (nn.Sequential(nn.Conv1d(1, 2, 3), nn.Flatten()), (1, 9)),
+        (nn.Sequential(nn.Conv1d(1, 2, 9), nn.Flatten()), (1, 9)),
     ],
     ids=["linear", "one place", "1-D"],
 )
@@ -305,13 +301,13 @@ def test_auto_without_a_feature_map_is_refused(model: nn.Module, shape: tuple[in
         auto(model, *shape)
 
 
-def raises() -> None:
+def raises(_: Tensor) -> None:
     raise RuntimeError("no")
 
 
-@pytest.mark.parametrize("forward", [lambda: None, raises], ids=["done", "failed"])
-def test_auto_leaves_no_hook(forward: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("forward", [lambda _: None, raises], ids=["done", "failed"])
+def test_auto_leaves_no_hook(forward: Callable[[Tensor], Any]) -> None:
     model = TinyNet()
     with pytest.raises((LayerError, RuntimeError)):
-        Survey(model, forward, samples=2, picture=(8, 8), given={}).auto(mixed)
+        Survey(model, forward, torch.rand(2, 1, 8, 8), {}).auto(mixed)
     assert not any(module._forward_hooks for module in model.modules())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam import compute_cams
-from lightning_gradcam.capture.outputs import owns_numbers
+from lightning_gradcam.capture.auto import owns_numbers
 from tests.shapes.case import numbers
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from lightning_gradcam import Archive, ConfigurationError, GradCAMCallback
 from lightning_gradcam.cli import main
-from lightning_gradcam.saved_models.class_names import read_class_names
+from lightning_gradcam.saved_models.construction import read_class_names
 from tests.cli.tiny import Module
 from tests.conftest import TinyModule, loaders
 

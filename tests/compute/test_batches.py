@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_gradcam import ConfigurationError, ProbeSet, TargetError, available_methods, compute_cams
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.batches import explain_in_parts
-from lightning_gradcam.compute.request import Request
+from lightning_gradcam.compute.callers import Request
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods
 from lightning_gradcam.probes.batches import part_of

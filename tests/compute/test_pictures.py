@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam import compute_cams
 from lightning_gradcam.capture.inputs import Inputs
-from lightning_gradcam.compute.pictures import seen_elsewhere
+from lightning_gradcam.compute.checks import seen_elsewhere
 
 
 class Pair(nn.Module):

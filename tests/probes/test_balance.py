@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gradcam import GradCAMCallback, ProbeError
-from lightning_gradcam.probes import balance
-from lightning_gradcam.probes.balance import LOOKED_AT, balanced
+from lightning_gradcam.probes import samplers
 from lightning_gradcam.probes.dataset import draw_probes
+from lightning_gradcam.probes.samplers import LOOKED_AT, balanced
 from tests.conftest import TinyModule, tiny_data, trainer
 
 
@@ -86,7 +86,7 @@ def test_slow_samples_are_not_waited_for(
     seconds: Callable[[int], float], looked_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = Rare(classes=("a", "b", "never there"))
-    monkeypatch.setattr(balance.time, "perf_counter", lambda: sum(seconds(n) for n in range(1, len(data.looked) + 1)))
+    monkeypatch.setattr(samplers.time, "perf_counter", lambda: sum(seconds(n) for n in range(1, len(data.looked) + 1)))
     draw_probes(data, 4)
     assert len(data.looked) == looked_at + 4
 
@@ -112,7 +112,7 @@ def by_hand(labels: list[int], order: list[int], count: int) -> list[int]:
 def test_sorting_gives_what_going_through_all_gives(
     kinds: int, first_part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(balance, "_FIRST_PART", first_part)
+    monkeypatch.setattr(samplers, "_FIRST_PART", first_part)
     random = np.random.default_rng(kinds)
     labels = (random.integers(0, kinds, 60) - 2) * random.choice([1, 100_000])
     order = random.permutation(60)[:50]

@@ -22,9 +22,9 @@ from torch.utils.data import (
 )
 
 from lightning_gradcam import ProbeError, ProbeSet
-from lightning_gradcam.probes.balance import LOOKED_AT
 from lightning_gradcam.probes.dataset import draw_probes
 from lightning_gradcam.probes.entries import input_of, split_batch
+from lightning_gradcam.probes.samplers import LOOKED_AT
 from lightning_gradcam.probes.wrapped import find_class_names, find_labels
 from tests.conftest import tiny_data
 

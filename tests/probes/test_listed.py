@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gradcam import FeatureMapCallback, GradCAMCallback, ProbeError, ProbeSet, compute_cams
-from lightning_gradcam.probes.listed import join_listed, one_size, part_of_listed
+from lightning_gradcam.probes.batches import join_listed, one_size, part_of_listed
 from tests.conftest import CLASSES, TinyModule, tiny_data, trainer
 from tests.setups import LAYERS, Pooled, listing
 

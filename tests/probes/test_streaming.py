@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_gradcam import GradCAMCallback, ProbeError
+from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.probes.streaming import Passing
 from tests.conftest import TinyModule, loaders, tiny_data, trainer
 from tests.setups import Stream
@@ -24,7 +25,7 @@ def batches(count: int, size: int = 3) -> list[Any]:
 
 
 def test_the_first_samples_are_taken_and_no_more() -> None:
-    passing, passed = Passing(7, None), batches(4)
+    passing, passed = Passing(ProbeOptions(num_probes=7)), batches(4)
     for batch in passed:
         passing.take(batch)
     drawn = passing.drawn(None)
@@ -37,7 +38,7 @@ def test_the_first_samples_are_taken_and_no_more() -> None:
 
 
 def test_what_the_model_does_to_a_batch_afterwards_changes_no_probe() -> None:
-    passing, batch = Passing(2, None), batches(1)[0]
+    passing, batch = Passing(ProbeOptions(num_probes=2)), batches(1)[0]
     before = batch[0].clone()
     passing.take(batch)
     batch[0].zero_()
@@ -60,7 +61,7 @@ class Pair(NamedTuple):
     ids=["tensor", "dict", "nested", "named tuple"],
 )
 def test_batches_of_any_structure_are_joined(batch: Any) -> None:
-    passing = Passing(5, None)
+    passing = Passing(ProbeOptions(num_probes=5))
     first, second = batch(3), batch(4)
     passing.take(first)
     passing.take(second)
@@ -76,7 +77,7 @@ def test_batches_of_any_structure_are_joined(batch: Any) -> None:
 
 
 def test_batches_in_mappings_that_are_built_otherwise_are_cut_and_joined() -> None:
-    passing = Passing(3, None)
+    passing = Passing(ProbeOptions(num_probes=3))
     for _ in range(2):
         passing.take(defaultdict(list, image=torch.rand(2, 1, 4, 4), label=torch.arange(2)))
     batch = passing.drawn(None).batch
@@ -86,7 +87,7 @@ def test_batches_in_mappings_that_are_built_otherwise_are_cut_and_joined() -> No
 
 
 def test_pictures_of_another_size_and_missing_batches_are_passed_over() -> None:
-    passing = Passing(4, None)
+    passing = Passing(ProbeOptions(num_probes=4))
     for batch in (None, torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 5, 5), None, torch.ones(2, 1, 4, 4)):
         passing.take(batch)
     assert passing.drawn(None).probes.inputs.flatten(1).mean(1).tolist() == [0, 0, 1, 1]
@@ -94,7 +95,7 @@ def test_pictures_of_another_size_and_missing_batches_are_passed_over() -> None:
 
 def test_a_batch_without_a_picture_is_refused() -> None:
     with pytest.raises(ProbeError, match="input_key: 'x' is not in the batch"):
-        Passing(2, "x").take({"image": torch.rand(1, 1, 4, 4)})
+        Passing(ProbeOptions(num_probes=2, input_key="x")).take({"image": torch.rand(1, 1, 4, 4)})
 
 
 def fit(root: Path, callback: GradCAMCallback, stream: Any = None, model: Any = None, **options: Any) -> pl.Trainer:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from lightning_gradcam import ConfigurationError
 from lightning_gradcam.errors import CheckpointFileError
+from lightning_gradcam.saved_models.checkpoints import aligned
 from lightning_gradcam.saved_models.config import read_config
 from lightning_gradcam.saved_models.construction import find_class
 from lightning_gradcam.saved_models.file import place_of, read_checkpoint
 from lightning_gradcam.saved_models.loader import load_checkpoint
-from lightning_gradcam.saved_models.weights import aligned
 from tests.conftest import TinyModule, TinyNet, loaders, trainer
 
 

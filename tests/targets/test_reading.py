@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lightning_gradcam import compute_cams
 from lightning_gradcam.targets import Given, output_kind, resolve_targets
-from lightning_gradcam.targets.tracing import traced_output
+from lightning_gradcam.targets.reading import traced_output
 from tests.conftest import named
 
 LOGITS = torch.tensor([[1.0, 4.0, 2.0], [5.0, 3.0, 0.0]], dtype=torch.float64)

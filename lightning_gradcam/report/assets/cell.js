@@ -18,18 +18,18 @@ export function cellWidth({width, height}, size) {
 const OF_VIEW = {original: [], overlay: ['overlay'], map: ['map'], both: ['overlay', 'map']};
 const OF_TWO = ['before', 'after', 'difference'];
 
-// kind: 'original', 'overlay', 'map', or of two steps 'before', 'after' (overlays) and 'difference'; column: null for
-// originals.
+// kind: 'original', 'overlay', 'map', of two steps 'before', 'after' (overlays) and 'difference', or of two runs 'apart';
+// column: null for originals.
 export class Cell {
   constructor(scene, r, probe, column, kind) {
     Object.assign(this, {r, probe, column, kind});
     this.key = column ? column.places[r] : 0;
     this.picture = scene.pictures[r][probe];
     const shown = column ? scene.runs[r].keys[this.key].slices : this.picture.slices;
-    const size = {width: 1, height: 1};
-    this.canvas = make('canvas', {role: 'img', class: this.picture.width < 128 ? 'crisp' : 'smooth', ...size});
+    const sharp = this.picture.width < 128 ? 'crisp' : 'smooth';
+    this.canvas = make('canvas', {role: 'img', class: sharp, width: 1, height: 1});
     const outlined = scene.state.region === 'on' && this.picture.region;
-    const frame = make('div.frame', this.canvas, areaBoxes(shown), outlined && regionOutline(this.picture, shown));
+    const frame = make('div.frame', this.canvas, areaBoxes(kind === 'apart' ? 0 : shown), outlined && regionOutline(this.picture, shown));
     this.name = make('span.caption-name', {title: column?.layer}, column ? column.title : 'picture');
     this.value = make('span.caption-value');
     this.element = make(`figure.cell.${kind}`, frame, make('figcaption', this.name, this.value));

@@ -1,5 +1,5 @@
 // Two runs side by side: their names, the runs that can take B's place, and the difference of their maps.
-import {regionOutline} from './cell.js';
+import {Cell} from './cell.js';
 import {DIVERGING, paintColourBar} from './colour.js';
 import {layDifference} from './difference.js';
 import {button, make, setText} from './dom.js';
@@ -44,20 +44,11 @@ function apartOf(scene, places, keys) {
 }
 
 // One picture of a difference: red where A has more evidence, blue where B has, grey where both have as much.
-export class ApartCell {
+class ApartCell extends Cell {
   // places: the probe's in both runs; column: one that both runs have.
   constructor(scene, places, column) {
-    Object.assign(this, {places, column, keys: column.places});
-    this.picture = scene.pictures[0][places[0]];
-    const {slices} = scene.runs[0].keys[this.keys[0]];
-    const sharp = this.picture.width < 128 ? 'crisp' : 'smooth';
-    this.canvas = make('canvas', {role: 'img', class: sharp, width: 1, height: 1});
-    const outlined = scene.state.region === 'on' && this.picture.region;
-    const frame = make('div.frame', this.canvas, outlined && regionOutline(this.picture, slices));
-    this.value = make('span.caption-value');
-    const name = make('span.caption-name', {title: column.layer}, column.title);
-    this.element = make('figure.cell.apart', frame, make('figcaption', name, this.value));
-    this.element.style.setProperty('--slices', String(slices));
+    super(scene, 0, places[0], column, 'apart');
+    Object.assign(this, {places, keys: column.places});
   }
 
   update(scene) {

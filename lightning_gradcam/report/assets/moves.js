@@ -34,8 +34,13 @@ export function nextMove(scene, by) {
 }
 
 // The largest mean drift of all probes, each layer judged by its first method and target, as in findings: {step, key,
-// value, count: of how many probes}, or undefined.
+// value, count: of how many probes}, or null. Looked for once.
 export function largestMove(run) {
+  run.moved ??= foundMove(run);
+  return run.moved;
+}
+
+function foundMove(run) {
   const all = run.probes.map((_, probe) => probe);
   let best;
   run.keys.forEach(({layer}, key) => {
@@ -44,7 +49,7 @@ export function largestMove(run) {
       if (value !== null && !(value <= best?.value)) best = {step, key, value};
     });
   });
-  return best && {...best, count: sampleSizes(run, 'drift', best.key, all)[best.step]};
+  return best ? {...best, count: sampleSizes(run, 'drift', best.key, all)[best.step]} : null;
 }
 
 // ['The maps moved most from epoch 2 to epoch 3, …', 'where to; the probe that moved furthest']; the first is empty where no

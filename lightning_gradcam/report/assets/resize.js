@@ -2,6 +2,7 @@
 // map is finer than the picture, the values within one pixel are averaged.
 
 const axes = new Map();
+let scratch = new Float32Array(0);
 
 // Which source places make up each target place: `taps` each, as indices and weights.
 export function axisWeights(source, target, area) {
@@ -32,10 +33,12 @@ export function axisWeights(source, target, area) {
   return found;
 }
 
-// map: values in rows of `stride`, of which `width` from `left` on are taken. Returns Float32Array [tall * wide].
+// map: values in rows of `stride`, of which `width` from `left` on are taken. Returns Float32Array [tall * wide], which the
+// next call overwrites.
 export function resized(map, stride, left, width, height, wide, tall) {
   const area = height > tall || width > wide;
-  const out = new Float32Array(wide * tall);
+  if (scratch.length !== wide * tall) scratch = new Float32Array(wide * tall);
+  const out = scratch;
   const rows = axisWeights(height, tall, area);
   const {index, weight, taps} = axisWeights(width, wide, area);
   const line = new Float32Array(width);
@@ -48,8 +51,9 @@ export function resized(map, stride, left, width, height, wide, tall) {
       for (let x = 0; x < width; x += 1) line[x] += share * map[from + x];
     }
     for (let x = 0, k = 0; x < wide; x += 1, at += 1) {
-      let sum = 0;
-      for (const end = k + taps; k < end; k += 1) sum += weight[k] * line[index[k]];
+      let sum = weight[k] * line[index[k]] + weight[k + 1] * line[index[k + 1]];
+      k += 2;
+      if (taps > 2) for (const end = k + taps - 2; k < end; k += 1) sum += weight[k] * line[index[k]];
       out[at] = sum;
     }
   }
