@@ -205,7 +205,7 @@ def test_guided_backprop_and_guided_gradcam_equal_a_backward_by_hand(model: str)
 @pytest.mark.parametrize("method", ["guided_backprop", "guided_gradcam"])
 def test_guided_methods_without_a_relu_are_refused(method: str) -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Hardtanh(-1, 1), nn.Flatten(), nn.Linear(48, 2))
-    with pytest.raises(MethodError, match="this model runs none; use gradcam"):
+    with pytest.raises(MethodError, match="this model runs none of them; use gradcam"):
         compute_cams(model, torch.rand(1, 1, 6, 6), "1", methods=method)
 
 

@@ -300,7 +300,7 @@ def test_resumed_without_data_set_and_archive_draws_anew_and_says_so() -> None:
     assert len(again.probes) == 4
     assert again.probes.fingerprint != first.probes.fingerprint
     assert remark is not None
-    for part in ("other inputs", "runs/first/gradcam", "new probes are drawn", "can't be compared"):
+    for part in ("different inputs", "runs/first/gradcam", "new probes are drawn", "can't be compared"):
         assert part in remark
 
 

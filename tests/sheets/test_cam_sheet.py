@@ -723,7 +723,7 @@ FLAT, CLIPS = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 16, 8, 8, 3), np.ui
             FLAT,
             [
                 "all 3 slices of each map, left to right = time or depth, on one colour scale",
-                "each slice is drawn on the same picture",
+                "each slice is drawn on the same image",
             ],
         ),
     ],
