@@ -44,7 +44,7 @@ def test_a_job_that_hangs_is_reported_once_however_often_the_worker_is_closed() 
     worker.close()
     # What is given since then is left behind, too, and that is news.
     worker.submit("step 8", lambda: None, wait=False)
-    with pytest.raises(StalledError, match="is dropped: step 8"):
+    with pytest.raises(StalledError, match="are dropped: step 8"):
         worker.close(drop=True)
     worker.close(drop=True)
     go.set()
