@@ -426,12 +426,12 @@ def test_what_is_no_device_or_folder_is_said_first(model: TinyNet, folder: Path)
 
 
 def test_the_page_in_a_notebook_is_called_by_name(model: TinyNet, folder: Path) -> None:
-    assert "explain/3 pictures" in explain(model, folder, "relu2")._repr_html_()
+    assert "explain/3 images" in explain(model, folder, "relu2")._repr_html_()
 
 
 def test_it_is_said_in_a_line(model: TinyNet, folder: Path) -> None:
     found = explain(model, folder, "relu2", targets=["predicted", 3])
-    assert repr(found) == "Explained(3 pictures; maps: relu2/gradcam/predicted, relu2/gradcam/3; path=None)"
+    assert repr(found) == "Explained(3 images; maps: relu2/gradcam/predicted, relu2/gradcam/3; path=None)"
 
 
 def test_the_probes_of_an_archive(model: TinyNet, folder: Path, tmp_path: Path) -> None:
