@@ -120,8 +120,11 @@ def in_searched_parts(
     # Make the parts of a batch as equal as possible.
     total = min(given.samples, TRIED) if asked.trial else given.samples
     size = -(-total // -(-total // min(asked.batch_size or total, total)))
+
+    def one_bag(error: Exception) -> bool:
+        return tried is not None and _takes_one_bag(tried, asked.run, error)
+
     with eager(model):
-        one_bag = lambda error: tried is not None and _takes_one_bag(tried, asked.run, error)  # noqa: E731
         return list(in_parts(total, size, part_of, halve=asked.halve, alone=one_bag))
 
 

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_gradcam.capture.activations import Captured, capture
@@ -281,7 +281,10 @@ class Rerun:
     def _hooked(self, act: Callable[[Any], Any]) -> AbstractContextManager[Any]:
         """Hooks the layer; if it is called several times, ``act`` gets the output of the explained call."""
         calls = count()
-        hook = lambda _module, _args, output: act(output) if next(calls) == self._at.place.call else None  # noqa: E731
+
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+            return act(output) if next(calls) == self._at.place.call else None
+
         return self._at.module.register_forward_hook(hook)
 
 

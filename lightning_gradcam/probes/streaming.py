@@ -68,8 +68,7 @@ class Passing:
             # Autograd would permanently reject tensors created under Lightning's inference mode.
             with torch.inference_mode(False):
                 part = part_of_listed if is_listed(entry, batch) else part_of
-                copied = lambda leaf: leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf  # noqa: E731
-                self._batches.append(mapped(copied, part(batch, 0, wanted, found)))
+                self._batches.append(mapped(_copied, part(batch, 0, wanted, found)))
             self._sizes.append(wanted)
 
     def drawn(self, dataset: Any) -> Drawn:
@@ -81,3 +80,7 @@ class Passing:
         first = self._batches[0]
         join = join_listed if is_listed(entry_of(first, self._input_key), first) else join_parts
         return replace(drawn_from(dataset, join(self._batches, self._sizes), self._options), transferred=True)
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf

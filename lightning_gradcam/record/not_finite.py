@@ -9,7 +9,7 @@ import numpy as np
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord
 
 # The most layers that a warning names.
-_MOST_NAMED = 3
+_MOST_NAMED = 2
 _OF_SCORE = (
     "because the score they explain is NaN or infinite. Look for NaN in the loss and the weights: the training may have"
     " diverged, or half precision may have overflowed (then use precision='bf16-mixed')."
