@@ -197,7 +197,10 @@ export class Board {
     const order = scene.order();
     if (this.order !== order.join()) {
       this.order = order.join();
+      // Whatever is put elsewhere is scrolled back to its beginning.
+      const scrolled = [...this.element.querySelectorAll('.film-track')].map((track) => [track, track.scrollLeft]);
       this.element.replaceChildren(...order.map((probe) => this.cards[probe].element), this.none);
+      for (const [track, left] of scrolled) track.scrollLeft = left;
       this.none.hidden = order.length > 0;
     }
     this.count = order.length;
