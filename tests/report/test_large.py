@@ -33,7 +33,7 @@ def test_pictures_and_curves_out_of_sight_wait_until_they_are_seen(report: Open)
     assert page.evaluate(STRIPS)[-1] == first
 
 
-def test_strips_keep_the_current_epoch_in_sight_when_probes_change_places_and_when_the_window_does(report: Open) -> None:
+def test_strips_keep_the_current_epoch_in_sight_in_another_order_and_width(report: Open) -> None:
     payload = garments(epochs=60, probes=2, layers=1)
     for step, entry in enumerate(payload.header["steps"]):
         entry["confidence"] = [0.5, 0.4 + 0.2 * (step % 2)]
