@@ -695,6 +695,8 @@ def test_the_second_of_two_runs_of_the_same_probes_is_there_from_the_beginning(r
     assert shown.texts(".count")[0].endswith("in the whole run (A and B each have their own)")
     shown.page.get_by_label("Compare", exact=True).select_option("")
     shown.until("!document.querySelector('.badge')")
+    # The link shows one run, too.
+    assert shown.hash() == "#run=first"
     assert report(first, third).page.locator(".badge").count() == 0
 
 

@@ -156,6 +156,8 @@ class Viewer {
 
   // Changes what is chosen. Where elements stay the same, only pixels and texts are renewed.
   set(changes) {
+    // A link without any run names shows two.
+    if (changes.compare === '') this.state.run ||= this.scene.runs[0].name;
     Object.assign(this.state, changes);
     this.address.write(this.state);
     if ('run' in changes || 'compare' in changes) this.reopen();
