@@ -84,10 +84,8 @@ class Host:
         if "FSDPStrategy" in kinds(strategy):
             return "FSDPStrategy (FSDP1) flattens the weights of a rank; ModelParallelStrategy with fully_shard (FSDP2)"
         if "DeepSpeedStrategy" in kinds(strategy) and getattr(strategy, "zero_stage_3", False):
-            return (
-                "DeepSpeed stage 3 holds the weights only during its own forward; use stage 2, or "
-                "ModelParallelStrategy,"
-            )
+            # The caller completes the sentence.
+            return "DeepSpeed stage 3 holds the weights only during its own forward; stage 2, or ModelParallelStrategy,"
         return None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from lightning_gradcam.errors import CaptureError, LayerError
 
 if TYPE_CHECKING:
     from lightning_gradcam.capture.inspection import Survey
-from contextlib import suppress
 
 Score = Callable[[Any], Sequence[Tensor]]
 """Maps a model's output to the scores to explain: tensors of any shape."""

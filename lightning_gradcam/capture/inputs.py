@@ -28,7 +28,6 @@ class Inputs:
 
     Attributes:
         picture: The image, ``[N, …]``.
-        samples: Number of samples.
         is_single: Whether the image is the only input.
         pictures: Number of inputs that could be images: floating-point tensors with at least four axes.
 
@@ -58,8 +57,14 @@ class Inputs:
         guess = next((i for i in floating if self._leaves[i].dim() >= 4), next(iter(floating), 0))
         self._place = guess if known is None else known
         self.picture: Tensor = self._leaves[self._place]
-        self.samples, self.is_single = len(self.picture), len(self._leaves) == 1
+        self.is_single = len(self._leaves) == 1
         self.pictures = sum(map(_could_be_picture, self._leaves))
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        # Not at once: the arguments of a part of a model may be an integer image and a single number.
+        return len(self.picture)
 
     def others(self) -> list[Inputs]:
         """Returns the inputs once more for each further tensor that could be the image, with that one chosen."""

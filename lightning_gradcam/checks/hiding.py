@@ -150,7 +150,9 @@ def hide_and_ask(
 
     def hidden() -> Iterator[tuple[Tensor, list[int]]]:
         for place, (picture, empty, numbers, own) in enumerate(zip(pictures, emptied, classes, maps, strict=True)):
-            for row, ranks in enumerate(pixel_ranks(upsampled(torch.from_numpy(own), size), seed).to(picture.device)):
+            for row, values in enumerate(upsampled(torch.from_numpy(own), size)):
+                # One map at a time: a sort takes several times the memory of what it sorts.
+                ranks = pixel_ranks(values[None], seed)[0].to(picture.device)
                 for step, share in enumerate(shares):
                     top = (ranks < count(share))[None]
                     regions[place, row, step] = F.adaptive_avg_pool2d(top.float(), grid)[0].cpu().numpy()

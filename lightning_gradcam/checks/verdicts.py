@@ -147,7 +147,7 @@ def advise(row: MapVerdict, others: Mapping[tuple[str, str], MapVerdict]) -> str
     tried = {name for where, name in others if where == layer}
     other = next((name for name in ("hirescam", "layercam", "gradcam") if name not in tried), None)
     if row.verdict == "weak" and row.figures["used"] < LEAST["sound"]:
-        return "Pass more images whose class the model is sure of."
+        return "Check more images whose class the model is sure of."
     if row.verdict == "class-blind":
         return "Don't read it as evidence for one class; check an earlier layer, or another method."
     if other is not None and layer != "model":

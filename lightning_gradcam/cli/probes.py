@@ -79,9 +79,9 @@ def _draw(chosen: argparse.Namespace) -> int:
     if chosen.folder is not None and (chosen.num_probes is not None or chosen.seed is not None):
         chosen.usage_error("--folder uses all images in the folder; leave out -n and --seed")
     if chosen.size is not None and (len(chosen.size) > 2 or min(chosen.size) < 1):
-        chosen.usage_error(f"--size: got {chosen.size}; pass both sides, or height and width, in pixels")
+        chosen.usage_error(f"--size: got {chosen.size}; pass one number for both sides, or height and width, in pixels")
     if (chosen.config or chosen.data is not None) and (chosen.size is not None or chosen.mode is not None):
-        chosen.usage_error("--size and --mode are for --folder without --data, whose transform does that")
+        chosen.usage_error("--size and --mode are for --folder without --config and --data, whose transform does that")
     if chosen.size is not None and len(chosen.size) == 1:
         chosen.size = chosen.size[0]
     from lightning_gradcam.saved_models.construction import read_class_names

@@ -53,6 +53,6 @@ def monitor_of(manifest: Manifest) -> ChannelMonitor:
         return PatternMonitor(name, layers, ascent=ascent, drawing=drawing)
     except (TypeError, ValueError) as error:
         raise ArchiveError(
-            f"archive: the settings in the manifest of run {manifest.run} are damaged or from another version; install "
-            f"the version that wrote it ({error})"
+            f"archive: the settings in the manifest of run {manifest.run} are damaged or from another version"
+            f" ({error!s:.200}); restore it from a copy of the run, or install the version that wrote it"
         ) from error

@@ -82,7 +82,7 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
         ) from error
     if not intact:
         raise ProbeFileError(
-            f"probes: {name!r} is damaged: its inputs do not match its fingerprint; save the probes again, or leave "
-            "probes= out to draw new ones"
+            f"probes: {name!r} is damaged: its inputs do not match its fingerprint; restore it from a copy, or save the"
+            " probes again"
         )
     return probes

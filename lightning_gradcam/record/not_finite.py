@@ -17,7 +17,7 @@ _OF_SCORE = (
 _OF_GRADIENT = (
     "although the score they explain is finite: an activation or a gradient there is NaN or infinite. Half precision"
     " may have overflowed (then use precision='bf16-mixed'), or the model divides by zero or takes the root of zero"
-    " behind that layer."
+    " after that layer."
 )
 
 
@@ -54,6 +54,6 @@ def not_finite_remark(record: CamRecord, known: Collection[str] = ()) -> tuple[s
     text = (
         f"layer{'s' if len(layers) > 1 else ''} {names}{more}: {when}, step {record.step}, {broken} of {total} maps"
         f" {'is' if broken == 1 else 'are'} not finite, {_OF_SCORE if of_score else _OF_GRADIENT}"
-        " (this is reported once a layer; sheets and the report mark the maps)"
+        " (reported once per layer; sheets and the report mark the maps)"
     )
     return text, tuple(layers)

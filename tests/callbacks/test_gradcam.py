@@ -583,12 +583,25 @@ class FSDPStrategy(SingleDeviceStrategy):
     """Named as Lightning's, which needs a GPU."""
 
 
-@pytest.mark.parametrize("stage", ["validate", "test"])
+class DeepSpeedStrategy(SingleDeviceStrategy):
+    """Named as Lightning's, which needs another package."""
+
+    zero_stage_3 = True
+
+
+@pytest.mark.parametrize(
+    ("stage", "strategy", "said"),
+    [
+        ("validate", FSDPStrategy, r"FSDPStrategy \(FSDP1\)"),
+        ("test", FSDPStrategy, r"FSDPStrategy \(FSDP1\)"),
+        ("test", DeepSpeedStrategy, "DeepSpeed stage 3 .*; stage 2, or ModelParallelStrategy, can be explained$"),
+    ],
+)
 def test_a_strategy_whose_weights_cannot_be_explained_is_said_under_validate_and_test(
-    tmp_path: Path, stage: str
+    tmp_path: Path, stage: str, strategy: Any, said: str
 ) -> None:
-    running = trainer(tmp_path, callbacks=GradCAMCallback("net.relu2"), strategy=FSDPStrategy("cpu"))
-    with pytest.warns(UserWarning, match=r"nothing is logged: FSDPStrategy \(FSDP1\)"):
+    running = trainer(tmp_path, callbacks=GradCAMCallback("net.relu2"), strategy=strategy("cpu"))
+    with pytest.warns(UserWarning, match=f"nothing is logged: {said}"):
         getattr(running, stage)(TinyModule(), loaders()[1], verbose=False)
 
 

@@ -126,7 +126,7 @@ def test_two_pictures_can_be_sound_and_one_is_too_few() -> None:
     one = check_maps(model, pictures[:1], LAYER).verdicts[LAYER, "gradcam"]
     assert one.verdict == "weak"
     assert one.reason == "too few images to tell: 1; at least 2 are needed"
-    assert one.advice == "Pass more images whose class the model is sure of."
+    assert one.advice == "Check more images whose class the model is sure of."
 
 
 def test_batches_of_any_size_give_the_same_figures() -> None:

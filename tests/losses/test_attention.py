@@ -283,6 +283,26 @@ def test_a_part_that_is_called_instead_of_the_model_is_found() -> None:
     assert 0 < float(Outer().step(x, y).detach()) < 1
 
 
+def test_a_part_may_take_an_integer_image_and_a_single_number() -> None:
+    class Scaled(nn.Conv2d):
+        def forward(self, image: Tensor, scale: Tensor) -> Tensor:
+            return super().forward(image * scale).tanh()
+
+    class Body(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = Scaled(1, 3, 3, padding=1)
+
+        def forward(self, image: Tensor, scale: Tensor) -> Tensor:
+            return self.conv(image, scale).mean((2, 3))
+
+    model, image = nn.ModuleDict({"body": Body()}), torch.arange(72, dtype=torch.uint8).reshape(2, 1, 6, 6)
+    attention = AttentionLoss("body.conv")
+    with attention.watching(model):
+        logits = model["body"](image, torch.tensor(1 / 255))
+    assert bool(attention(logits, torch.tensor([0, 1]), masks=halves(6, 6, samples=2)).isfinite())
+
+
 def test_fused_attention_is_replaced_and_reported_once() -> None:
     model, (x, y) = Tokens().double(), batch(1, 9, 9)
     attention = AttentionLoss("block")
