@@ -31,3 +31,20 @@ def test_pictures_and_curves_out_of_sight_wait_until_they_are_seen(report: Open)
     page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
     shown.until(f"{STRIPS}.at(-1)[1] > 0")
     assert page.evaluate(STRIPS)[-1] == first
+
+
+def test_strips_keep_the_current_epoch_in_sight_in_another_order_and_width(report: Open) -> None:
+    payload = garments(epochs=60, probes=2, layers=1)
+    for step, entry in enumerate(payload.header["steps"]):
+        entry["confidence"] = [0.5, 0.4 + 0.2 * (step % 2)]
+    shown = report(payload, hash="#show=film&sort=confidence")
+    order = shown.texts(".probe-name")
+    shown.press("ArrowLeft")
+    assert shown.texts(".probe-name") == order[::-1]
+    sides = "['.film-track', '[aria-current]'].map((what) => document.querySelector(what).getBoundingClientRect())"
+    for width in (1280, 360, 1600):
+        shown.page.set_viewport_size({"width": width, "height": 900})
+        shown.page.wait_for_timeout(100)
+        track, frame = shown.page.evaluate(sides)
+        assert track["left"] <= frame["left"] < frame["right"] <= track["right"]
+        assert shown.page.evaluate("document.querySelector('[aria-current] canvas').style.visibility") == ""

@@ -76,8 +76,9 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
 
 def test_headline_says_how_much_is_inside_the_masks_and_is_plain_where_nothing_moved_much(report: Open) -> None:
     payload = moving(PLANTED, inside=[[0.9] * 3] * 2 + [[0.5, 0.4, 0.6], [0.1, 0.2, None]] + [[0.9] * 3] * 2)
+    # What is beyond the image's edge does not count.
     for probe in payload.header["probes"]:
-        probe["box"] = [0, 0, 2, 2]
+        probe["box"] = [0, -1, 2, 2]
     shown = report(payload)
     assert " Inside the masks: 45 % of the evidence before, 15 % after" in shown.texts(".headline")[0]
     assert "15 % after (mean of 2 of 3 probes); by chance it would be 25 %." in shown.texts(".headline")[0]

@@ -625,6 +625,9 @@ def test_outputs_without_classes_show_maps_alone(report: Open) -> None:
     several = report(labels)
     assert several.texts(".truth") == ["Shirt, Bag"]
     assert several.texts(".verdict") == ["Shirt 90 %, Bag 60 %"]
+    # Where the list is cut, no probability is left behind a name that is not its own.
+    assert several.texts(".verdict-share") == [""]
+    assert several.texts(".epoch-right") == ["1 of 1 top classes right"]
 
 
 # ---- two runs
@@ -692,6 +695,8 @@ def test_the_second_of_two_runs_of_the_same_probes_is_there_from_the_beginning(r
     assert shown.texts(".count")[0].endswith("in the whole run (A and B each have their own)")
     shown.page.get_by_label("Compare", exact=True).select_option("")
     shown.until("!document.querySelector('.badge')")
+    # The link shows one run, too.
+    assert shown.hash() == "#run=first"
     assert report(first, third).page.locator(".badge").count() == 0
 
 
@@ -749,7 +754,8 @@ def test_maps_are_above_the_fold_and_the_rest_is_a_click_away(report: Open) -> N
     payload = garments(epochs=4, probes=6)
     found = {"kind": "", "severity": "high", "layer": "", "method": "", "probes": [], "epochs": [1], "figures": {}}
     long = {**found, "text": "What was found, in a sentence of a usual length. " * 3, "advice": "What to do. " * 6}
-    payload.header["findings"] = [long, long, long]
+    minor = {**long, "severity": "low"}
+    payload.header["findings"] = [long, minor, minor]
     payload.header["steps"][3]["maps"][0]["blank"] = "Some maps are blank, for a reason that takes a line. " * 4
     shown = report(payload, folded=True)
     for card in (1, 2):
@@ -768,6 +774,11 @@ def test_maps_are_above_the_fold_and_the_rest_is_a_click_away(report: Open) -> N
     assert shown.page.locator(".chart").count() == 2
     assert shown.page.get_by_label("Colour map").is_visible()
     assert shown.hash() == "#curves=on"
+    # A narrow screen has room for what is more than information alone.
+    for width, listed, more in ((360, 1, "2 more"), (1280, 2, "1 more")):
+        shown.page.set_viewport_size({"width": width, "height": 740})
+        shown.until(f"document.querySelector('.findings summary').textContent === '{more}'")
+        assert shown.page.locator(".findings li:visible").count() == listed
 
 
 def test_printing_draws_every_probe_dark_on_white(report: Open) -> None:
@@ -805,7 +816,7 @@ def test_names_of_any_kind_are_shown_as_text(report: Open) -> None:
         maps,
         pictures,
         ids=[evil, "x" * 300],
-        class_names=(evil, evil * 3, ""),
+        class_names=(evil, f"{evil}\n{evil}", ""),
         title=evil,
         note=evil,
         predicted=[[0, 1], [1, 0]],

@@ -234,12 +234,18 @@ def test_runs_have_the_names_and_bands_of_a_report(browser: Any, url: str, logs:
     with opened(browser, url, logs) as tab:
         assert tab.names() == ["lr=0.1, seed=0", "lr=0.1, seed=1", "lr=0.1, seed=2", "lr=0.2, seed=0"]
         tab.frame.get_by_label("Filter runs (regex)").fill("lr=0.1|d/")
+        # A run that can't be read once is part of the band later.
+        tab.page.route("**/gradcam/run?run=c*", lambda route: route.abort())
         tab.frame.locator(".runs-all input").check()
         tab.frame.get_by_label("B", exact=True).select_option("d/gradcam")
         tab.wait_shown("lr=0.1, seed=0", "lr=0.2, seed=0")
+        tab.until(".about", "(seeds 0, 1)")
+        tab.page.unroute("**/gradcam/run?run=c*")
+        tab.look()
         tab.until(".about", "(seeds 0, 1, 2)")
         tab.box("seed=2").uncheck()
         tab.until(".about", "n = 2 runs like A")
+        tab.errors[:] = [error for error in tab.errors if "ERR_FAILED" not in error]
 
 
 def test_the_filter_is_a_regular_expression_and_counts(browser: Any, url: str, logs: Path) -> None:

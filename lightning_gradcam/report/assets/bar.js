@@ -35,7 +35,7 @@ export class Bar {
       button(text, () => act.step(by), {class: 'step', 'aria-label': name, title: `${name} (${key})`});
     this.label = make('output.epoch-label', {for: sequence.slider.id});
     this.detail = make('span.epoch-detail');
-    this.right = make('span.epoch-right', {title: 'Probes whose prediction is a true class, at this epoch'});
+    this.right = make('span.epoch-right', {title: 'Probes whose most probable class is a true one, of those whose true class is known'});
     this.spoken = make('div.unseen', {'aria-live': 'polite'});
     this.more = button('Options', () => this.toggle(), {
       class: 'more',

@@ -27,13 +27,12 @@ export class Row {
   update(scene) {
     const run = scene.runs[this.r];
     const step = scene.step(this.r);
-    const {text, kind, spoken} = verdict(run, step, this.place);
+    const {text, share, kind, spoken} = verdict(run, step, this.place);
     const flipped = run.flipped(step, this.place);
     // Where there is little room, the name of the class is cut, and not its probability.
-    const [, name, share = ''] = /^(.*?)( \d+ %)?$/.exec(text || this.none);
-    setText(this.name, name);
+    setText(this.name, text || this.none);
     setText(this.share, share);
-    this.verdict.hidden = name === '';
+    this.verdict.hidden = this.verdict.textContent === '';
     this.verdict.className = `verdict ${kind}${flipped ? ' just-flipped' : ''}`;
     this.verdict.title = flipped ? `${spoken}; it has just changed` : spoken;
     for (const part of this.parts) part.update(scene);
@@ -197,7 +196,10 @@ export class Board {
     const order = scene.order();
     if (this.order !== order.join()) {
       this.order = order.join();
+      // Whatever is put elsewhere is scrolled back to its beginning.
+      const scrolled = [...this.element.querySelectorAll('.film-track')].map((track) => [track, track.scrollLeft]);
       this.element.replaceChildren(...order.map((probe) => this.cards[probe].element), this.none);
+      for (const [track, left] of scrolled) track.scrollLeft = left;
       this.none.hidden = order.length > 0;
     }
     this.count = order.length;

@@ -46,11 +46,10 @@ export class Film {
   }
 
   measure() {
-    const first = this.each === 0;
     const {clientWidth, scrollWidth} = this.track;
     Object.assign(this, {width: clientWidth, each: scrollWidth / this.frames.length});
-    if (first) this.follow();
     this.scrolled();
+    this.follow();
   }
 
   // Scrolls to the current frame if it is out of sight.

@@ -1,5 +1,6 @@
 // What a run's maps show, in sentences: a short list at the top of the page, the rest folded away.
 import {button, make} from './dom.js';
+import {numberOf} from './words.js';
 
 // Of one run, and of each of several.
 const SHOWN_FINDINGS = [2, 1];
@@ -13,18 +14,21 @@ function findingItem({severity, text, advice, method, epochs: [epoch] = []}, jum
   return make('li', mark, text, ' ', make('span.advice', advice), ' ', go);
 }
 
-// Fills the list with what the runs shown have; each of several is named. jump: called with epoch and method.
-export function listFindings(list, runs, jump) {
+// Fills the list with what the runs shown have; each of several is named. jump: called with epoch and method. narrow:
+// whether there is no room for what is of the lowest severity.
+export function listFindings(list, runs, jump, narrow) {
   const parts = runs.flatMap(({name, header}) => {
     // The headline already states where the maps moved most.
     const isStated = ({kind}) => kind === 'moved_most';
     const found = [...(header.findings || [])].sort((x, y) => isStated(x) - isStated(y));
     if (found.length === 0) return [];
     const most = Math.max(1, found.filter((each) => !isStated(each)).length);
+    const grave = narrow ? found.filter(({severity}) => severity !== 'low').length : found.length;
     const items = found.map((each) => findingItem(each, jump));
-    const rest = items.splice(Math.min(most, SHOWN_FINDINGS[Number(runs.length > 1)]));
-    const more = rest[0] && make('details', make('summary', `${rest.length} more`), make('ul', rest));
-    return [make('section', runs.length > 1 && make('h2', `Findings of ${name}`), make('ul', items), more)];
+    const rest = items.splice(Math.min(most, grave, SHOWN_FINDINGS[Number(runs.length > 1)]));
+    const words = items.length > 0 ? `${rest.length} more` : numberOf(rest.length, 'finding');
+    const more = rest[0] && make('details', make('summary', words), make('ul', rest));
+    return [make('section', runs.length > 1 && make('h2', `Findings of ${name}`), items[0] && make('ul', items), more)];
   });
   list.replaceChildren(...parts);
 }

@@ -40,7 +40,11 @@ async function readPixels(url) {
 }
 
 async function coveredBy({mask, box}, width, height) {
-  if (!mask) return box ? ((box[2] - box[0]) * (box[3] - box[1])) / (width * height) : null;
+  if (!mask) {
+    // A box may reach over the edges.
+    const inside = (low, high, side) => Math.max(0, Math.min(high, side) - Math.max(low, 0)) / side;
+    return box ? inside(box[0], box[2], width) * inside(box[1], box[3], height) : null;
+  }
   const {data} = await pixelsOf(mask);
   let count = 0;
   for (let at = 0; at < data.length; at += 4) count += Number(isMarked(data, at));

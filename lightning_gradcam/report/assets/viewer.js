@@ -21,6 +21,8 @@ import {blankNotices, explainedWords, numberOf, scaleWords, summed} from './word
 // Changes that need no new elements.
 const OF_COLOURS = ['opacity', 'threshold', 'colour', 'scale', 'signed'];
 const LIGHT = ['epoch', 'step', 'before', 'area', 'passed', ...OF_COLOURS, 'speed', 'theme', 'curves'];
+// As in viewer.css.
+const NARROW = window.matchMedia('(max-width: 700px)');
 const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
 // root: an empty element. source: {runs(), load(name), watch?(callback), kin?(name): [{run, header}] of runs that
@@ -79,6 +81,7 @@ class Viewer {
     };
     on(document, 'keydown', (event) => this.scene && handler(event));
     on(window.matchMedia('(prefers-color-scheme: dark)'), 'change', () => this.dress());
+    on(NARROW, 'change', () => this.scene && this.list());
     on(window, 'beforeprint', () => this.print(true));
     on(window, 'afterprint', () => this.print(false));
     const stop = this.source.watch?.(() => this.renew());
@@ -153,6 +156,8 @@ class Viewer {
 
   // Changes what is chosen. Where elements stay the same, only pixels and texts are renewed.
   set(changes) {
+    // A link without any run names shows two.
+    if (changes.compare === '') this.state.run ||= this.scene.runs[0].name;
     Object.assign(this.state, changes);
     this.address.write(this.state);
     if ('run' in changes || 'compare' in changes) this.reopen();
@@ -183,10 +188,7 @@ class Viewer {
     this.head.build(scene, this.library.entries);
     this.bar.build(scene);
     this.compared.build(scene, this.library.entries);
-    listFindings(this.findings, scene.runs, (epoch, method) => {
-      if (scene.methods.length > 1) this.set({method});
-      this.sequence.pick(scene.placeOf({epoch, step: ''}));
-    });
+    this.list();
     for (const element of [this.board.element, this.overview.element]) element.hidden = probe >= 0;
     this.overview.element.hidden ||= scene.once;
     this.detail.element.hidden = probe < 0;
@@ -195,6 +197,15 @@ class Viewer {
       this.board.build(scene);
     } else this.detail.build(scene, probe);
     this.paint(true);
+  }
+
+  list() {
+    const {scene} = this;
+    const jump = (epoch, method) => {
+      if (scene.methods.length > 1) this.set({method});
+      this.sequence.pick(scene.placeOf({epoch, step: ''}));
+    };
+    listFindings(this.findings, scene.runs, jump, NARROW.matches);
   }
 
   // One drawing for all changes between two frames.

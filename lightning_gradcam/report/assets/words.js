@@ -20,7 +20,7 @@ export function signOf(right) {
   return right ? {kind: 'right', glyph: '✓ '} : {kind: 'wrong', glyph: '✗ '};
 }
 
-// '✓ Coat 93 %'; of several labels the set; of a regression the value, of embeddings the similarity.
+// '✓ Coat' and ' 93 %'; of several labels the set; of a regression the value, of embeddings the similarity.
 export function verdict(run, step, probe) {
   const predicted = run.predicted(step, probe);
   if (predicted < 0) return valueWords(run, step, probe);
@@ -29,11 +29,12 @@ export function verdict(run, step, probe) {
     const names = set.map(([index, share]) => `${run.className(index)} ${percent(share)}`);
     // Records keep ten classes.
     const text = [...names, ...(names.length < 10 ? [] : ['…'])].join(', ') || 'no class above 50 %';
-    return {text, kind: 'open', spoken: `predicted ${text}`};
+    return {text, share: '', kind: 'open', spoken: `predicted ${text}`};
   }
   const {kind, glyph} = signOf(run.right(step, probe));
-  const words = `${run.className(predicted)} ${percent(run.confidence(step, probe))}`.trim();
-  return {text: glyph + words, kind, spoken: `predicted ${words}${glyph && `, ${kind}`}`};
+  const [name, sure] = [run.className(predicted), percent(run.confidence(step, probe))];
+  const share = sure && ` ${sure}`;
+  return {text: glyph + name, share, kind, spoken: `predicted ${name}${share}${glyph && `, ${kind}`}`};
 }
 
 // What is explained where there are no classes.
@@ -44,7 +45,7 @@ function valueWords(run, step, probe) {
     return `${targets.length > 1 ? name : word} ${shortNumber(scores[probe])}`;
   });
   const text = named.join(', ');
-  return {text, kind: text ? 'open' : 'none', spoken: text ? `no predicted class, ${text}` : 'no prediction'};
+  return {text, share: '', kind: text ? 'open' : 'none', spoken: text ? `no predicted class, ${text}` : 'no prediction'};
 }
 
 export function noticeOf(state, {signed}) {
@@ -179,7 +180,9 @@ export function rightWords(scene) {
     missing += total.length - count.length;
     return known.length > 0 && `${scene.prefix(r)}${count} of ${total}`;
   });
-  return counts.some(Boolean) ? `${counts.filter(Boolean).join(', ')} probes right${'\u2007'.repeat(missing)}` : '';
+  // Of several labels, the most probable class alone is judged.
+  const what = scene.runs.some(({steps}) => steps.some(({sets}) => sets)) ? 'top classes' : scene.once ? 'pictures' : 'probes';
+  return counts.some(Boolean) ? `${counts.filter(Boolean).join(', ')} ${what} right${'\u2007'.repeat(missing)}` : '';
 }
 
 // Spoken once the slider rests.

@@ -45,19 +45,23 @@ export class Source {
     return [...new Set(this.shown.flatMap((folder) => familyOf(folder, this.ticked)))];
   }
 
-  // Reads the headers of relatives that are not shown. The viewer then draws their mean and range.
+  // Reads the headers of relatives that are not shown. The viewer then draws their mean and range. One that could not be
+  // read is asked for again next time, unless it is damaged.
   async gather() {
     if (this.busy) return;
     this.busy = true;
     const isMissing = ({run, mark}) => !this.shown.includes(run) && this.heads.get(run)?.mark !== mark;
     const next = () => this.relatives.find(isMissing);
-    let news = false;
-    for (let missing = next(); missing; missing = next()) {
+    let [news, again] = [false, false];
+    for (let missing = next(); missing && !again; missing = next()) {
       const {run, mark} = missing;
       const work = answer('run', {run}).then((found) => found.json());
-      const header = await work.catch(() => null);
-      this.heads.set(run, {mark, header});
-      news = true;
+      const header = await work.catch((error) => {
+        again = error.status !== 500;
+        return null;
+      });
+      news ||= header !== null || this.heads.get(run)?.header !== null;
+      this.heads.set(run, {mark: again ? '' : mark, header});
     }
     this.busy = false;
     if (news) this.tell();
