@@ -151,7 +151,7 @@ def main(path: Path) -> None:
         check(archive)
         path.parent.mkdir(parents=True, exist_ok=True)
         payload = Payload.of(archive, title=f"EfficientNet-Lite0, {EPOCHS} epochs")
-        path.write_text(page([payload], title="Four photographs"), encoding="utf-8")
+        path.write_text(page([payload], title="Fine-tuned on four photographs"), encoding="utf-8")
     print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 

@@ -24,7 +24,7 @@ export function timeline(scene, r, probe, onpick) {
 // What the line in the strip is, for below it; not where there is none.
 export function confidenceName(run, probe) {
   const known = run.steps.some((_, step) => run.confidence(step, probe) !== null);
-  return known && make('span.confidence-name', {'aria-hidden': 'true'}, '↑ confidence');
+  return known && make('span.confidence-name', {'aria-hidden': 'true'}, 'above: confidence');
 }
 
 function pieces(scene, r, probe) {
@@ -93,7 +93,7 @@ export function sparkline(scene, r, probe, {name, title, low, high}) {
   const svg = stretched(scene.positions.length, 24, lines);
   const attributes = {title: `${title}, a line for each layer as in the curves above`};
   const confidence = scene.hasClasses() && confidenceName(scene.runs[r], probe);
-  const names = make('div.strip-names', confidence, make('span', `↓ ${title}`));
+  const names = make('div.strip-names', confidence, make('span', `below: ${title}`));
   return [names, make('div.spark', attributes, svg, make('div.marker'))];
 }
 
