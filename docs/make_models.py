@@ -27,8 +27,8 @@ HEAD = """# What `"auto"` explains
 
 `layers="auto"` picks the last layer whose output is a new feature map rather than an earlier one passed on (pooled,
 dropped out, permuted). If a class token precedes the grid, it picks the last layer whose grid still affects the output.
-Branches that the explained score does not depend on (a decoder, a teacher, an auxiliary head) are skipped, however long
-they are. `python docs/make_models.py` generates this page from models with random weights, and checks that every map is
+Branches that do not affect the explained score (a decoder, a teacher, an auxiliary head) are skipped, however long they
+are. `python docs/make_models.py` generates this page from models with random weights, and checks that every map is
 finite, is not constant, and has at least four pixels on each side. `tests/docs/test_models_page.py` checks the page
 against the actual results for the torchvision models.
 
