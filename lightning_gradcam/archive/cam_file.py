@@ -214,7 +214,7 @@ def _opened(source: bytes | BinaryIO) -> tuple[Npz, dict[CamKey, int]]:
 def _maps(file: Npz, place: int, count: int) -> FloatArray:
     maps = full_values(file, place, 1, range(2, 6))
     if len(maps) != count:
-        raise ValueError(f"'map{place}' has {len(maps)} entries for {count} probes")
+        raise ValueError(f"'map{place}' has {len(maps)} entries, but there are {count} probes")
     return maps
 
 
@@ -223,7 +223,7 @@ def _levels(meta: Mapping[str, Any], samples: int) -> dict[tuple[str, str], tupl
     found = {_pair(entry["key"]): texts(entry, "names") for entry in meta.get("levels", ())}
     for key, names in found.items():
         if len(names) != samples:
-            raise ValueError(f"'levels' of {key!r:.200} has {len(names)} entries for {samples} probes")
+            raise ValueError(f"'levels' for {key!r:.200} has {len(names)} entries, but there are {samples} probes")
     return found
 
 

@@ -85,7 +85,7 @@ class AutoLayer:
         if not any(tensor.numel() for tensor in self._numbers):
             raise LayerError(
                 "layers: 'auto' can't tell what the score depends on: the output of the first samples is empty (a"
-                " detector that finds nothing yet?) or contains only integers; name the layer, one of:"
+                " detector that finds nothing yet?) or contains only integers; specify a layer, one of:"
                 f" {', '.join(names)}"
             )
         first = next(filter(self._is_sole, reversed(names)), None)

@@ -68,7 +68,7 @@ class Hidden:
 
     @property
     def left(self) -> Array:
-        """The confidence with the share of pixels hidden that :func:`shown_share` returns, ``[N, M]``."""
+        """The confidence after hiding the share of pixels that :func:`shown_share` returns, ``[N, M]``."""
         return np.asarray(1 / (1 + np.exp(-self.steps[0, :, :, _SHOWN])))
 
     def agreement(self, maps: Sequence[Array], members: Sequence[int], *, of_classes: bool = False) -> Array:

@@ -2,7 +2,7 @@
 
 Example:
   lightning-gradcam report lightning_logs/version_0/gradcam -o attention.html
-  lightning-gradcam report runs/cheating runs/fixed -o both.html      # next to each other, on the same probes
+  lightning-gradcam report runs/cheating runs/fixed -o both.html      # side by side, on the same probes
 
 The page has a slider over the epochs for all probes and layers, shows runs with the same probes side by side, and ends
 with the sheets of feature maps and filter patterns. Each run's folder receives a new findings.md.

@@ -74,7 +74,7 @@ class Ascent:
             check_whole(name, getattr(self, name), least)
         if self.step_size is not None and not (_is_number(self.step_size) and self.step_size > 0):
             raise ConfigurationError(
-                f"step_size: got {self.step_size!r}; pass a step length above 0, or None for the default"
+                f"step_size: got {self.step_size!r}; pass a value greater than 0, or None for the default"
             )
         if not _is_number(self.total_variation) or self.total_variation < 0:
             raise ConfigurationError(f"total_variation: got {self.total_variation!r}; pass a weight, 0 or more")

@@ -187,7 +187,7 @@ def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mappi
 
 
 def check_layouts(modules: Mapping[str, nn.Module], asked: Request) -> None:
-    """Rejects a user's layout that contradicts the module's class."""
+    """Rejects a layout from the user that conflicts with the module's class."""
     for name, module in modules.items():
         spec, kind = asked.layout_of(name), type(module)
         if spec and kind in _CHANNELS_FIRST and not spec.startswith(("NC", "(NT)C", "(TN)C")):

@@ -101,7 +101,7 @@ def list_layers(
             seen = _watched(layers, lambda: run(few.fresh()))
         except Exception as error:  # a user's forward may raise anything
             raise ConfigurationError(
-                f"model: its forward failed on inputs {list(few.picture.shape)} ({type(error).__name__}:"
+                f"model: its forward pass failed on inputs {list(few.picture.shape)} ({type(error).__name__}:"
                 f" {' '.join(str(error).split())}); pass the shape of one sample as the model takes it (--input-shape)"
             ) from error
         step()

@@ -55,7 +55,7 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     """Restores the global random numbers, and the private state of data sets, transforms and data modules.
 
     Private state: generators that they hold, and the attributes (counters, caches) of whatever can be indexed or
-    called. These are restored by reference: no data is copied, so a tensor that is overwritten in place stays so.
+    called. These are restored by reference: no data is copied, so in-place changes to a tensor are not undone.
 
     The attributes and containers of an object that another thread uses in the meantime, such as a prefetching data set,
     are not restored: we cannot tell who changed them, and what the thread stored there must not be lost. So a counter

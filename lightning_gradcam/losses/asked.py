@@ -99,7 +99,7 @@ def _methods(names: str | Sequence[str]) -> dict[str, Method]:
         if method.needs not in ("gradients", "activations"):
             known = [n for n in available_methods() if resolve_methods(n)[n].needs in ("gradients", "activations")]
             raise MethodError(
-                f"methods: {name!r} runs the model again, which a loss on the training forward can't do; use a method "
+                f"methods: {name!r} reruns the model, which a loss on the training forward pass can't do; use a method "
                 f"that needs activations and gradients only{did_you_mean(name, known)}"
             )
     return methods

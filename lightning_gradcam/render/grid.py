@@ -125,7 +125,7 @@ def layer_limits(maps: FloatArray) -> tuple[float, float]:
 
 
 def tiled(tiles: npt.NDArray[Any], columns: int = 16, gap: int = 1, fill: Any = 0) -> npt.NDArray[Any]:
-    """Puts images next to each other, row by row, and fills the rest of the last row.
+    """Puts images side by side, row by row, and fills the rest of the last row.
 
     Args:
         tiles: ``[C, h, w]`` or ``[C, h, w, 3]``.

@@ -122,7 +122,7 @@ def read_checkpoint(
             ) from error
         if trust and isinstance(error, (AttributeError, ImportError)):
             raise ConfigurationError(
-                f"checkpoint: {place!r} holds objects whose code is not found here ({error!s:.200}); run this where "
+                f"checkpoint: {place!r} contains objects whose code can't be imported ({error!s:.200}); run this where "
                 "the code can be imported, or save the state_dict() and name the class (--model)"
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -233,7 +233,7 @@ def test_the_level_of_each_probe_comes_back_and_the_sheet_names_it(batch_size: i
     assert _level_lines(found, "low") == []
     # Files of earlier versions have none.
     assert unpacked_cams(changed(data, lambda _, meta: meta.pop("levels"))).levels == {}
-    with pytest.raises(ValueError, match="'levels' .* 2 entries for 3 probes"):
+    with pytest.raises(ValueError, match="'levels' .* 2 entries, but there are 3 probes"):
         unpacked_cams(changed(data, lambda _, meta: meta["levels"][0]["names"].pop()))
 
 

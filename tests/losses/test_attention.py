@@ -409,7 +409,7 @@ def call(options: dict[str, Any], **given: Any) -> Tensor:
         ({"layers": "act"}, {"labels": None}, TargetError, "labels: got none"),
         ({"layers": "act", "objective": "outside"}, {}, ConfigurationError, "valid: 'inside', 'match', 'reasons'"),
         ({"layers": "act", "objective": "reasons"}, {}, ConfigurationError, "uses no layer"),
-        ({"layers": "act", "methods": "scorecam"}, {}, MethodError, "'scorecam' runs the model again"),
+        ({"layers": "act", "methods": "scorecam"}, {}, MethodError, "'scorecam' reruns the model"),
         ({"objective": "reasons"}, {"inputs": torch.ones(4, 1, 6, 6)}, ConfigurationError, "inputs: the watched"),
         ({"layers": "act", "warm_up": -1}, {}, ConfigurationError, "warm_up: got -1"),
     ],

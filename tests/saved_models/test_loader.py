@@ -384,7 +384,7 @@ def test_trusted_code_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(here, "Passing", type("Passing", (nn.Module,), {"__module__": __name__}), raising=False)
     torch.save(here.Passing(), tmp_path / "a.pt")
     monkeypatch.delattr(here, "Passing")
-    with pytest.raises(ConfigurationError, match=r"whose code is not found here .*'Passing'.*state_dict"):
+    with pytest.raises(ConfigurationError, match=r"whose code can't be imported .*'Passing'.*state_dict"):
         load_checkpoint(tmp_path / "a.pt", trust=True)
 
 
