@@ -25,30 +25,30 @@ PAGE = ROOT / "docs" / "models.md"
 
 HEAD = """# What `"auto"` explains
 
-`layers="auto"` takes the last layer whose output is a feature map and not just an earlier map passed on (pooled,
-dropped out, permuted). If a class token comes before the grid, it takes the last layer on whose grid the output
-depends. Branches that the explained score does not depend on (a decoder, a teacher, an auxiliary head) are skipped,
-however long they are. `python docs/make_models.py` makes this page, with random weights: every map is finite, not
-constant, and has at least four pixels on each side. `tests/docs/test_models_page.py` compares the page with the results
-for torchvision's models.
+`layers="auto"` picks the last layer whose output is a new feature map rather than an earlier one passed on (pooled,
+dropped out, permuted). If a class token precedes the grid, it picks the last layer whose grid still affects the output.
+Branches that do not affect the explained score (a decoder, a teacher, an auxiliary head) are skipped, however long they
+are. `python docs/make_models.py` generates this page from models with random weights, and checks that every map is
+finite, is not constant, and has at least four pixels on each side. `tests/docs/test_models_page.py` checks the page
+against the actual results for the torchvision models.
 
-The grid of tokens is derived from the forward, by measuring which patch of the image, or which location of a
-convolution's output, feeds which token. This finds patches of any shape, clips, and other tokens before, after or
-between those of the grid (`NLC:1+14x14+4`). Tokens that do not correspond to locations (words, time steps, learned
-queries), or are in another order, have no map: Hiera (timm's `hiera_*`) keeps its tokens in the order of its mask units
-until the last stage. In a model of images, the output `[N, C, L]` of a 1-D convolution has a map if `L` is such a grid.
+The token grid is derived from the forward pass, by measuring which image patch, or which location in a convolution's
+output, feeds each token. This handles patches of any shape, video clips, and extra tokens before, after or between the
+grid tokens (`NLC:1+14x14+4`). Tokens that do not correspond to locations (words, time steps, learned queries), or that
+are in a different order, have no map. Hiera (timm's `hiera_*`), for example, keeps its tokens in mask-unit order until
+the last stage. In an image model, a 1-D convolution's output `[N, C, L]` has a map if `L` is such a grid.
 
-In a model of signals, whose first convolution is a `Conv1d`, `"auto"` takes the last layer with an output `[N, C, l]`
+In a signal model (one whose first convolution is a `Conv1d`), `"auto"` picks the last layer with an output `[N, C, l]`
 whose channels are known to come first; maps are `[N, l]`. In a model that folds frames, slices or patches into the
-batch, it takes the last layer with a row for each frame; maps are `[N, T, h, w]`. [Layouts](targets.md#layouts)
-explains how both are recognised, and what to set if they are not.
+batch, it picks the last layer with one row per frame; maps are `[N, T, h, w]`. [Layouts](targets.md#layouts) explains
+how both kinds of model are recognised, and what to set if they are not.
 
-During the search for `"auto"`, and for named layers when a callback logs its first maps, parts of the image are changed
-in two forwards of two samples. Each change must show at its own location and in its own sample. A layer that sees the
-image rotated, mirrored or shifted (`torch.roll`, by an eighth of a side or more), sorted samples, or a spectrum is
-refused with an error. A layer that sees a crop, a wide border or an image resampled by `grid_sample` causes a warning.
-If attention or large receptive fields make the result unclear, nothing is reported. `compute_cams` with named layers
-and plain feature maps skips this check.
+While `"auto"` searches, and when a callback logs its first maps for named layers, parts of the image are changed in two
+forward passes on two samples. Each change must appear in the layer's output at the same location and in the same
+sample. A layer that sees the image rotated, mirrored or shifted (`torch.roll`, by an eighth of a side or more), the
+samples sorted, or a spectrum is rejected with an error. A layer that sees a crop, a wide border or an image resampled
+by `grid_sample` triggers a warning. If attention or large receptive fields make the result unclear, nothing is
+reported. `compute_cams` skips this check for named layers with plain feature maps.
 """
 
 
@@ -82,10 +82,10 @@ def table(names: list[str], make: Callable[[str], nn.Module], *, video: bool = F
 SHAPES_HEAD = """
 ## Models of other shapes
 
-Small models with random weights, in float64. Each map equals a plain reference, computed with one hook and
-`torch.autograd.grad`, within a millionth of its largest value. If nothing can be shown, an error or warning names the
-layer and the fix. The models are defined in `tests/shapes`. `.ci/nightly` runs all of them, the slow tests twelve.
-Those of Hugging Face, timm and MONAI need these libraries.
+These are small models with random weights, in float64. Each map matches a plain reference (one hook and
+`torch.autograd.grad`) to within a millionth of its largest value. If no map can be shown, an error or warning names the
+layer and the fix. The models are defined in `tests/shapes`. `.ci/nightly` runs all of them; the slow tests run twelve.
+The Hugging Face, timm and MONAI models require those libraries.
 
 | family | model | input | target | layer | layout | map | message |
 |---|---|---|---|---|---|---|---|"""
