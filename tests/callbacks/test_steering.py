@@ -82,7 +82,9 @@ def test_numbers_are_there_before_anyone_looks_and_stay_where_nothing_is_logged(
     running = fit(tmp_path, looking, callback, best, enable_checkpointing=True, max_epochs=5)
     (first, second) = [numbers.values for numbers in sink.numbers]
     assert (first[INSIDE], second[INSIDE]) != (0, 0)
-    rows = [(NAN, NAN), (first[INSIDE], NAN), (first[INSIDE], NAN), *[(second[INSIDE], second[DRIFT])] * 2]
+    # With torch 2.4's arithmetic, no probe's maps can be compared: then there is no drift.
+    last = second[INSIDE], second.get(DRIFT, NAN)
+    rows = [(NAN, NAN), (first[INSIDE], NAN), (first[INSIDE], NAN), last, last]
     for found, row in zip(looking.found, rows, strict=True):
         assert found == pytest.approx(row, rel=1e-6, nan_ok=True)
     # All numbers, of which loggers may get fewer, but not the times, which are known later.
