@@ -133,7 +133,7 @@ def lazy() -> torch.nn.Module:
         (["--model", "no_such_package:Net", "--input-shape", "1,8,8"], "no_such_package"),
         (["--model", "tests.cli.tiny:Nett", "--input-shape", "1,8,8"], "Nett"),
         (["--model", "tests.cli.tiny:Plain"], "--input-shape"),
-        (["--model", "tests.cli.tiny:Plain", "--input-shape", "3,8,8"], "forward failed on inputs [2, 3, 8, 8]"),
+        (["--model", "tests.cli.tiny:Plain", "--input-shape", "3,8,8"], "forward pass failed on inputs [2, 3, 8, 8]"),
         (["--model", "tests.cli.tiny:Plain", "--model-args", "width"], "key=value"),
         (["--model", "builtins:dict", "--input-shape", "1,8,8"], "made a dict"),
         (["missing.ckpt"], "missing.ckpt"),

@@ -486,7 +486,7 @@ def test_a_shortage_of_memory_at_one_layer_is_over_at_the_next() -> None:
         ({"border": -1}, ConfigurationError, "border: got -1; pass a whole number, 0 or more"),
         ({"seed": 1.0}, ConfigurationError, "seed: got 1.0"),
         ({"jitter": None}, ConfigurationError, "jitter: got None"),
-        ({"step_size": 0}, ConfigurationError, "step_size: got 0; pass a step length"),
+        ({"step_size": 0}, ConfigurationError, "step_size: got 0; pass a value greater than 0"),
         ({"step_size": math.inf}, ConfigurationError, "step_size: got inf"),
         ({"total_variation": -0.1}, ConfigurationError, "total_variation: got -0.1"),
         ({"parametrisation": "furier"}, ConfigurationError, "did you mean 'fourier'"),
