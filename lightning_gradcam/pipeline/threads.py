@@ -13,7 +13,7 @@ from lightning_gradcam.pipeline.worker import Worker
 
 T = TypeVar("T")
 
-# The name of the thread that measures and draws.
+# The niceness of the thread that measures and draws.
 _NICENESS = 10
 
 

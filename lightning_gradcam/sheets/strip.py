@@ -35,7 +35,7 @@ MOST_COLUMNS = 24
 _SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 560, 62
 # Below a tile: the probability, and the class if it changed, else the drift.
 _CAPTION = 34
-# Height in pixels of the caption of a scale's end.
+# Width in pixels of the caption of a scale's end.
 _SCALE = 94
 # This fraction of the mean change is added to each step, so that quiet stretches keep some columns.
 _QUIET = 0.25
