@@ -48,7 +48,7 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
     assert at(shown) == "epoch 3"
     assert [text.strip() for text in shown.texts(".headline")] == [
         "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes)."
-        " The largest value moved to another part of the picture in 3 of 3, most often to the lower right (3)."
+        " The largest value moved to another part of the image in 3 of 3, most often to the lower right (3)."
         " Probe 1 moved furthest (0.90): its largest value went from the lower left to the lower right."
     ]
     assert shown.hash() == ""
@@ -96,14 +96,14 @@ def test_headline_leaves_out_the_places_of_maps_that_were_not_compared(report: O
         for entry in payload.header["steps"][place]["maps"]:
             entry["numbers"]["drift"][3] = None
     shown = report(payload)
-    assert " another part of the picture in 3 of 3, most often" in shown.texts(".headline")[0]
+    assert " another part of the image in 3 of 3, most often" in shown.texts(".headline")[0]
     assert "(3 of 4 probes)" in shown.texts(".headline")[0]
     # One goes to the upper left and one to the lower right: neither most often.
     maps = np.full((2, 2, 2, 2), 0.1)
     maps[0, :, 0, 1] = maps[1, 0, 0, 0] = maps[1, 1, 1, 1] = 1
     apart = made({KEY: maps}, np.zeros((2, 4, 4, 3)))
     apart.header["steps"][1]["maps"][0]["numbers"]["drift"] = [0.9, 0.8]
-    assert " part of the picture in 2 of 2. Probe 0 moved furthest" in report(apart).texts(".headline")[0]
+    assert " part of the image in 2 of 2. Probe 0 moved furthest" in report(apart).texts(".headline")[0]
 
 
 def test_strip_has_a_row_for_each_layer_and_a_tick_for_changed_predictions(report: Open) -> None:

@@ -58,7 +58,7 @@ def test_curve_is_the_energy_computed_from_the_archive(report: Open, tmp_path: P
         assert abs(float(text.split(" ")[1]) - wanted[place].mean()) < 0.005
     shown.go("#area=30,40,111,160&probe=1")
     np.testing.assert_allclose(curves(shown)["conv"], wanted[:, 1], atol=0.01)
-    assert shown.texts(".region-about")[0].startswith("Probe 1. The region is 21 % of the picture; thresh")
+    assert shown.texts(".region-about")[0].startswith("Probe 1. The region is 21 % of the image; thresh")
 
 
 # All evidence is in one place of 4 by 4: at first in the upper left, and from epoch 2 on in the lower right.
@@ -88,7 +88,7 @@ def test_region_is_drawn_by_mouse_on_one_probe_and_holds_for_all(report: Open) -
         "none: no positive evidence in any epoch.",
     ]
     assert shown.texts(".region-about") == [
-        "Mean of 2 probes, at the same place in all. The region is 25 % of the picture; threshold 50 % (twice that)."
+        "Mean of 2 probes, at the same location in all. The region is 25 % of the image; threshold 50 % (twice that)."
     ]
     seen = shown.page.locator(".card .area-box")
     assert seen.count() == 6

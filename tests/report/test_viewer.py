@@ -240,7 +240,7 @@ def test_evidence_against_shows_in_maps_that_are_blank_without_it(report: Open) 
         "conv: zero everywhere: 1 of 3 maps",
         "relu: Grad-CAM found nothing against a class in this run: nothing is blue",
     ]
-    assert shown.texts(".lead")[0].startswith("Red places of a picture raise the score of the explained class, blue")
+    assert shown.texts(".lead")[0].startswith("Red parts of the image raise the score of the explained class, blue")
     assert shown.page.get_by_label("Colour map").is_hidden()
     assert "signed=on" in shown.hash()
     np.testing.assert_array_equal(shown.pixels(canvas())[0, 0, :3], (diverging(-3, 3) / 2).round())

@@ -5,8 +5,8 @@ import {numberInfo} from './numbers.js';
 import {choicesOf} from './state.js';
 import {numberOf} from './words.js';
 
-const LEAD = 'Colours show which places of a picture raise the score of the explained class.';
-const SIGNED = 'Red places of a picture raise the score of the explained class, blue places lower it.';
+const LEAD = 'Colours show which parts of the image raise the score of the explained class.';
+const SIGNED = 'Red parts of the image raise the score of the explained class, blue parts lower it.';
 const MOTION = ' Press ▶ or drag the slider to see how they change during training.';
 
 export class Head {

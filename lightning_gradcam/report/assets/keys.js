@@ -25,13 +25,13 @@ const HELP = [
 ];
 
 const READING = [
-  'Each map shows, for one layer, which places of a picture raise the score of the explained class: the brighter the ' +
-    'colour, the more. “For and against” also shows places that lower the score: red for, blue against, grey zero.',
+  'Each map shows, for one layer, which parts of the image raise the score of the explained class: the brighter the ' +
+    'colour, the more. “For and against” also shows parts that lower the score: red for, blue against, grey zero.',
   'The scale sets which value gets the brightest colour. Run: one value for each probe, layer and method over the ' +
-    'whole run, all its epochs and targets; it is the largest 98th percentile of a map’s places, so that single ' +
-    'extreme places do not darken the others. Image: the largest value of each map. Layer: that of all probes.',
-  'A picture without colours has a blank map (∅ in film strips): no place raises the score or, with “For and ' +
-    'against”, the map is zero everywhere. The lines above the pictures give the reason. A crossed-out picture has ' +
+    'whole run, all its epochs and targets; it is the largest 98th percentile of a map’s values, so that single ' +
+    'extreme values do not darken the others. Image: the largest value of each map. Layer: that of all probes.',
+  'An image without colours has a blank map (∅ in film strips): no part raises the score or, with “For and ' +
+    'against”, the map is zero everywhere. The lines above the pictures give the reason. A crossed-out image has ' +
     'a map with infinite or NaN values. In the strip of predictions each piece is one predicted class, hatched where ' +
     'it is wrong; the line is the confidence.',
 ];

@@ -89,10 +89,10 @@ function destination(run, step, key, pictures) {
   }
   const parts = all.map((probe) => [step - 1, step].map((at) => whereabouts(run.peak(at, key, probe))));
   const moved = parts.filter(([before, now]) => before !== now).map(([, now]) => now);
-  if (moved.length === 0) return ` In all ${all.length} the largest value stayed in the same part of the picture.`;
+  if (moved.length === 0) return ` In all ${all.length} the largest value stayed in the same part of the image.`;
   const times = (part) => moved.filter((other) => other === part).length;
   const most = moved.reduce((best, part) => (times(part) > times(best) ? part : best));
   const tied = moved.some((part) => part !== most && times(part) === times(most));
   const where = tied ? '' : `, most often to the ${most} (${times(most)})`;
-  return ` The largest value moved to another part of the picture in ${moved.length} of ${all.length}${where}.`;
+  return ` The largest value moved to another part of the image in ${moved.length} of ${all.length}${where}.`;
 }

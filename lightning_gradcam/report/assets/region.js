@@ -26,7 +26,7 @@ export class Region {
     const fields = Object.entries(SIDES).map(([edge, name]) => labelled(name, this.edges[edge]));
     const pass = () => act.set({passed: this.threshold.value});
     this.threshold = entry('Threshold, %', pass);
-    const limit = labelled('Threshold, %', this.threshold, 'Empty: twice the region’s share of the picture');
+    const limit = labelled('Threshold, %', this.threshold, 'Empty: twice the region’s share of the image');
     this.own = button('Mask', () => act.set({area: OWN, region: 'on'}), {title: 'Each probe’s own mask or box'});
     const close = button('✕', () => act.set({area: ''}), {class: 'tool', 'aria-label': 'Close the region'});
     this.about = make('p.region-about');
@@ -159,11 +159,11 @@ export class Region {
     const probes = scene.studied();
     const one = `Probe ${scene.runs[0].probes[probes[0]]?.id}`;
     if (share === null) return probes.length === 1 ? `${one} has no mask or box.` : 'None of these probes has a mask or box.';
-    const where = area === OWN ? ', in the mask or box of each' : probes.length > 1 ? ', at the same place in all' : '';
+    const where = area === OWN ? ', in the mask or box of each' : probes.length > 1 ? ', at the same location in all' : '';
     const whose = probes.length === 1 ? one : `Mean of ${numberOf(probes.length, 'probe')}${where}`;
     const part = area !== OWN && scene.columns.some(({depth}) => depth) ? ' Only the slices shown count.' : '';
     const rule = usual ? (threshold < 2 * share ? 'halfway from that to all' : 'twice that') : 'as set';
-    return `${whose}. The region is ${percent(share)} of the picture; threshold ${percent(threshold)} (${rule}).${part}`;
+    return `${whose}. The region is ${percent(share)} of the image; threshold ${percent(threshold)} (${rule}).${part}`;
   }
 
   // The rectangle's edges in the fields; empty for masks.
