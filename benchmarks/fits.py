@@ -1,12 +1,13 @@
-"""What benchmarks/overhead.py trains and with which callbacks: the package's own, one written by hand, and a limit."""
+"""What overhead.py and whole_fits.py train, with which callbacks (ours, by hand, a limit), and how they print it."""
 
 from __future__ import annotations
 
 import gc
 import math
+import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ import matplotlib.pyplot as plt
 from drawn_garments import CLASS_NAMES, draw_garments
 from fashion_mnist_model import FashionMNISTClassifier
 
+from benchmarks.compute import ratios
 from benchmarks.rivals import Case, limit
 
 LAYERS = ["network.relu1", "network.relu2", "network.relu3"]
@@ -232,3 +234,47 @@ def resnet(probes: int, small: bool) -> Setting:
     images, labels = garments(max(probes, 16), size, channels=3)
     title = f"ResNet-18, {probes} probes, {len(RESNET_LAYERS)} layers, {size}x{size}"
     return Setting(title, ResNetClassifier(), RESNET_LAYERS, images, labels, probes, batch=8)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio that is asked for: its values in the rounds, and what its median is at most."""
+
+    title: str
+    values: Sequence[float]
+    most: float
+
+    def __str__(self) -> str:
+        ratio = statistics.median(self.values)
+        met = "met   " if ratio <= self.most else "MISSED"
+        return f"{ratio:>9.3f}  {met}  at most {self.most:.3f}: {self.title}"
+
+
+def trainer_of(folder: str, epochs: int, callbacks: Sequence[Callback]) -> Trainer:
+    """Returns a Trainer that does nothing but train, validate and log."""
+    return Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=TensorBoardLogger(folder),
+        callbacks=[*callbacks],
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def table(heading: str, seconds: Mapping[str, Sequence[float]], unit: float = 1000) -> Iterator[str]:
+    """The lines of medians and ranges, by default in milliseconds."""
+    shown = "median ms" if unit == 1000 else "median s"
+    yield f"{heading:<38}{shown:>10}{'min':>9}{'max':>9}"
+    for name, values in seconds.items():
+        low, middle, high = (unit * value for value in (min(values), statistics.median(values), max(values)))
+        yield f"{name:<38}{middle:>10.1f}{low:>9.1f}{high:>9.1f}"
+
+
+def ratio(seconds: Seconds, over: str, under: str) -> str:
+    """The line of one ratio."""
+    values = ratios(seconds, over, under)
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{over} / {under}: median of {len(values)} ratios {middle:.3f} ({low:.3f} to {high:.3f})"

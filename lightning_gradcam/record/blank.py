@@ -42,7 +42,8 @@ _WHY = {
     Cause.NOWHERE_POSITIVE: "the method finds no evidence for the score anywhere",
     Cause.NO_GRADIENT: "no gradient reaches the layer (dead ReLUs after it, or a saturated probability)",
     Cause.NO_ACTIVATION: "the layer's own output is zero everywhere (dead ReLUs)",
-    Cause.CANCELLED: "the gradient's mean over locations is zero, as before a linear layer on flattened features",
+    Cause.CANCELLED: "the gradient mostly cancels in its mean over locations, as before a linear layer on flattened"
+    " features",
     Cause.NEGATIVE: "the gradient's mean over locations is negative for every active channel",
     Cause.OUTWEIGHED: "at every location the channels against the score outweigh those for it",
     Cause.AT_LIMIT: "the similarity is at its maximum, as for a probe compared with itself",

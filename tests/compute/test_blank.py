@@ -69,7 +69,7 @@ def test_one_warning_a_layer_says_how_many_why_and_what_to_use() -> None:
     said = [str(warning.message) for warning in caught]
     assert said == [
         f"lightning-gradcam: layer {layer!r}, method 'gradcam': 3 of 3 maps are blank (zero after the ReLU): in 2 the "
-        "gradient's mean over locations is zero, as before a linear layer on flattened features. Use "
+        "gradient mostly cancels in its mean over locations, as before a linear layer on flattened features. Use "
         "methods=['hirescam'] or an earlier layer."
         for layer in ("0", "1")
     ]

@@ -28,8 +28,8 @@ PICTURES = torch.tensor([[4.0, 1.0], [1.0, 4.0], [2.0, 2.0]], dtype=torch.float6
 # The head's weights for class 0 in each epoch; class 1 has them with the opposite sign, class 0 and 1 a bias.
 WEIGHTS = [[1.0, 0.0], [1.0, -1.5], [0.0, 1.0]]
 SENTENCE = (
-    "1 of 3 maps is blank (zero after the ReLU): the gradient's mean over locations is zero, as before a linear layer"
-    " on flattened features. Use methods=['hirescam'] or an earlier layer."
+    "1 of 3 maps is blank (zero after the ReLU): the gradient mostly cancels in its mean over locations, as before a"
+    " linear layer on flattened features. Use methods=['hirescam'] or an earlier layer."
 )
 
 
