@@ -139,7 +139,7 @@ def unpacked_cams(
     count = len(ids)
     explained = [_pair(key) for key in meta.get("gradients", ())]
     if len(explained) * count * 16 * len(EDGES) > room(file.size):
-        raise ValueError(f"histograms of {len(explained)} gradients and {count} probes do not match the file")
+        raise ValueError(f"histograms of {len(explained)} gradients and {count} probes do not fit into the file")
     read = {(key.layer, key.target) for key in places}
 
     def of_targets(name: str, dtype: str, required: bool = True) -> dict[str, Any]:

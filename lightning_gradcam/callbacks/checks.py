@@ -1,4 +1,4 @@
-"""Checks of single options and of the module's forward. Each rejects invalid values and names the valid ones."""
+"""Checks of a callback's options, one by one and all at once. Each rejects invalid values and names the valid ones."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def check_gradients(gradients: object, methods: str | list[str]) -> None:
 
 
 def check_filters(filters: Any) -> None:
-    """Rejects anything but all filters (``None``), a number of filters, and a list of them.
+    """Rejects anything but all filters (``None``), the number of the first ones, and a list of them.
 
     Raises:
         ConfigurationError: It is something else, or the list contains a filter twice.

@@ -20,7 +20,7 @@ from lightning_gradcam.storage import Storage, join
 from lightning_gradcam.targets.classes import Class
 from lightning_gradcam.targets.resolve import resolve_targets
 
-# The number of layers, or layers and methods, named in one line.
+# The most layers, or layers and methods, named in one line.
 _NAMED = 4
 _RECORDS: dict[str, str] = {}
 

@@ -26,7 +26,7 @@ _ROOTS = ("pytorch_lightning", "lightning")
 
 @dataclass(frozen=True, eq=False)
 class Feeding:
-    """The probes of a run, and the module that explains them.
+    """The probes of a run, and the module that they go through.
 
     Attributes:
         host: The trainer.

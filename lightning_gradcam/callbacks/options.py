@@ -1,4 +1,4 @@
-"""A callback's options: plain values, each checked by name, and one frozen object with all of them."""
+"""A callback's options: one frozen object with all of them, and the docstrings of those that callbacks share."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Recording:
         Args:
             host: The trainer.
             resumed: The state in the checkpoint, empty without one.
-            looking: Whether the stage is ``validate`` or ``test``, which leave a training's record unchanged.
+            looking: Whether this is ``validate`` or ``test`` after training, whose record they leave unchanged.
             untrained: Whether training has not begun, so that a baseline may be logged.
 
         Raises:

@@ -47,7 +47,7 @@ class Run:
         log_dir: str | None = None,
     ) -> None:
         self._module = None if module is None else weakref.ref(module)
-        # The other callback whose run this one continues, once there is something to record.
+        # Whether this run continues another callback's, once there is something to record.
         self._successor = False
         self.waiting = self.fitted = False
         self._resumed: dict[str, Any] = {}

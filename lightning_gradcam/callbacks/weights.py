@@ -13,7 +13,8 @@ from lightning_gradcam.callbacks.host import Callback, Host, kinds
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
-# Values read along each axis of each parameter: enough to detect any optimizer step or average, in any memory layout.
+# The most values read along each axis of a parameter: enough to detect any optimizer step or average, in any memory
+# layout.
 _PLACES = 4
 
 
@@ -41,7 +42,7 @@ class ValidatedWeights:
 
 
 def _some_of(module: nn.Module) -> list[bytes]:
-    """Returns a sample of every parameter's values, bit for bit; nothing for a parameter that can't be read."""
+    """Returns a sample of every parameter's values, bit for bit; empty if any of them can't be read."""
     groups = dict[tuple[torch.device, torch.dtype], list[Tensor]]()
     try:
         for parameter in module.parameters():

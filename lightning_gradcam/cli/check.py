@@ -31,7 +31,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_reading(parser)
     parser.add_argument("--quick", action="store_true", help="fewer steps and no ROAD: about a third of the cost")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="random seed for maps and weights (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help="seed of the random maps and weights (default: 0)"
     )
     options.add_progress(parser)
     parser.set_defaults(run=_run)

@@ -41,7 +41,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--box-threshold",
         type=float,
         metavar="SHARE",
-        help="share of the map's maximum that a pixel in that box exceeds (default: 0.15; at 7 x 7 try 0.6)",
+        help="draw that box around pixels above this share of the map's maximum (default: 0.15; at 7 x 7 try 0.6)",
     )
     what = "run: one colour scale for an image's targets; image: one for each map; layer, minmax (default: run)"
     parser.add_argument("--scale", metavar="SCALE", help=what)

@@ -29,7 +29,7 @@ from lightning_gradcam.stats.numbers import mean
 from lightning_gradcam.storage import Storage, safe_name
 
 FOLDER = "evolution"
-# The number of layer and method pairs that are drawn: each strip and animation can take seconds and megabytes.
+# The most pairs of a layer and a method that are drawn: each strip and animation can take seconds and megabytes.
 MOST_PAIRS = 32
 # More do not fit into a strip.
 MOST_PROBES = 128
@@ -41,7 +41,7 @@ MANY_ANIMATIONS = 8
 # Bytes of maps in memory at once: as many pairs as fit, and for a single pair as many probes as fit.
 MAP_BYTES = 128_000_000
 _MOST_ROW_PROBES, _MOST_ROW_PICTURES = 16, 1_500
-# The number of layers named in a remark.
+# The most layers and methods named in a remark.
 _NAMED = 5
 
 

@@ -226,5 +226,5 @@ class Meter(Reporter):
 
 def _means(values: Mapping[str, FloatArray]) -> dict[str, float]:
     known = {tag: found[np.isfinite(found)] for tag, found in values.items()}
-    # Loggers use tags in file names, where a layer's name can do harm.
+    # Loggers write tags into files, where a layer's name can do harm.
     return {printable(tag): float(found.mean(dtype=np.float64)) for tag, found in known.items() if len(found)}

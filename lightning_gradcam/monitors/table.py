@@ -12,7 +12,7 @@ from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sheets.film import Film
 from lightning_gradcam.sinks import Row
 
-# The size of a table's images, in pixels.
+# The size of a table's pictures, in pixels.
 _SIDE = 112
 
 

@@ -69,7 +69,7 @@ class Failures:
 
     @contextmanager
     def contained(self, kind: str, *, step: int) -> Iterator[None]:
-        """Runs the body; a failure is reported, and raised only with ``on_error="raise"``."""
+        """Runs the body; a failure is reported or raised, as by :meth:`failed`."""
         try:
             yield
         except Exception as error:

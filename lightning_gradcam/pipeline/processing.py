@@ -65,7 +65,7 @@ Parts = Iterator[tuple[str, str, Callable[[], object]]]
 class Processor:
     """Owns the state that steps are compared with, the archive's writer, and drawing.
 
-    All methods are called on the recording thread. Steps are archived as they arrive, even while an earlier one is
+    All of the work is done on the recording thread. Steps are archived as they arrive, even while an earlier one is
     drawn, so that a killed process loses none. They are drawn one after the other, each with the data known when it was
     archived, so that its sheets do not depend on how far training has advanced since.
 

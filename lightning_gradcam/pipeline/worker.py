@@ -111,8 +111,8 @@ class Worker:
             wait: ``False``: do not wait for room.
 
         Raises:
-            StalledError: The current job exceeded the patience (raised once for each such job), or so many jobs are
-                waiting that this one is left out.
+            StalledError: The current job exceeded the patience (raised once for each such job), or so many jobs or
+                bytes are waiting that this one is left out.
         """
         if not self._background:
             _Job(name, job, nbytes, first).now()
@@ -295,5 +295,5 @@ class Worker:
         try:
             call()
         except BaseException as error:
-            # A `SystemExit` here would end the thread, and training would wait for room forever.
+            # Also a `SystemExit`, which would end the thread.
             self._failed.append((name, error))

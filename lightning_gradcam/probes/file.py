@@ -34,7 +34,7 @@ def to_bytes(probes: ProbeSet) -> bytes:
         if (value := getattr(probes, name)) is not None:
             arrays[name] = np.asarray(value, kind)
     packed = npz_bytes(meta, arrays, compressed=True)
-    # If it is so uniform that a reader would have to take it for a zip bomb, it stays as it is.
+    # What is so uniform that a reader would have to take it for a zip bomb is not compressed.
     fits = room(len(packed)) >= sum(array.nbytes for array in arrays.values()) + 2**16
     return packed if fits else npz_bytes(meta, arrays)
 

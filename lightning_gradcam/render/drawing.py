@@ -31,7 +31,7 @@ COLOUR_MAPS = Path(__file__).parent / "assets" / "colormaps.png"
 FILE_FORMATS = get_args(Format)
 _CHOICES = {"scale": get_args(Scale), "interpolation": get_args(Interpolation), "format": FILE_FORMATS}
 _COLUMNS = get_args(Column)
-# The number of classes that a record stores for each probe.
+# The largest number of classes that a record stores for each probe.
 MOST_LISTED = 10
 GUIDED = "guided_gradcam"
 
@@ -54,9 +54,9 @@ class Drawing:
             values can't darken all others. ``"image"``: each map's own maximum. ``"layer"``: the largest value of any
             probe and target at this layer and step. ``"minmax"``: each signed map from its minimum to its maximum,
             without ReLU.
-        format: The format of images in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default)
-            is PNG for enlarged images, and otherwise the smaller of PNG and JPEG. Loggers that can't show WebP get
-            PNG.
+        format: The format of sheets in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is
+            PNG if the images on a sheet are enlarged, and otherwise the smaller of PNG and JPEG. Loggers that can't
+            show WebP get PNG.
         magnification: The whole number of screen pixels for each image pixel along a side, without smoothing; 0
             (default) chooses the one that brings the shorter side nearest to 112.
         max_tile: Longest side of an image in pixels; larger images are scaled down to it.

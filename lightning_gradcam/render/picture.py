@@ -176,7 +176,7 @@ def palette_image(pixels: Pixels, needed: Pixels, count: int, method: Image.Quan
     """
     found = Image.fromarray(pixels).quantize(count - len(needed), method).getpalette() or []
     colors = np.array(found, np.uint8).reshape(-1, 3)
-    # Almost white colours would be taken for paper.
+    # Paper could be drawn in a colour that is almost white.
     colors = colors[(colors < 248).any(axis=1)]
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.concatenate([needed, colors])[:count].tobytes())
@@ -184,7 +184,7 @@ def palette_image(pixels: Pixels, needed: Pixels, count: int, method: Image.Quan
 
 
 def _paletted(pixels: Pixels, needed: Pixels) -> bytes:
-    """Returns a PNG with 256 colours; ``None`` if these are too few.
+    """Returns a PNG with 256 colours; empty if these are too few.
 
     Args:
         pixels: The image.

@@ -1,4 +1,4 @@
-"""The page of a check: what each verdict means, what to do, and the images that led to it."""
+"""The page of a check: what each verdict means, what to do, and the pictures that led to it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_page(check: MapCheck) -> str:
 
 
 def check_html(check: MapCheck) -> str:
-    """Returns the notebook's display: the verdicts, and the images of each."""
+    """Returns the notebook's display: the verdicts, and the pictures of each."""
     best = (
         f"The best of them is <b>{escape(check.best[1])}</b> at layer <b>{escape(check.best[0])}</b>."
         if check.best
@@ -151,7 +151,7 @@ def _figures(row: MapVerdict) -> str:
 
 
 def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list[Pixels], list[str]]]:
-    """Overlays each kind of map on the images, and says why a map is blank; maps of one network share one scale."""
+    """Overlays each kind of map on the images, and says why one is not shown; maps of one network share one scale."""
     drawing = Drawing(scale="image")
     limits = {kind: limits_of(values) for kind, values in maps.items()}
     if "other class" in maps:

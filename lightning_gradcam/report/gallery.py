@@ -14,7 +14,7 @@ from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.report.payload import rounded
 from lightning_gradcam.report.pictures import data_url
 
-# The largest number of bytes of images, and of steps, in a page; if there are more, some are evenly chosen.
+# The largest number of bytes of sheets, and of steps, in a page; if there are more, some are evenly chosen.
 MAX_BYTES = 24_000_000
 MAX_STEPS = 48
 

@@ -133,9 +133,9 @@ def animate(
         inner = max(_columns(len(rows)) * _pitch(film) - _GAP, _NARROWEST)
         lines = film_header(film, title, total or len(whole.records), inner)
         foot = film_footer(film, inner) + remarks(note, of_probes(len(rows), len(whole.rows)))
-        shorter = {"smaller": side < SIDE, "fewer": len(steps) < len(whole.records)}
+        shorter = {"images are smaller": side < SIDE, "frames are fewer": len(steps) < len(whole.records)}
         if less := " and ".join(word for word, short in shorter.items() if short):
-            foot += remarks(f"images are {less}, to keep the file below {MAX_BYTES / 1e6:g} MB")
+            foot += remarks(f"{less}, to keep the file below {MAX_BYTES / 1e6:g} MB")
         expected, last = 0.0, (side, len(steps)) == _LEAST[-1]
         if len(steps) * len(rows) * math.prod(film.size) > MAX_BYTES:
             # Drawing all frames only to find that they are too many would take long.

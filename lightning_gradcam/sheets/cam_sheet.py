@@ -29,7 +29,7 @@ _WIDEST, _NARROWEST = 640, 480
 _LABEL, _LIST_LINE = 36, 15
 # Pixels that a heading such as "overlay: predicted" takes.
 _LEAST = 112
-# The left part of a film strip's row.
+# Width in pixels of the text at the left of a film strip's row.
 LABELS = 190
 
 

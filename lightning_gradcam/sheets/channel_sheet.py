@@ -21,7 +21,7 @@ from lightning_gradcam.render.tiles import enlarged, evenly, fitted
 from lightning_gradcam.sheets.builder import MARGIN, TALLEST, Caption, Line, Sheet, of_probes, remarks, step_line
 
 _GAP = 12
-# The left of a grid shows the input and, for each row, the number of its first channel.
+# Widths in pixels, at the left of a grid: the input and, for each row, the number of its first channel.
 _INPUT, _NUMBERS = 128, 34
 _HATCHED, _HATCH = (226, 226, 230), (168, 168, 176)
 _STRIPE = 6

@@ -1,4 +1,4 @@
-"""Draws overlays from a result of ``compute_cams``, and one image of all its maps."""
+"""Draws overlays from a result of ``compute_cams``, and one picture of all its maps."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def overlays_of(cams: Cams, key: object, options: dict[str, Any]) -> list[Image.
 
 
 def save_cams(cams: Cams, path: str | os.PathLike[str], options: dict[str, Any]) -> None:
-    """Writes one image of all maps; see :meth:`lightning_gradcam.Cams.save`."""
+    """Writes one picture of all maps; see :meth:`lightning_gradcam.Cams.save`."""
     folder, name = os.path.split(os.fspath(path))
     format = _FORMATS.get(os.path.splitext(name)[1].lower())
     if format is None:
@@ -111,7 +111,7 @@ def _overlays(samples: Samples, key: CamKey, options: dict[str, Any]) -> Pixels:
 def _sheet(samples: Samples, layer: str, method: str, options: dict[str, Any]) -> Pixels:
     columns = ("input", "overlay") if samples.seen else ("heatmap",)
     drawing = Drawing(**{"columns": columns, **options})
-    note = "" if samples.seen else "maps alone: their inputs are not known, or are no images"
+    note = "" if samples.seen else "maps alone: their inputs are not known, or are not images"
     view = samples.view if samples.seen else replace(samples.view, display_source="")
     return sheet(samples.record, view, layer=layer, method=method, drawing=drawing, title="maps", note=note).pixels
 

@@ -102,7 +102,7 @@ def film_strip(
 
     Returns:
         The strip, with at most ``drawing.max_sheet_pixels`` pixels and 15,000 rows of pixels. If that is too small for
-        all probes, some are evenly chosen (at least one), and the header says so.
+        all probes, some are evenly chosen (at least one), and a line below says so.
 
     Raises:
         DrawingError: No record has the map.
