@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from lightning_gradcam.methods import Method
 from lightning_gradcam.record.blank import HIRESCAM, Cause, blank_remarks
 from lightning_gradcam.record.cams import CamKey, Cams
+from lightning_gradcam.record.not_finite import not_finite_remark
 
 # For Grad-CAM's weights: the share of the gradient's magnitude that remains in its mean over positions. It is 1 if the
 # gradient has one sign in each channel, and about 1 / sqrt(S) if it varies freely over S positions.
@@ -65,7 +67,7 @@ def causes_of(
 
 
 def remarks_of(cams: Cams, methods: Mapping[str, Method]) -> Iterable[str]:
-    """Returns the report on blank maps, one remark for each layer.
+    """Returns the reports on maps that are blank, one for each layer, or not finite, one for all layers.
 
     Args:
         cams: The results.
@@ -73,10 +75,14 @@ def remarks_of(cams: Cams, methods: Mapping[str, Method]) -> Iterable[str]:
     """
     told = {name for name, method in methods.items() if method.needs == "gradients"}
     looked = {key for key, maps in cams.maps.items() if maps.device.type == "cpu" and key.method in told}
-    if not cams.causes and looked == set(cams.maps):
+    # A sum is not finite if one of its parts is not.
+    finite = all(isfinite(float(values.sum())) for values in cams.maps.values())
+    if finite and not cams.causes and looked == set(cams.maps):
         return ()
     maps = {key: values.detach().cpu().float().numpy() for key, values in cams.maps.items()}
-    return blank_remarks(maps, {key: codes.cpu().numpy() for key, codes in cams.causes.items()}).values()
+    blanks = blank_remarks(maps, {key: codes.cpu().numpy() for key, codes in cams.causes.items()}).values()
+    scores = {name: values.cpu().float().numpy() for name, values in cams.scores.items()}
+    return [*blanks, *filter(None, not_finite_remark(maps, scores)[:1])]
 
 
 def _codes(method: str, features: Tensor, slopes: Tensor) -> Tensor:

@@ -185,9 +185,11 @@ class Meter(Reporter):
 
     def broken(self, record: CamRecord) -> list[str]:
         """Returns a warning, once per layer, if maps are not finite."""
-        text, layers = not_finite_remark(record, self._broken)
+        state = "the untrained model" if record.epoch == UNTRAINED_EPOCH else f"epoch {record.epoch}"
+        when = f"in {state}, step {record.step}, "
+        text, layers = not_finite_remark(record.maps, record.scores, when, self._broken)
         self._broken.update(layers)
-        return [text] if text else []
+        return [f"{text} (reported once per layer; sheets and the report mark the maps)"] if text else []
 
     def means_to_last(self, record: CamRecord, last: CamRecord) -> dict[str, float]:
         """Returns how far a step still is from the run's last one, by tag."""

@@ -26,6 +26,7 @@ from lightning_gradcam.probes import ProbeSet
 from lightning_gradcam.probes.folder import Preparation
 from lightning_gradcam.record.blank import blank_remarks
 from lightning_gradcam.record.cam_record import CamRecord
+from lightning_gradcam.record.not_finite import not_finite_remark
 from lightning_gradcam.render.drawing import MOST_LISTED, Drawing, check_columns
 from lightning_gradcam.saved_models.construction import read_class_names
 from lightning_gradcam.saved_models.explained import STAGE, Explained, check_free
@@ -149,6 +150,7 @@ def explain(
     record = plan.record(cams, probes, epoch=loaded.epoch, step=loaded.step, stage=STAGE)
     measured = CamReporter(plan, probes).measured(record)
     remarks += [*_names_remark(measured, probes), *blank_remarks(measured.maps, measured.causes).values()]
+    remarks += filter(None, not_finite_remark(measured.maps, measured.scores)[:1])
     manifest = plan.manifest(probes, cams, uuid.uuid4().hex)
     found = Explained(measured, probes, manifest, plan.pinned(cams), None, tuple(remarks), read.photographs)
     return found if output is None else found.save(output, force=force)

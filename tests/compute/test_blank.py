@@ -82,6 +82,27 @@ def test_no_warning_where_every_map_is_shown(options: dict[str, object]) -> None
         compute_cams(model(), pictures()[:1], "1", **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("broken", "why"), [("input", "because the explained score"), ("gradient", "although the explained score")]
+)
+def test_maps_that_are_not_finite_are_reported_as_such_and_not_as_blank(broken: str, why: str) -> None:
+    net, images = model(), pictures()[:2].clone()
+    if broken == "input":
+        images[0] = torch.nan
+    else:
+        net[0].register_full_backward_pre_hook(lambda _, grads: (grads[0] * torch.inf,))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cams = compute_cams(net, images, "0", targets=0)
+        compute_cams(net, images, "0", targets=0, relu=False)
+    wrong = int(cams["0"].isnan().flatten(1).any(dim=1).sum())
+    said = [str(warning.message) for warning in caught]
+    assert wrong == (1 if broken == "input" else 2)
+    (text,) = [each for each in said if "finite" in each and "maps" in each]
+    count = f"{wrong} of 2 maps {'is' if wrong == 1 else 'are'} not finite, {why}"
+    assert text.startswith(f"lightning-gradcam: layer '0': {count} is ")
+
+
 def test_a_map_that_is_not_finite_is_not_blank_and_one_without_a_cause_is() -> None:
     maps = np.array([[[np.nan, -1.0]], [[-1.0, 0.0]], [[0.0, 2.0]]])
     assert codes_of(maps, None).tolist() == [Cause.SHOWN, Cause.NOWHERE_POSITIVE, Cause.SHOWN]

@@ -577,7 +577,7 @@ def test_weights_that_become_nan_are_recorded_as_they_are_and_training_goes_on(t
     assert callback.archive.epochs == (0, 1, 2, 3, 4, 5)
     (said,) = texts
     assert said.startswith("lightning-gradcam: layers 'net.conv1', 'net.relu2': in epoch 3, step 19, 80 of 80 maps are")
-    assert " not finite, because the score they explain is NaN or infinite. Look for NaN in the loss" in said
+    assert " not finite, because the explained score is NaN or infinite. Look for NaN in the inputs" in said
     assert len(said) <= 500
     for method in methods[:3]:
         maps = callback.archive.maps("net.conv1", method, relu=False)
