@@ -425,6 +425,12 @@ def test_what_is_no_device_or_folder_is_said_first(model: TinyNet, folder: Path)
             explain(model, [object()], "relu2", output=output)
 
 
+def test_maps_that_are_not_finite_are_among_the_remarks(model: TinyNet) -> None:
+    images = torch.stack([torch.full((1, 8, 8), value) for value in (0.5, float("nan"))])
+    (remark,) = [text for text in explain(model, images, "relu2").remarks if "not finite" in text]
+    assert remark.startswith("layer 'relu2': 1 of 2 maps is not finite, because the explained score is NaN")
+
+
 def test_the_page_in_a_notebook_is_called_by_name(model: TinyNet, folder: Path) -> None:
     assert "explain/3 images" in explain(model, folder, "relu2")._repr_html_()
 
