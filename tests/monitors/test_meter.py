@@ -141,12 +141,12 @@ def test_maps_that_are_not_finite_are_warned_of_once_a_layer() -> None:
     meter = CamReporter(plan(), probes())
     deep = CamKey("head", "gradcam", "label")
     (overflow,) = meter.broken(record({KEY: [LEFT, [[NAN, 1.0]]], deep: [LEFT, RIGHT]}, -1))
-    assert "layer 'conv': in the untrained model, step 0, 1 of 2 maps is not finite, although the score" in overflow
+    assert "layer 'conv': in the untrained model, step 0, 1 of 2 maps is not finite, although the explained score" in overflow
     assert len(overflow) <= 480
     assert meter.broken(record({KEY: [LEFT, [[NAN, 1.0]]]}, 0)) == []
     lost = {"label": np.array([1.0, NAN], np.float32)}
     (diverged,) = meter.broken(record({KEY: [LEFT, LEFT], deep: [LEFT, [[NAN, NAN]]]}, 1, scores=lost))
-    assert "layer 'head': in epoch 1, step 20, 1 of 2 maps is not finite, because the score" in diverged
+    assert "layer 'head': in epoch 1, step 20, 1 of 2 maps is not finite, because the explained score" in diverged
 
 
 def test_there_is_no_alarm_unless_asked_for() -> None:
