@@ -97,8 +97,8 @@ ERRORS: dict[str, tuple[type[LightningGradCAMError], str, Callable[[Path], Any]]
         "lightning-gradcam layers` lists",
         lambda _: compute_feature_maps(Deep(), X, LAST[:-2]),
     ),
-    "no places": (LayerError, "name a layer before", lambda _: cams("head")),
-    "not reached": (LayerError, "name a layer that the model's forward() calls", lambda _: cams(["never_*", LAST])),
+    "no places": (LayerError, "choose a layer before", lambda _: cams("head")),
+    "not reached": (LayerError, "choose a layer that the model's forward() calls", lambda _: cams(["never_*", LAST])),
     "auto": (LayerError, "name the layer", lambda _: cams(model=nn.Linear(16, 3))),
     "class": (TargetError, "valid: 0 to 3", lambda _: cams(LAST, targets=10**9)),
     "class name": (
@@ -109,7 +109,7 @@ ERRORS: dict[str, tuple[type[LightningGradCAMError], str, Callable[[Path], Any]]
     "output": (TargetError, "output_key=", lambda _: cams(LAST, model=Deep(end=many))),
     "output key": (ConfigurationError, "pass one of these", lambda _: cams(LAST, model=Deep(end=many), output_key="x")),
     "whole numbers": (TargetError, "before it rounds", lambda _: cams(model=Deep(end=lambda y: y.argmax(1)))),
-    "no gradient": (CaptureError, "name a layer that the score depends on", lambda _: cams("head", model=Cut())),
+    "no gradient": (CaptureError, "choose a layer that the score depends on", lambda _: cams("head", model=Cut())),
     "method": (MethodError, "available: ", lambda _: cams(LAST, methods="gradcm")),
     "model": (ConfigurationError, "pass a torch.nn.Module", lambda _: compute_cams(vars(Deep()), X)),  # type: ignore[arg-type]
     "argument": (ConfigurationError, "as a tuple or dict", lambda _: cams(LAST, inputs=(X, X, X))),
@@ -216,7 +216,7 @@ def test_a_wrapper_is_told_where_its_module_is() -> None:
     ("inputs", "said"),
     [
         ((X, X), "its forward takes (x)"),
-        ({"pixel_values": X}, "a dict holds arguments by name"),
+        ({"pixel_values": X}, "a dict contains arguments by name"),
         ([X[0], X[1]], "torch.stack(images)"),
     ],
 )

@@ -133,13 +133,13 @@ def unpacked_cams(
     meta = file.meta
     if keys is not None:
         if missing := [key for key in keys if key not in places]:
-            raise KeyError(f"it has no maps of {tuple(missing[0])!r:.200}")
+            raise KeyError(f"it has no maps for {tuple(missing[0])!r:.200}")
         places = {key: place for key, place in places.items() if key in keys}
     ids, names = texts(meta, "probe_ids"), texts(meta, "targets")
     count = len(ids)
     explained = [_pair(key) for key in meta.get("gradients", ())]
     if len(explained) * count * 16 * len(EDGES) > room(file.size):
-        raise ValueError(f"histograms of {len(explained)} gradients and {count} probes do not fit into the file")
+        raise ValueError(f"histograms of {len(explained)} gradients and {count} probes do not fit in the file")
     read = {(key.layer, key.target) for key in places}
 
     def of_targets(name: str, dtype: str, required: bool = True) -> dict[str, Any]:

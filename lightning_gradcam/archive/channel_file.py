@@ -42,7 +42,7 @@ def unpacked_channels(source: bytes | BinaryIO, only: str | None = None) -> Chan
     meta = file.meta
     layers = texts(meta, "layers")
     if len(set(layers)) < len(layers):
-        raise ValueError("it holds a layer twice")
+        raise ValueError("it contains a layer twice")
     channels: dict[str, FloatArray] = {}
     chosen: dict[str, tuple[int, ...]] = {}
     numbers: dict[str, Mapping[str, FloatArray]] = {}
@@ -50,7 +50,7 @@ def unpacked_channels(source: bytes | BinaryIO, only: str | None = None) -> Chan
         if only is not None and layer != only:
             continue
         if not isinstance(places, list) or not all(map(is_whole, places)):
-            raise TypeError(f"'chosen' of {layer[:40]!r} is not a list of whole numbers")
+            raise TypeError(f"'chosen' for {layer[:40]!r} is not a list of whole numbers")
         channels[layer] = full_values(file, place, 2, (4, 5))
         chosen[layer] = tuple(places)
         names = texts({"numbers": listed}, "numbers")

@@ -38,8 +38,8 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
         folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
     if not found:
         raise ArchiveError(
-            f"run: no archive at or below {root!r}; pass the folder <log dir>/<name> of a run (it holds {MANIFEST}), or"
-            " one above it"
+            f"run: no archive at or below {root!r}; pass a run's folder <log dir>/<name> (it contains {MANIFEST}), or "
+            "one above it"
         )
     return sorted(found)
 

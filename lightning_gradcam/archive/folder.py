@@ -95,14 +95,14 @@ class ArchiveFolder:
     def _check_cams(self) -> None:
         if self.manifest.kind != "cams":
             raise ArchiveError(
-                f"archive: {self.path!r} holds {self.manifest.kind}, not CAMs; call channels(layer) instead"
+                f"archive: {self.path!r} contains {self.manifest.kind}, not CAMs; call channels(layer) instead"
             )
 
     def _check_channels(self) -> None:
         if self.manifest.kind == "cams":
             raise ArchiveError(
-                f"archive: {self.path!r} holds CAMs, not channels; call maps(layer) instead, or open the folder of a"
-                " FeatureMapCallback or FilterPatternCallback"
+                f"archive: {self.path!r} contains CAMs, not channels; call maps(layer) instead, or open the folder "
+                "written by a FeatureMapCallback or FilterPatternCallback"
             )
 
     def _files(self) -> list[tuple[int, int, int, str]]:

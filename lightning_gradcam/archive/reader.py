@@ -53,7 +53,7 @@ class Archive(ArchiveFolder):
             raw = storage.read(MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             raise ArchiveError(
-                f"archive: no {MANIFEST} in {os.fspath(path)!r}; pass the folder <log dir>/<name> of a run"
+                f"archive: no {MANIFEST} in {os.fspath(path)!r}; pass a run's folder <log dir>/<name>"
             ) from None
         except Exception as error:  # object stores raise their own exceptions
             raise ArchiveError(
@@ -290,5 +290,5 @@ def _fitting(values: FloatArray | None, shape: tuple[int, ...], file: str, what:
     """Returns the content of a step's file if its shape matches the manifest."""
     if values is None or values.shape != shape:
         came = "nothing" if values is None else list(values.shape)
-        raise ArchiveError(f"archive: {file} holds {came} for {what!r}, expected {list(shape)}")
+        raise ArchiveError(f"archive: {file} contains {came} for {what!r}, expected {list(shape)}")
     return values

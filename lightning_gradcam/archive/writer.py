@@ -97,7 +97,7 @@ class ArchiveWriter(Archive):
             try:
                 existing = Archive.open(path).manifest
             except ArchiveError as error:
-                raise TakenError(path, f"holds a record that can't be read ({error!s:.200})") from error
+                raise TakenError(path, f"contains a record that can't be read ({error!s:.200})") from error
             if existing.run in owned_by(manifest, parent, copy_steps):
                 writer = cls(storage, existing)
                 writer.check(manifest)
@@ -168,10 +168,11 @@ class ArchiveWriter(Archive):
             return f"the earlier steps could not be copied, so the record begins here ({error})"
         if files and source.manifest.run != parent["run"]:
             return (
-                f"the earlier steps could not be copied, so the record begins here ({source.path!r} holds another run)"
+                f"the earlier steps could not be copied, so the record begins here ({source.path!r} contains another "
+                "run)"
             )
         if changed := source.manifest.differences(self.manifest):
-            return f"the earlier steps stay in {source.path!r} alone: {', '.join(changed)} changed since"
+            return f"the earlier steps remain only in {source.path!r}: {', '.join(changed)} changed since"
         self._written = None
         unreadable: list[str] = []
         for _, file in files:
@@ -265,7 +266,7 @@ class ArchiveWriter(Archive):
             ) from error
         if owner != self.manifest.run:
             raise ArchiveError(
-                f"archive: {self.path!r} was taken over by another run ({owner}) that started at the same moment,"
+                f"archive: {self.path!r} was taken over by another run ({owner}) that started at the same time,"
                 " and is no longer written to; give each run its own log directory or version"
             )
         # Get the state before reading: any replacement of the manifest since then has a different state.

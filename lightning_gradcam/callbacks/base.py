@@ -92,8 +92,8 @@ class ProbeCallback(Callback):
         if len(same) > 1:
             kinds = " and ".join(dict.fromkeys(f"{other._kind}s" for other in same))
             raise ConfigurationError(
-                f"name: {len(same)} {kinds} are named {self.name!r} and would write the same tags and archive; pass"
-                " each its own name="
+                f"name: {len(same)} {kinds} are named {self.name!r} and would write the same tags and archive; give "
+                "each a different name="
             )
         if stage == "predict":
             return
@@ -246,7 +246,7 @@ class ProbeCallback(Callback):
         if logged and self._validated.gone(host):
             before = " and ".join(called_before(host.trainer, self, hook))
             rank_zero_warn(
-                "lightning-gradcam: the maps do not show the validated weights: the weights changed after the last "
+                "lightning-gradcam: the maps do not explain the validated weights: the weights changed after the last "
                 "batch and before this callback ran (an EMA that swaps its weights out?); "
                 + (f"list this callback before {before}" if before else f"change them later, at {hook[:-10]}_end")
             )

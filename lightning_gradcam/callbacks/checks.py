@@ -118,8 +118,8 @@ def check_name(name: object) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 100:
         raise ConfigurationError(
-            f"name: got {name!r:.200}; it becomes a folder and a tag: use letters, digits, '_', '-' and '.', a"
-            " hundred at most"
+            f"name: got {name!r:.200}; it becomes a folder and a tag, so use at most 100 letters, digits, '_', '-' and "
+            "'.'"
         )
     return name
 
@@ -154,8 +154,7 @@ def check_forward_fn(function: object) -> None:
     """
     if function is not None and not callable(function):
         raise ConfigurationError(
-            f"forward_fn: got {function!r}; pass a function of the module and a batch that returns the output, in"
-            " YAML by its import path"
+            f"forward_fn: got {function!r}; pass a function (module, batch) -> output; in YAML, its import path"
         )
 
 
@@ -195,8 +194,8 @@ def check_filters(filters: Any) -> None:
     empty = filters is not None and (not listed or (filters == 0 and not isinstance(filters, bool)))
     if not whole or empty or len(set(listed)) < len(listed):
         raise ConfigurationError(
-            f"filters: got {filters!r:.80}; pass None for all, a number for the first ones, or a list of different"
-            " filter numbers, counted from 0"
+            f"filters: got {filters!r:.80}; pass None for all, a number for the first ones, or a list of distinct "
+            "filter indices, starting at 0"
         )
 
 

@@ -68,7 +68,7 @@ def missing(archive: Archive, *, explained: bool, schedule: str) -> str | None:
     except OSError as error:
         return f"the archive {archive.path} can't be listed ({error})"
     if explained:
-        return f"no maps are in {archive.path}; the warnings above say why"
+        return f"{archive.path} contains no maps; the warnings above explain why"
     return f"nothing was logged: no validation was due ({schedule}); lower these values"
 
 
@@ -155,8 +155,8 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
         inputs = subject.load(0, len(probes))
         if feeding.options.forward_fn is not None or not inputs.is_single:
             raise ConfigurationError(
-                "check: the check changes the model's input image, so it needs a forward(x) of one tensor; call "
-                "check_maps with forward= instead"
+                "check: the check changes the model's input image, so it needs a forward(x) that accepts one tensor; "
+                "call check_maps with forward= instead"
             )
         targets = resolve_targets(monitor.targets, probes.class_names)
         one_class = len(targets) == 1 and isinstance(targets[0].select, Class)

@@ -72,10 +72,10 @@ class Feeding:
             raise
         except Exception as error:
             raise ConfigurationError(
-                f"model: the forward failed on the probes {list(self.drawn.probes.inputs.shape)}"
-                f" ({type(error).__name__}: {error!s:.120}); the input is taken from the batch"
-                f" {structure(self.drawn.batch, 100)} by input_key, then goes through the module's transfer hooks to"
-                f" forward(){self._several(error)}"
+                f"model: the forward pass failed on the probes {list(self.drawn.probes.inputs.shape)} "
+                f"({type(error).__name__}: {error!s:.120}); input_key selects the input from the batch "
+                f"{structure(self.drawn.batch, 100)}; it then passes through the module's transfer hooks to "
+                f"forward(){self._several(error)}"
             ) from error
 
     def _several(self, error: Exception) -> str:

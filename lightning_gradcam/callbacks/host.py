@@ -85,7 +85,10 @@ class Host:
             return "FSDPStrategy (FSDP1) flattens the weights of a rank; ModelParallelStrategy with fully_shard (FSDP2)"
         if "DeepSpeedStrategy" in kinds(strategy) and getattr(strategy, "zero_stage_3", False):
             # The caller completes the sentence.
-            return "DeepSpeed stage 3 holds the weights only during its own forward; stage 2, or ModelParallelStrategy,"
+            return (
+                "DeepSpeed stage 3 gathers the weights only during its own forward pass; stage 2 or "
+                "ModelParallelStrategy"
+            )
         return None
 
     @property

@@ -134,7 +134,7 @@ class Probing:
             lazy: The model's lazy modules that have not run yet.
             baseline: The untrained model was to be logged.
         """
-        what = f"{', '.join(lazy)} get their parameters in the first forward" if lazy else self.reason()
+        what = f"{', '.join(lazy)} get their parameters in the first forward pass" if lazy else self.reason()
         rank_zero_info(
             f"lightning-gradcam: {what}; the configuration is checked after that, not before training begins"
         )
@@ -172,7 +172,7 @@ class Probing:
             odd = next((value for value in values if not value.is_integer()), values[0])
             yield (
                 f"labels: values such as {odd:.3g} are not classes, but the model predicts one, so sheets show no true "
-                "class; name the labels with label_key=, or pass probes=ProbeSet(inputs, labels=…)"
+                "class; select the labels with label_key=, or pass probes=ProbeSet(inputs, labels=…)"
             )
 
     def _obtained(self, host: Host, resumed: dict[str, Any], *, passed: bool = True) -> tuple[Drawn, str | None]:

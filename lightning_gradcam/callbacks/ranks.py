@@ -97,8 +97,8 @@ class Ranks:
         except RuntimeError as error:
             raise LostRankError(
                 f"{what}: another rank did not reach the same point within {self._patience:g} seconds, most likely "
-                "because this rank failed in the middle of a forward that all ranks share. The run can't continue; "
-                "resume it from its last checkpoint"
+                "because this rank failed in the middle of a forward pass that all ranks share. The run can't "
+                "continue; resume it from its last checkpoint"
             ) from error
         return [_read(bytes(each.tolist()).rstrip(b"\0")) for each in found]
 

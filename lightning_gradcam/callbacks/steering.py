@@ -106,8 +106,8 @@ class Steering:
             if wanted not in tags:
                 near = did_you_mean(wanted, tags, limit=5)
                 raise ConfigurationError(
-                    f"monitor: no number of this run is named {wanted!r}{near}; energy_inside and pointing_game need"
-                    " probes with masks or boxes"
+                    f"monitor: this run logs no number named {wanted!r}{near}; energy_inside and pointing_game need "
+                    "probes with masks or boxes"
                 )
         self._numbers = self._known(tags if self._options.monitor is True else asked)
 

@@ -88,11 +88,11 @@ class Captured:
             layer = layer_of(missing[0])
             times = {1: "once", 2: "twice"}.get(calls, f"{calls} times")
             named = f"'{layer}#0'" if calls == 1 else f"'{layer}#0' to '{layer}#{calls - 1}'"
-            raise LayerError(f"layers: {missing[0]!r}: the forward calls {layer!r} {times}; name {named}")
+            raise LayerError(f"layers: {missing[0]!r}: the forward pass calls {layer!r} {times}; name {named}")
         reached = ", ".join(self._stored) or "none of the requested layers"
         raise LayerError(
-            f"layers: {missing[0]!r} exists, but the forward never reached it (reached: {reached}); name a layer that"
-            " the model's forward() calls"
+            f"layers: {missing[0]!r} exists, but the forward pass never reached it (reached: {reached}); choose a "
+            "layer that the model's forward() calls"
         )
 
     def unhook(self) -> None:
@@ -161,7 +161,7 @@ def no_feature_map(name: str, module: nn.Module, output: Any) -> LayerError:
     """Returns the error for a layer whose output holds no floating-point tensor."""
     what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"
     return LayerError(
-        f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; name a layer"
+        f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; choose a layer"
         " that returns one, such as a convolution or the activation after it"
     )
 

@@ -47,7 +47,7 @@ class AutoLayer:
         if not self._names:
             raise LayerError(
                 "layers: 'auto' found no layer whose output is a feature map [N, C, h, w] (or tokens, or [N, h, w, C]) "
-                f"larger than 1 x 1{_regrouped(survey)}; name the layer to explain, and its layout= if that is unusual"
+                f"larger than 1 x 1{_regrouped(survey)}; specify the layer to explain, and its layout= if it is unusual"
             )
         seen, output = survey.with_graph()
         self._origins: dict[str, set[Origin]] = {name: set() for name in self._names}

@@ -192,7 +192,7 @@ def _gradients(
         raise CaptureError(
             "layers: the model checkpoints activations with use_reentrant=True, which does not allow gradients without "
             "changing the parameters' .grad; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False) there, or "
-            "name a later layer"
+            "choose a later layer"
         ) from error
     if scale == 1.0:
         return found
@@ -208,9 +208,9 @@ def require_gradients(gradients: Mapping[str, Tensor | None]) -> dict[str, Tenso
     for name, gradient in gradients.items():
         if gradient is None:
             raise CaptureError(
-                f"layers: no gradient reaches {name!r}: the score does not depend on its output through the graph (a"
-                " layer inside the model's own torch.no_grad() or torch.inference_mode(), before a detach(), inside a"
-                " reentrant activation checkpoint, or on a branch that the explained output does not use); name a layer"
-                " that the score depends on"
+                f"layers: no gradient reaches {name!r}: the score does not depend on its output through the graph (a "
+                "layer inside the model's own torch.no_grad() or torch.inference_mode(), before a detach(), inside a "
+                "reentrant activation checkpoint, or on a branch that the explained output does not use); choose a "
+                "layer that the score depends on"
             )
     return {name: gradient for name, gradient in gradients.items() if gradient is not None}

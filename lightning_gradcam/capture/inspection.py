@@ -98,7 +98,8 @@ class Survey:
         at = self._at(name)
         if at is None:
             raise LayerError(
-                f"layers: {name!r} exists, but the forward never reached it; name a layer that the forward calls"
+                f"layers: {name!r} exists, but the forward pass never reached it; choose a layer that the forward pass "
+                "calls"
             )
         return self._reader.layout(at)
 

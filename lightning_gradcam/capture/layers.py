@@ -86,7 +86,7 @@ def resolve_layers(
             names = [public_name(spec)]
         elif spec == AUTO:
             if auto is None:
-                raise LayerError("layers: 'auto' needs a forward pass to choose from; name the layer instead")
+                raise LayerError("layers: 'auto' needs a forward pass to choose from; specify the layer instead")
             _check_any_hook(available)
             names = [auto()]
             if split_call(names[0])[1] is not None and calls is not None:
@@ -105,8 +105,8 @@ def resolve_layers(
     for name, module in found.items():
         if name in available and split_call(name)[1] is not None:
             raise LayerError(
-                f"layers: the module's own name {name!r:.80} looks like the name of a call; name one of the module's "
-                f"calls, such as {name + '#0'!r:.80} for the first one"
+                f"layers: the module's own name {name!r:.80} looks like the name of a call; specify one of the "
+                f"module's calls, such as {name + '#0'!r:.80} for the first one"
             )
         if reason := no_hooks(module):
             raise LayerError(f"layers: {name!r} {reason}")
@@ -122,7 +122,9 @@ def _calls(name: str, call: str, calls: Callable[[str], int] | None) -> list[str
         )
     count = calls(name)
     if not count:
-        raise LayerError(f"layers: {name!r} exists, but the forward never reached it; name a layer that it calls")
+        raise LayerError(
+            f"layers: {name!r} exists, but the forward pass never reached it; choose a layer that it calls"
+        )
     return [f"{name}#{number}" for number in range(count)]
 
 
@@ -130,14 +132,14 @@ def no_hooks(module: nn.Module) -> str | None:
     """Returns why a hook can't see a module's output, and what to do; ``None`` if it can."""
     if isinstance(module, torch.jit.ScriptModule):
         return (
-            f"is compiled by torch.jit ({type(module).__name__}), which calls no hooks; pass the model from before"
-            " torch.jit.script or torch.jit.trace"
+            f"is compiled by torch.jit ({type(module).__name__}), which calls no hooks; pass the model as it was "
+            "before torch.jit.script or torch.jit.trace"
         )
     # Compare the exact class: subclasses have a forward, or are containers that nobody requests.
     if type(module) is nn.Module:
         return (
-            "has no forward of its own; name a module inside it, or, if this is an exported program, pass the model "
-            "from before torch.export, or torch.export.unflatten(program)"
+            "has no forward of its own; choose a module inside it, or, if this is an exported program, pass the model "
+            "as it was before torch.export, or torch.export.unflatten(program)"
         )
     return None
 
@@ -251,7 +253,7 @@ def quantised_part(model: nn.Module) -> str | None:
         kinds = (type(each) for each in (module, *module._parameters.values()))
         if any(f"{kind.__module__}.".startswith(_QUANTISED) for kind in kinds):
             return (
-                f"{_called(name, module)} is quantised, and no gradient passes through it; explain the model from "
+                f"{_called(name, module)} is quantised, and no gradient passes through it; explain the model as it was "
                 "before quantisation, with floating-point weights"
             )
     return None
@@ -266,8 +268,8 @@ def obstacle(model: nn.Module) -> str | None:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             return (
-                f"{_called(name, module)} is compiled by torch.jit, which calls no hooks; pass the model from before "
-                "torch.jit.script or torch.jit.trace, with the same weights"
+                f"{_called(name, module)} is compiled by torch.jit, which calls no hooks; pass the model as it was "
+                "before torch.jit.script or torch.jit.trace, with the same weights"
             )
     return quantised_part(model)
 

@@ -189,5 +189,5 @@ def check_places(name: str, shape: Sequence[int], layout: Layout) -> None:
     if prod(layout.grid) <= 1:
         raise LayerError(
             f"layers: {name!r} has no spatial activation: its output {list(shape)} ({layout}) is a single value per "
-            "channel; name a layer before the global pooling, or give the model larger inputs"
+            "channel; choose a layer before the global pooling, or give the model larger inputs"
         )

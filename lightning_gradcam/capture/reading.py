@@ -128,7 +128,7 @@ class LayoutReader:
             raise LayerError(
                 f"layers: {seen.name!r} has the output {list(seen.shape)} for {self.samples} samples: it works on "
                 "windows, crops or several images at a time, and changing one frame did not show which rows belong to "
-                f"it. Name the block around it, or, if its rows are the {frames} frames of each sample, pass "
+                f"it. Choose the block around it, or, if its rows are the {frames} frames of each sample, pass "
                 f"layout={{{seen.name!r}: '(NT){axes}'}} (all frames of a sample, then the next sample) or '(TN){axes}'"
             )
 
@@ -141,7 +141,7 @@ class LayoutReader:
         if frames is not None:
             raise LayerError(
                 f"layers: {seen.name!r} returns {length} tokens {list(seen.shape)} for the input's {frames} frames: "
-                "one row for each frame, not locations in an image; name a layer before it, such as one of "
+                "one row for each frame, not locations in an image; choose a layer before it, such as one of "
                 f"{', '.join(list(self.folds)[-5:])}"
             )
 
@@ -190,9 +190,9 @@ class LayoutReader:
             return layout
         raise LayerError(
             f"layers: {seen.name!r} returns {list(seen.shape)}, and nothing shows that these are locations in the "
-            "image: they could be time steps, words, queries or patches in another order. Name a layer with a map, or, "
-            f"if they are tokens of a grid, name the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 "
-            "rows of 14)"
+            "image: they could be time steps, words, queries or patches in another order. Choose a layer with a map, "
+            f"or, if they are tokens of a grid, specify the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token "
+            "before 14 rows of 14)"
         )
 
     def _token_layouts(self, samples: int) -> dict[str, Layout | None]:

@@ -88,11 +88,11 @@ class _Output:
         if len(shape) >= 3 and shape[0] != samples:
             raise LayerError(
                 f"layers: {self.name!r} has the output {list(shape)} for {samples} samples: it works on windows, crops "
-                "or several images at a time; name the block around it, whose output has one row for each sample"
+                "or several images at a time; choose the block around it, whose output has one row for each sample"
             )
         raise LayerError(
             f"layers: {self.name!r} has no spatial activation: its output is {list(shape)}, expected [N, C, h, w],"
-            " [N, h, w, C], [N, C, d, h, w] or tokens [N, L, C]; name a layer before the flattening or pooling, such"
+            " [N, h, w, C], [N, C, d, h, w] or tokens [N, L, C]; choose a layer before the flattening or pooling, such"
             " as the last convolution or block"
         )
 
@@ -119,8 +119,8 @@ class _Output:
             layout = Layout(axes, grid, int(match[2] or 0), int(match[4] or 0), split)
             if layout.tokens != (length := shape[axes.index("L")]):
                 raise LayerError(
-                    f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} returns {length}; name a grid "
-                    "with that many tokens"
+                    f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} returns {length}; specify a "
+                    "grid with that many tokens"
                 )
         return replace(layout, grid=(rows // self.samples, *layout.grid), fold=fold) if fold and layout else layout
 
@@ -162,8 +162,8 @@ class _Output:
         raise LayerError(
             f"layers: {self.name!r} returns {length} tokens {list(self.shape)}, whose grid can't be derived from "
             f"inputs {'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))} "
-            f"({f'possible: {listed}' if listed else 'none fits'}); name it with layout={{{self.name!r}: "
-            "'NLC:1+14x14'} (one class token, 14 rows, 14 columns), or name a layer with a feature map"
+            f"({f'possible: {listed}' if listed else 'none fits'}); specify it with layout={{{self.name!r}: "
+            "'NLC:1+14x14'} (one class token, 14 rows, 14 columns), or choose a layer with a feature map"
         )
 
     def _signal(self) -> Layout:
@@ -175,7 +175,7 @@ class _Output:
         raise LayerError(
             f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and nothing shows how "
             f"its {length} values per channel form a map; pass layout={{{self.name!r}: 'NCL:1x{length}'}} (a signal, "
-            "drawn as one row), or name a layer with a feature map"
+            "drawn as one row), or choose a layer with a feature map"
         )
 
 
@@ -258,11 +258,11 @@ def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
     if len(seen.shape) == 3 and seen.shape[0] == samples and _is_channels_first(calls[: at + 1]):
         return Layout("NCL", seen.shape[2:])
     other = samples not in seen.shape[:2]
-    why = "has rows that are not the samples" if other else "is not known to have channels before time"
+    why = "has rows that do not correspond to samples" if other else "is not known to have channels before time"
     raise LayerError(
-        f"layers: {seen.name!r} has the output {list(seen.shape)} for {samples} signals, and {why}; name a 1-D"
-        f" convolution or a block of these, or pass layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is"
-        " time (drawn as one row)"
+        f"layers: {seen.name!r} has the output {list(seen.shape)} for {samples} signals, and {why}; choose a 1-D "
+        f"convolution or a block of them, or pass layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is "
+        "time (drawn as one row)"
     )
 
 

@@ -72,7 +72,7 @@ class Asked:
                 except TargetError:
                     raise ConfigurationError(
                         f"model: returned {described(output)}; check_maps needs class logits [N, C], or a single "
-                        "logit; name them with output_key=, or pass forward="
+                        "logit; select them with output_key=, or pass forward="
                     ) from None
             self.moved(stop - start)
             return found.detach().cpu()

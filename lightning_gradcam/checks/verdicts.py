@@ -99,7 +99,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
     if pictures >= LEAST["not learnt"] and (why := _not_learnt(figures)):
         return "not learnt", why
     if same:
-        return "class-blind", f"the maps of different classes correlate by {figures['class_correlation']:.3f}"
+        return "class-blind", f"the maps for different classes have a correlation of {figures['class_correlation']:.3f}"
     if used < LEAST["sound"]:
         lost = f" (of {pictures:g}, the others are blank or keep their class when emptied)" if used < pictures else ""
         return "weak", f"too few images to tell: {used:g}{lost}; at least {LEAST['sound']} are needed"
@@ -113,7 +113,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
 
 def _not_learnt(figures: Mapping[str, float]) -> str:
     if figures["dependence"] < DEPENDS:
-        return f"the output hardly depends on the image: probabilities move by {figures['dependence']:.3f} at most"
+        return f"the output hardly depends on the image: probabilities change by {figures['dependence']:.3f} at most"
     if figures["learnt"] < LEARNT:
         times = figures["learnt"]
         return f"the output depends on the image about as much as with random weights: {times:.2g} times as much"

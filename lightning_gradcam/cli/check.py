@@ -22,7 +22,7 @@ from lightning_gradcam.cli.shared import moving, say
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "whether the maps of images can be trusted, for each layer and method"
+    what = "test whether maps can be trusted, for each layer and method"
     parser = options.add_command(commands, "check", what, doc=__doc__)
     add_pictures(parser)
     parser.add_argument(
@@ -57,7 +57,7 @@ def _run(chosen: argparse.Namespace) -> int:
             nonlocal told
             if not told:
                 told = True
-                say(f"takes about {total:,} forwards of one image")
+                say(f"takes about {total:,} forward passes of one image")
             moved(done, total)
 
         given = Preparation(**{one.name: origin.pop(one.name) for one in fields(Preparation) if one.name in origin})

@@ -27,7 +27,7 @@ from lightning_gradcam.cli.shared import counted, moving, say
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "make maps for images or a folder, from any checkpoint"
+    what = "create maps for images or a folder, from any checkpoint"
     parser = options.add_command(commands, "explain", what, doc=__doc__)
     add_pictures(parser)
     parser.add_argument(

@@ -37,7 +37,7 @@ _WIDEST = 120
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "list a model's layers: outputs, calls, which have a map, which one 'auto' picks"
+    what = "list a model's layers: outputs, calls, which have a map, which one 'auto' selects"
     parser = options.add_command(commands, "layers", what, doc=__doc__)
     parser.add_argument("checkpoint", nargs="?", metavar="CKPT", help="a checkpoint of the model")
     options.add_model(parser)
@@ -153,9 +153,9 @@ def _table(listing: LayerListing, *, only_spatial: bool) -> str:
     lines = [f"{listing.model}: {listing.parameters:,} parameters, {len(listing.rows)} layers; input [N, {shape}]", ""]
     lines += _columns([_cells(row, listing.auto) for row in shown], width)
     if listing.auto is not None:
-        lines += ["", f'* what layers="auto" takes: {listing.auto}']
+        lines += ["", f'* what layers="auto" selects: {listing.auto}']
     else:
-        lines += ["", *textwrap.wrap(f'layers="auto" takes nothing here: {listing.why}', width)]
+        lines += ["", *textwrap.wrap(f'layers="auto" selects nothing here: {listing.why}', width)]
     return "\n".join(lines)
 
 

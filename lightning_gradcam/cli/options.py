@@ -109,7 +109,7 @@ def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
     parser.add_argument("--output-key", type=key, metavar="KEY", help=what)
     what = "which score of the logits to explain (default: logit)"
     parser.add_argument("--score", choices=("logit", "probability", "sigmoid"), help=what)
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images per forward (default: 32)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images per forward pass (default: 32)")
 
 
 def target(text: str) -> Any:

@@ -64,9 +64,9 @@ def _run(chosen: argparse.Namespace) -> int:
 
     found = find_checkpoints(chosen.checkpoints, trust=chosen.trust)
     for path, why in found.damaged:
-        say(f"{path} is left out: {why}")
+        say(f"{path} is skipped: {why}")
     for path in found.repeated:
-        say(f"{path} has the same epoch and step as another checkpoint, and is left out")
+        say(f"{path} has the same epoch and step as another checkpoint and is skipped")
     for remark in dict.fromkeys(saved.remark for saved in found.checkpoints if saved.remark is not None):
         say(remark)
     last = found.checkpoints[-1].path
@@ -138,7 +138,7 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
             continue
         check_kept(**{str(option): value for option, value in own.items() if option not in flags})
         if own.get("log_untrained"):
-            say("log_untrained: no checkpoint holds the untrained weights; there is no baseline")
+            say("log_untrained: no checkpoint contains the untrained weights, so there is no baseline")
         values = accepted(kind, {**flags, **ours})
         kept = {option: value for option, value in own.items() if option not in values}
         if vouched:

@@ -193,7 +193,7 @@ def check_layouts(modules: Mapping[str, nn.Module], asked: Request) -> None:
         if spec and kind in _CHANNELS_FIRST and not spec.startswith(("NC", "(NT)C", "(TN)C")):
             raise ConfigurationError(
                 f"layout: {spec!r} does not fit {name!r}, a {kind.__name__}, whose channels come first; leave layout= "
-                f"out, or name the layers that it is meant for: layout={{'layer': {spec!r}}}"
+                f"out, or specify the layers that it is meant for: layout={{'layer': {spec!r}}}"
             )
 
 

@@ -68,7 +68,7 @@ def held_module(wrapper: Any) -> str:
         held = inspect.getattr_static(wrapper, name, None)
         if isinstance(held, nn.Module):
             return (
-                f": it holds a {type(held).__name__}, so pass its .{name}, and forward=lambda inputs: wrapper(inputs)"
+                f": it wraps a {type(held).__name__}, so pass its .{name}, and forward=lambda inputs: wrapper(inputs)"
                 " if calling it differs"
             )
     return ""
@@ -87,7 +87,7 @@ def several_arguments(model: nn.Module, inputs: Any, error: Exception) -> str:
         return (
             "the entries of a list are separate arguments: for a batch, pass images of one size as torch.stack(images)"
         )
-    how = "a dict holds arguments by name" if isinstance(inputs, Mapping) else "a tuple holds several arguments"
+    how = "a dict contains arguments by name" if isinstance(inputs, Mapping) else "a tuple contains several arguments"
     return (
         f"its forward takes ({taken:.100}), and {how}: pass its arguments as a tuple or dict, or pass forward=, a "
         "function of the inputs that calls the model"

@@ -78,7 +78,7 @@ def check_dependence(
         instead = search.instead_of(layer, later=False)
         why = "later layers read only its class or register tokens" if layout.extra else "no later layer reads it"
         raise LayerError(
-            f"layers: the gradient at {layer!r} is zero everywhere by construction: {why}; name"
+            f"layers: the gradient at {layer!r} is zero everywhere by construction: {why}; choose"
             f" {repr(instead) if instead else 'an earlier layer'} instead"
         )
 
@@ -109,20 +109,20 @@ def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None
             warn(
                 f"layers: {name!r:.80} does not line up with the image: {move.what}. This happens in a model that "
                 "crops, pads or warps its input. Maps are stretched over the whole image, so they are misplaced. Crop "
-                "or pad the images before the model is called, or pass a forward without that step (forward=, in a "
-                "callback forward_fn=)"
+                "or pad the images before the model is called, or pass a forward without that step (forward=; in a "
+                "callback, forward_fn=)"
             )
             continue
-        where = "another sample" if move.kind == "samples" else "other places"
+        where = "a different sample" if move.kind == "samples" else "different locations"
         advice = (
-            "name a layer before the transform or after its inverse"
+            "choose a layer before the transform or after its inverse"
             if move.kind == "spectrum"
             else "do that step before the model is called, or explain a part of the model that does not contain it"
-            " (forward=, of a callback forward_fn=)"
+            " (forward=; in a callback, forward_fn=)"
         )
         text = (
-            f"layers: {name!r:.80} does not match the input: {move.what}, so its map would be drawn on {where} than its"
-            f" own; {advice}"
+            f"layers: {name!r:.80} does not match the input: {move.what}, so its map would be drawn over {where} from"
+            f" its own; {advice}"
         )
         if move.kind not in ("turned", "shifted") or search.asked.layout_of(name) is None:
             raise LayerError(text)
@@ -136,8 +136,8 @@ def remark_on_score(given: Given) -> None:
     warn(
         f"lightning-gradcam: the model ends in a {given.kind}: percentages are its unchanged output, and the maps "
         "explain this probability, whose gradient vanishes when the model is confident. To explain the logit, return "
-        f"it from forward() and apply the {given.kind} outside the model; if the model returns both, name the logit "
-        "with output_key=; or pass a forward without the last layer (forward=, in a callback forward_fn=)"
+        f"it from forward() and apply the {given.kind} outside the model; if the model returns both, select the logit "
+        "with output_key=; or pass a forward function without the last layer (forward=; in a callback, forward_fn=)"
     )
 
 
@@ -165,9 +165,9 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
         name, frames = layer_of(layer), reached.nonzero().flatten().tolist()
         calls = f" (a call of {name!r} each: '{name}#0', …)" if search.calls(name) > 1 else ""
         warn(
-            f"lightning-gradcam: layer {layer!r} sees only index {', '.join(map(str, frames[:5]))} (of 0 to"
-            f" {len(reached) - 1}) along axis {axis} of the input {shape}: its maps belong to that part, even where"
-            f" they are drawn over another{calls}"
+            f"lightning-gradcam: layer {layer!r} sees only index {', '.join(map(str, frames[:5]))} (of 0 to "
+            f"{len(reached) - 1}) along axis {axis} of the input {shape}: its maps belong to that part, even where "
+            f"they are drawn over a different one{calls}"
         )
 
 

@@ -211,7 +211,7 @@ def _outputs(search: Search, modules: Mapping[str, nn.Module]) -> dict[str, Tens
         search.asked.run(search.inputs.fresh())
     if missing := [name for name in modules if name not in found]:
         raise LayerError(
-            f"layers: {missing[0]!r} exists, but the forward never reached it (reached: {', '.join(found) or 'none'});"
-            " name a layer that the model's forward() calls"
+            f"layers: {missing[0]!r} exists, but the forward pass never reached it (reached: "
+            f"{', '.join(found) or 'none'}); choose a layer that the model's forward() calls"
         )
     return found

@@ -96,8 +96,8 @@ class Route:
                 self.run(pictures)
         if not kept:
             raise LayerError(
-                f"layers: the forward reached {self.name!r} in its first run, but not in a later one; name a layer "
-                "that every forward calls"
+                f"layers: the forward pass reached {self.name!r} in its first run, but not in a later one; choose a "
+                "layer that every forward pass calls"
             )
         return kept[0]
 

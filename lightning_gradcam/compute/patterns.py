@@ -202,8 +202,8 @@ def _climbed(
         if gradients is None:
             raise CaptureError(
                 f"layers: no gradient leads from {route.name!r} back to the input (a detach(), torch.inference_mode() "
-                "or NumPy in the model's own forward, or inputs that it looks up or rounds); name a layer before that "
-                "step, or pass a forward= without it"
+                "or NumPy in the model's own forward, or inputs that it looks up or rounds); choose a layer before "
+                "that step, or pass a forward= without it"
             )
         gradients = gradients.roll([-by for by in move], axes) if any(move) else gradients
         silent &= (gradients == 0).flatten(1).all(1)

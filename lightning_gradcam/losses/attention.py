@@ -196,7 +196,7 @@ class AttentionLoss(nn.Module):
         require_no_inference_mode()
         if watch is None:
             raise CaptureError(
-                "AttentionLoss: no forward was watched; run the forward in `with attention.watching(model):` before "
+                "AttentionLoss: no forward pass was watched; run it in `with attention.watching(model):` before "
                 "each call, as logits = model(x), and then call attention(logits, labels, …) once"
             )
         if labels is None and any(target.name == "label" for target in self._asked.targets):
@@ -260,7 +260,7 @@ class AttentionLoss(nn.Module):
             warn(
                 f"AttentionLoss: every map of the first batch is blank at {', '.join(map(repr, watch.modules))}, so "
                 "the loss has nothing to move. A zero-initialised head causes this for a few steps; if it persists, "
-                "name an earlier layer, or use methods='layercam'"
+                "choose an earlier layer, or use methods='layercam'"
             )
         self._begins = False
         return torch.stack(found).mean()

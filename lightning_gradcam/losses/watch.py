@@ -99,8 +99,8 @@ class Watch:
         if len(own) != 1:
             what = "calls" if inputs is None else "calls with this tensor"
             raise ConfigurationError(
-                f"inputs: the watched forward had {len(own) or 'no'} {what}; call model(x) once inside watching(model),"
-                " and pass inputs=x, the same tensor object"
+                f"inputs: the watched forward pass had {len(own) or 'no'} {what}; call model(x) once inside "
+                "watching(model), and pass inputs=x, the same tensor object"
             )
         if own[0].leaf is None:
             raise ConfigurationError(
@@ -197,7 +197,7 @@ def watched(
         if layers is not None and not captured:
             raise ConfigurationError(
                 "layers: 'auto' and 'layer#*' need a call of the whole model, which did not happen; call model(x) "
-                "inside watching(model), or name the layers"
+                "inside watching(model), or specify the layers"
             )
         watch.units = units_of(captured[0])
 

@@ -212,20 +212,20 @@ class Rerun:
                 output = self._model.forward(with_gradient(self._form.own))
             if not paid:
                 raise MethodError(
-                    f"methods: 'legrad' needs attention, but layer {self.layer!r} has none; name a transformer block"
+                    f"methods: 'legrad' needs attention, but layer {self.layer!r} has none; choose a transformer block"
                     " or its attention, or use gradcam, hirescam or layercam here"
                 )
             try:
                 found = [differentiate(e.again(output, 1), paid, retain_graph=True)[0] for e in self._targets]
             except CheckpointError:
                 raise refused(
-                    f"'legrad' can't follow the attention of layer {self.layer!r}, which the model recomputes in the"
-                    " backward; turn activation checkpointing off"
+                    f"'legrad' can't follow the attention of layer {self.layer!r}, which the model recomputes in the "
+                    "backward pass; turn activation checkpointing off"
                 ) from None
         if any(gradient is None for gradient in found):
             raise MethodError(
-                f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}; name a layer that the "
-                "score depends on"
+                f"methods: 'legrad' finds no gradient at the attention of layer {self.layer!r}; choose a layer that "
+                "the score depends on"
             )
         return full_precision(paid[0].detach()), full_precision(torch.stack([g for g in found if g is not None]))
 

@@ -49,7 +49,7 @@ def cam(rerun: Rerun) -> Tensor:
     )
     # Non-finite activations can't be checked; their map is marked with NaN.
     if bool(change.isfinite().all()) and not (same and linear):
-        differs = "its gradient differs between locations; name the last layer before the pooling"
+        differs = "its gradient differs between locations; choose the last layer before the pooling"
         raise MethodError(
             f"methods: 'cam' needs global average pooling and one linear layer right after layer {rerun.layer!r}, and"
             f" the score as a logit; {'what follows is not linear' if same else differs}, or use gradcam or hirescam,"

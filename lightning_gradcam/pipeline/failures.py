@@ -17,20 +17,20 @@ OnError = Literal["warn", "raise"]
 
 # The consequence of each kind of failure; sinks are named after their classes.
 _MEANS = {
-    "explaining": "no maps and no sheets of this step",
+    "explaining": "no maps and no sheets for this step",
     "taking probes": "these samples can't be used as probes; the next batch is tried",
     "reading the trainer's metrics": "this step's record has none; its maps are still in the archive",
     "reading an earlier step": "it does not count in the scale of later sheets",
-    "measuring": "no numbers of this step; its maps are still in the archive",
+    "measuring": "no numbers for this step; its maps are still in the archive",
     "the end of the run": "no film strips, last numbers and report of the whole run; its maps are in the archive",
     "the check of the maps": "there is no verdict on the maps; they are still in the archive",
-    "the checkpoint of the alarm": "this one checkpoint is missing",
+    "the checkpoint of the alarm": "only this checkpoint is missing",
     "the evolution": "no film strips of the run so far; its maps are still in the archive",
     "the findings": "no findings.md, and no findings in the run's last lines; Archive.findings has them",
     "the last numbers": "no drift from the last step in the loggers; Archive.numbers has it",
     "the report": "create it with: lightning-gradcam report ARCHIVE -o report.html",
     "the archive": "this step's maps are lost; those of other steps are kept",
-    "drawing": "no sheets of this step; its maps are still in the archive",
+    "drawing": "no sheets for this step; its maps are still in the archive",
     "the background worker": "later jobs are kept in memory, up to a limit, and run if that job ends; nothing waits "
     "for it again",
     "closing": "whatever was not flushed by then may be missing there",

@@ -80,7 +80,7 @@ class Schedule:
         self._said = True
         unit = "epochs" if self._by_epoch else "validations"
         return (
-            f"logging takes {self._cost:.2g} s, and {unit} {self._period:.2g} s each: it is done every {needed} "
-            f"{unit} from here on, to stay within max_overhead={self._max_overhead:g} (less often still, if that is "
+            f"logging takes {self._cost:.2g} s and {unit} take {self._period:.2g} s each: from now on, maps are logged "
+            f"every {needed} {unit}, to stay within max_overhead={self._max_overhead:g} (even less often if that is "
             "not enough)"
         )

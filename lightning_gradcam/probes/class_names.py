@@ -141,5 +141,5 @@ def _listed_names(values: Any, source: str) -> list[str]:
         values = [numbered[place] for place in range(len(numbered))]
         values = [value[-1] if isinstance(value, list) and value else value for value in values]
     if not isinstance(values, (list, tuple)) or not values or not all(isinstance(name, str) for name in values):
-        raise TargetError(f"class_names: {source!r:.200} does not hold a list of names; {FORMS}")
+        raise TargetError(f"class_names: {source!r:.200} does not contain a list of names; {FORMS}")
     return list(values)

@@ -60,7 +60,7 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
         found = {key: checked(file[key], key, *valid) for key, valid in _OPTIONAL.items() if key in file}
         inputs, dtype = torch.from_numpy(file["inputs"]), _DTYPES[text(meta, "dtype")]
         if inputs.dtype != (torch.int16 if dtype == torch.bfloat16 else dtype):
-            raise TypeError(f"its inputs are {inputs.dtype}, but stated to be {dtype}")
+            raise TypeError(f"its inputs are {inputs.dtype}, but declared as {dtype}")
         optional: dict[str, Any] = {key: torch.from_numpy(array) for key, array in found.items()}
         probes = ProbeSet(
             inputs.view(dtype),

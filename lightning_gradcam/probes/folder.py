@@ -164,8 +164,8 @@ def upright(image: Any, name: str) -> Any:
         values = np.asarray(turned)
         if turned.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ProbeError(
-                f"probes: {name!r} holds {values.dtype} values from {values.min():g} to {values.max():g}, whose range "
-                "is not known; save it with 8 or 16 bits, or pass tensors"
+                f"probes: {name!r} contains {values.dtype} values from {values.min():g} to {values.max():g}, whose "
+                "range is not known; save it with 8 or 16 bits, or pass tensors"
             )
         # Pillow's own conversion would clip everything above 255.
         return Image.fromarray((values // 257).astype(np.uint8))

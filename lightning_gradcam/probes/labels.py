@@ -59,7 +59,7 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
     values = values.reshape(samples, *[size for size in values.shape[1:] if size != 1])
     if values.dim() > 2:
         why = f"labels: got {list(values.shape)}, not one class for each sample; sheets show no true classes"
-        return Labels(remark=f"{why} (label_key= names another entry of the batch)")
+        return Labels(remark=f"{why} (label_key= selects a different entry of the batch)")
     fraction = values.is_floating_point() and not (whole and bool((values == values.round()).all()))
     if (values.dim() == 1 and not fraction) or bool(((values == 0) | (values == 1)).all()):
         return Labels(classes=values.long())
@@ -92,7 +92,7 @@ def class_in(label: Any) -> Hashable | None:
     return marked[0] if len(marked) == 1 else marked
 
 
-_NAME_THEM = "name the labels with label_key=, or pass probes=ProbeSet(inputs, labels=…)"
+_NAME_THEM = "select the labels with label_key=, or pass probes=ProbeSet(inputs, labels=…)"
 
 
 def _texts(found: Any) -> list[str] | None:

@@ -179,16 +179,16 @@ def no_tensor(selected: Any, batch: Any) -> str:
         shapes = list(dict.fromkeys(str(list(entry.shape)) for entry in entries))
         first = "resize or pad them to one size, then stack" if len(shapes) > 1 else "stack"
         return (
-            f"it holds {len(entries)} images of one sample each ({' and '.join(shapes[:2])}); {first} them with "
+            f"it contains {len(entries)} images of one sample each ({' and '.join(shapes[:2])}); {first} them with "
             "torch.stack in collate_fn, or pass probes=ProbeSet(images) with such a stack; if forward() needs a list, "
             "pass forward_fn=lambda module, batch: module(list(batch[0])) too"
         )
     found = [(path, tensor) for path, tensor in tensors_in(batch) if tensor.dim() >= 3]
     if not found:
-        return "name the entry that holds the images, or pass probes=ProbeSet(images)"
+        return "select the entry with the images, or pass probes=ProbeSet(images)"
     several = "" if len(found) == 1 else f"; if forward() takes several inputs, also {fed(found)}"
     keys = [f"input_key={'.'.join(map(str, path))!r:.60} {list(tensor.shape)}" for path, tensor in found[:3]]
-    return f"name the entry that holds the images, {' or '.join(keys)}{several}"
+    return f"select the entry with the images, {' or '.join(keys)}{several}"
 
 
 def fed(found: Sequence[tuple[Path, Tensor]]) -> str:

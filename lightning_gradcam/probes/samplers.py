@@ -102,7 +102,7 @@ def _of_copy(sampler: Any, dataset: Any, seed: int, taken: Callable[[Iterator[An
     """Applies ``taken`` to the output of a copy of a sampler."""
     held = [*getattr(sampler, "__dict__", {}).values()]
     if any(isinstance(value, nn.Module) for value in held):
-        raise UnindexedError(f"probes: the sampler {type(sampler).__name__} holds a model")
+        raise UnindexedError(f"probes: the sampler {type(sampler).__name__} contains a model")
     # Data is not copied; its state is restored afterwards.
     shared = [*nested_datasets(dataset), *(value for value in held if isinstance(value, data.Dataset))]
     with isolated(sampler, *shared):

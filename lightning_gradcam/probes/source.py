@@ -143,7 +143,7 @@ def _drawn_again(
             drawn = _recalled(options, resumed, archived)
             return drawn, f"the checkpoint's {_ONE_SIZE}" if resumed.get("form") == "apart" else None
         except LightningGradCAMError:
-            changed = "the checkpoint's indices belong to another data set"
+            changed = "the checkpoint's indices belong to a different data set"
     elif resumed["indices"] is None:
         changed = "the checkpoint's probes were given, not drawn"
     else:

@@ -67,7 +67,9 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
         try:
             contents = read_checkpoint(file, trust=trust, mapped=True)
             if not isinstance(contents, Mapping):
-                raise CheckpointFileError(f"checkpoint: {str(file)!r} holds a whole module, not a training checkpoint")
+                raise CheckpointFileError(
+                    f"checkpoint: {str(file)!r} contains a whole module, not a training checkpoint"
+                )
             weights_of(contents, str(file))
         except CheckpointFileError as error:
             damaged.append((str(file), str(error)))
@@ -92,7 +94,7 @@ def _check_same(first: str, second: str, weights: Mapping[str, Any], trust: bool
     if known.keys() != weights.keys() or not all(torch.equal(value, weights[name]) for name, value in tensors.items()):
         raise ConfigurationError(
             f"checkpoint: {first!r} and {second!r} have the same epoch and step but different weights: they belong to "
-            "two trainings, or one has averaged weights; pass the checkpoints of one training"
+            "two training runs, or one has averaged weights; pass the checkpoints of one training"
         )
 
 

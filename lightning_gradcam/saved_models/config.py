@@ -63,7 +63,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise ConfigurationError(
-            f"config: {os.fspath(path)!r} holds a {type(values).__name__}; it needs sections such as model: and data:"
+            f"config: {os.fspath(path)!r} contains a {type(values).__name__}; it needs sections such as model: and "
+            "data:"
         )
     # A file for a command line with subcommands has one more section level.
     inner = values.get("fit")

@@ -25,8 +25,8 @@ _ADVICE = {
     "callbacks": "fix its init_args in the config",
 }
 _INSTEAD = {
-    "model": "; if you trust it, name the class or function yourself (--model)",
-    "data": "; if you trust it, name the class yourself (--data)",
+    "model": "; if you trust it, specify the class or function yourself (--model)",
+    "data": "; if you trust it, specify the class yourself (--data)",
 }
 # Errors of urllib, sockets, requests and huggingface_hub if a server can't be reached or lacks the file.
 _OFFLINE = {"URLError", "ConnectionError", "TimeoutError", "Timeout", "HTTPError", "LocalEntryNotFoundError"}
@@ -100,8 +100,8 @@ def named_class(name: str, argument: str, base: type | str) -> type:
     parts = (*place.split("."), attribute)
     if len(name) > 200 or place.endswith(".py") or not all(part.isidentifier() for part in parts):
         raise RefusedError(
-            f"{argument}: the file names {name!r:.200}, which is not of the form package.module.Class; name the class "
-            "yourself"
+            f"{argument}: the file names {name!r:.200}, which is not of the form package.module.Class; specify the "
+            "class yourself"
         )
     return check_class(find_object(name, argument), name, argument, base)
 
@@ -214,8 +214,8 @@ def _imported(place: str, argument: str) -> Any:
         ) from error
     except ImportError as error:
         raise ConfigurationError(
-            f"{argument}: {place!r} can't be imported ({error}); install the package, run in the folder that holds it,"
-            " or pass path/to/file.py:Class"
+            f"{argument}: {place!r} can't be imported ({error}); install the package, run in the folder that contains "
+            "it, or pass path/to/file.py:Class"
         ) from error
 
 

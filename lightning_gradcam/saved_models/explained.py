@@ -196,16 +196,16 @@ def check_free(folder: str, *, force: bool = False) -> None:
     if not storage.exists(MANIFEST):
         if storage.exists(REPORT) and not force:
             raise ConfigurationError(
-                f"output: {folder!r} holds a {REPORT} already; pass another folder (-o), or replace it (--force)"
+                f"output: {folder!r} already contains a {REPORT}; pass another folder (-o), or replace it (--force)"
             )
         return
     if not force:
         raise ConfigurationError(
-            f"output: {folder!r} holds an archive already; pass another folder (-o), or replace it (--force)"
+            f"output: {folder!r} already contains an archive; pass another folder (-o), or replace it (--force)"
         )
     archive = Archive.open(folder)
     if archive.manifest.kind != "cams" or not archive.steps or archive.record(0).stage != STAGE:
         raise ConfigurationError(
-            f"output: {folder!r} holds an archive not made by explain, such as a training run's record, and explain "
-            "never replaces those; pass another folder (-o)"
+            f"output: {folder!r} contains an archive that explain did not create, such as a training run's record, and "
+            "explain never replaces those; pass another folder (-o)"
         )

@@ -289,7 +289,7 @@ def _cams(
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigurationError(
-            f"model: the forward failed on the images {list(probes.inputs.shape)} ({reason:.300}); pass the size "
+            f"model: the forward pass failed on the images {list(probes.inputs.shape)} ({reason:.300}); pass the size "
             "(--size), mode or transform (--data) that the model was trained with, or forward="
         ) from error
     progress(len(probes), len(probes))

@@ -87,7 +87,7 @@ def files_in(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
             raise CheckpointFileError(f"checkpoint: {what} {str(path)!r}; pass checkpoints, or a folder of checkpoints")
         files.update(dict.fromkeys(inside))
     if not files:
-        raise CheckpointFileError("checkpoint: got none; pass checkpoints, or a folder that holds some")
+        raise CheckpointFileError("checkpoint: got none; pass checkpoints, or a folder that contains some")
     return list(files)
 
 
@@ -115,7 +115,7 @@ def read_checkpoint(
         strange = [] if trust else _strange_types(place, str(error))
         if strange:
             raise ConfigurationError(
-                f"checkpoint: {place!r} holds objects that are only loaded if you trust the file ({some(strange)}):"
+                f"checkpoint: {place!r} contains objects that are only loaded if you trust the file ({some(strange)}):"
                 " usually hyper-parameters, or a whole module; keep plain values in save_hyperparameters(), save a"
                 " module's state_dict(), or, for your own file, pass trust=True (--trust), which lets the file run"
                 " code here"
@@ -123,7 +123,7 @@ def read_checkpoint(
         if trust and isinstance(error, (AttributeError, ImportError)):
             raise ConfigurationError(
                 f"checkpoint: {place!r} contains objects whose code can't be imported ({error!s:.200}); run this where "
-                "the code can be imported, or save the state_dict() and name the class (--model)"
+                "the code can be imported, or save the state_dict() and specify the class (--model)"
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointFileError(
@@ -131,8 +131,8 @@ def read_checkpoint(
         ) from error
     if not isinstance(contents, (Mapping, nn.Module)):
         raise CheckpointFileError(
-            f"checkpoint: {place!r} holds a {type(contents).__name__}, not weights; pass a state_dict() or a Lightning "
-            "checkpoint"
+            f"checkpoint: {place!r} contains a {type(contents).__name__}, not weights; pass a state_dict() or a "
+            "Lightning checkpoint"
         )
     return contents
 
@@ -150,7 +150,7 @@ def weights_of(contents: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
         return contents
     raise CheckpointFileError(
         f"checkpoint: {path!r} has no weights under the keys {', '.join(_STATES)}, and is not a state_dict itself; "
-        f"save the module's state_dict(). It holds {', '.join(map(str, list(contents)[:10])) or 'nothing'}"
+        f"save the module's state_dict(). It contains {', '.join(map(str, list(contents)[:10])) or 'nothing'}"
     )
 
 

@@ -100,7 +100,9 @@ def load_checkpoint(
     place = "" if path is None else os.fspath(path)
     contents: Any = {} if path is None else read_checkpoint(path, map_location=map_location, trust=trust)
     if isinstance(contents, nn.Module):
-        return Loaded(place, contents.eval(), remarks=("the file holds a whole module, whose class and code it names",))
+        return Loaded(
+            place, contents.eval(), remarks=("the file contains a whole module, whose class and code it names",)
+        )
     state = {} if path is None else weights_of(contents, place)
     recipe = Recipe.of(contents, place, config=config, model=model, model_args=model_args, trust=trust)
     if isinstance(data, str):
@@ -236,8 +238,8 @@ def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = F
         return None, None
     if data is None and of_given is None and not recipe.names:
         return None, (
-            f"the data module that the checkpoint names ({name!r:.200}) is not imported, because you named the model "
-            "yourself; if you trust it, name it as well (--data)"
+            f"the data module that the checkpoint names ({name!r:.200}) is not imported, because you specified the "
+            "model yourself; if you trust it, specify it as well (--data)"
         )
     try:
         if data is None:

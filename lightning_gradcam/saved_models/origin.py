@@ -40,21 +40,22 @@ def class_of_run(recipe: Recipe) -> type | None:
     place, _, attribute = name.rpartition(":")
     if len(name) > _LONGEST or not place or not all(part.isidentifier() for part in attribute.split(".")):
         raise RefusedError(
-            f"model: the file names {name!r:.200}, which is not of the form package.module:Class; name the class "
+            f"model: the file names {name!r:.200}, which is not of the form package.module:Class; specify the class "
             "yourself (--model)"
         )
     found = _loaded(place, attribute)
     if found is None and recipe.trust:
         if place.endswith(".py") and not Path(place).is_file():
             raise ConfigurationError(
-                f"model: {path!r:.120} belongs to the class {name!r:.120}, and there is no such file here; name the"
-                f" class: --model path/to/{Path(place).name:.60}:{attribute:.60}"
+                f"model: {path!r:.120} belongs to the class {name!r:.120}, and there is no such file here; specify the "
+                f"class: --model path/to/{Path(place).name:.60}:{attribute:.60}"
             )
         found = find_class(name, "model")
     if found is None:
         raise ConfigurationError(
-            f"model: {path!r:.120} belongs to the class {name!r:.120}, which is not imported just because a file names"
-            f" it; if the file is your own, add --trust (in Python trust=True), or name the class: --model {name:.120}"
+            f"model: {path!r:.120} belongs to the class {name!r:.120}, which is not imported just because a file names "
+            "it; if the file is your own, add --trust (in Python trust=True), or specify the class: --model "
+            f"{name:.120}"
         )
     return check_class(found, name, "model", nn.Module)
 

@@ -69,7 +69,7 @@ def replay(
     """
     found = find_checkpoints(checkpoints, trust=trust)
     for path, why in found.damaged:
-        rank_zero_warn(f"lightning-gradcam: {path} is left out: {why}")
+        rank_zero_warn(f"lightning-gradcam: {path} is skipped: {why}")
     made = callback if isinstance(callback, ProbeCallback) else GradCAMCallback(**(callback or {}))
     (archive,) = replay_all(
         found, module, [made], datamodule=datamodule, output=output, trainer=trainer, trust=trust, progress=progress
@@ -103,7 +103,7 @@ def replay_all(
         for place in (join(root, callback.name), live):
             if place.rsplit("/", 1)[0] == root.rstrip("/") and Storage(place).exists(MANIFEST):
                 raise ConfigurationError(
-                    f"output: {place!r} holds an archive already; pass another folder (-o), or delete that one"
+                    f"output: {place!r} already contains an archive; pass another folder (-o), or delete that one"
                 )
     if not hasattr(module, "configure_optimizers"):
         raise ConfigurationError(f"module: got a {type(module).__name__}; pass the LightningModule that was trained")

@@ -150,7 +150,7 @@ def _fitted(value: Any, hint: Any, argument: str, names: bool) -> Any:
     if path is None:
         raise _UnfitError(f"is not a {getattr(kind, '__name__', kind)}, and might name a function")
     if not names:
-        raise _UnfitError("names a class, which is not imported when you name the model yourself")
+        raise _UnfitError("names a class, which is not imported when you specify the model yourself")
     of_file = named_class(path, argument, kind)
     return build(of_file, stored_arguments(of_file, arguments, argument, names=True), argument, parsed=False)
 

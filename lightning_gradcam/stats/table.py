@@ -46,15 +46,15 @@ STATS: Mapping[str, Stat] = MappingProxyType(
     {
         "drift": _share(
             "drift from the step before",
-            "How far the map is from the map at the step before: 0 is the same up to scale, 1 means no overlap."
-            " A probe whose explained class changed, or with a blank map at either step, is left out.",
+            "Distance from the map at the previous step: 0 means the same map up to scale, 1 means no overlap. "
+            "Excludes probes whose explained class changed and probes with a blank map at either step.",
         ),
         "rank_correlation": Stat(
             "rank correlation with the step before",
             -1,
             1,
-            "Whether the pixels have the same order of importance as at the step before: 1 is the same order, 0 an"
-            " unrelated one, -1 the reverse. The same probes are left out as in drift.",
+            "Whether the pixels have the same order of importance as at the previous step: 1 means the same order, 0 "
+            "no relation, -1 the reverse order. Excludes the same probes as drift.",
         ),
         "compared": _share(
             "compared with the step before",
@@ -63,68 +63,68 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         ),
         "flipped": _share(
             "flipped since the step before",
-            "How many probes have a new explained class since the step before; their two maps are not compared.",
+            "How many probes have a different explained class from the previous step; their maps are not compared.",
             "lower",
             counted=True,
         ),
         "went_blank": _share(
             "went blank",
-            "How many maps of the same class were not blank at the step before, and are now.",
+            "How many maps are blank now but were not at the previous step, for the same class.",
             "lower",
             counted=True,
         ),
         "came_back": _share(
             "came back from blank",
-            "How many maps of the same class were blank at the step before, and are not now.",
+            "How many maps were blank at the previous step but are not now, for the same class.",
             counted=True,
         ),
-        "entropy": _share("spread (entropy)", "How spread out the map is: 0 is a single pixel, 1 the same everywhere."),
+        "entropy": _share("spread (entropy)", "How spread out the map is: 0 means a single pixel, 1 a uniform map."),
         "half_area": Stat(
             "area that holds half",
             0,
             0.5,
-            "The smallest share of the area that holds half of the map: the smaller, the more focused; 0.5 is the"
-            " same everywhere.",
+            "The smallest share of the area that contains half of the map. Smaller means more focused; 0.5 means a "
+            "uniform map.",
         ),
         "center_x": _share(
             "centre, from the left",
-            "Where the map's centre of mass is, between the left edge, 0, and the right edge, 1.",
+            "Horizontal position of the map's centre of mass: 0 is the left edge, 1 the right edge.",
         ),
         "center_y": _share(
             "centre, from the top",
-            "Where the map's centre of mass is, between the top edge, 0, and the bottom edge, 1.",
+            "Vertical position of the map's centre of mass: 0 is the top edge, 1 the bottom edge.",
         ),
         "blank": _share(
             "blank maps",
-            "1 where the map is zero everywhere after its ReLU; the mean is the share of such probes.",
+            "1 if the map is zero everywhere after its ReLU, else 0; the mean is the share of blank maps.",
             "lower",
         ),
         "maximum": Stat(
             "largest value",
             0,
             None,
-            "The map's largest raw value, 0 where it is blank: compare it between steps of one layer and method only.",
+            "The map's largest raw value, 0 if it is blank. Compare it only between steps of one layer and method.",
         ),
         "agreement": _share(
             "agreement of label and predicted",
-            "How alike the maps of the true and the predicted class are: 1 is the same up to scale, as where the"
-            " prediction is right, and 0 means no overlap. A probe with a blank map of either is left out.",
+            "How similar the maps for the true and the predicted class are: 1 means the same map up to scale, as when "
+            "the prediction is right; 0 means no overlap. Excludes probes with a blank map for either class.",
         ),
         "energy_inside": _share(
             "energy inside the mask",
-            "The share of the map inside the probe's mask or box: by chance, it is the mask's share of the image.",
+            "The share of the map inside the probe's mask or box. By chance, it equals the mask's share of the image.",
             "higher",
         ),
         "pointing_game": _share(
             "pointing game",
-            "1 where the map's maximum is inside the probe's mask or box, else 0; the mean is the share of hits"
-            " among the maps that are not blank.",
+            "1 if the map's maximum is inside the probe's mask or box, else 0; the mean is the share of hits among "
+            "the maps that are not blank.",
             "higher",
         ),
         "box_iou": _share(
             "overlap with the known box",
-            "How well the box around the map's largest part fits the probe's known box: 1 is the same box, 0 has"
-            " nothing in common (intersection over union; 0.5 and more counts as found).",
+            "How well the box around the map's largest part matches the probe's known box (intersection over union): "
+            "1 means the same box, 0 no overlap; 0.5 or more counts as found.",
             "higher",
         ),
         "settled": _share(
@@ -135,15 +135,15 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         ),
         "drift_to_last": _share(
             "drift from the last step",
-            "How far the map is from the map at the run's last step: once it is near 0, the map has settled. A probe "
-            "whose explained class differs from that at the last step, or with a blank map at either, is left out.",
+            "Distance from the map at the run's last step: once it is near 0, the map has settled. Excludes probes "
+            "whose explained class differs from that at the last step and probes with a blank map at either step.",
         ),
         "rank_correlation_to_last": Stat(
             "rank correlation with the last step",
             -1,
             1,
-            "Whether the pixels have the same order of importance as at the run's last step: near 1, the map has "
-            "settled.",
+            "Whether the pixels have the same order of importance as at the run's last step: once it is near 1, the "
+            "map has settled.",
         ),
         "score": Stat(
             "score", None, None, "The score that the map explains, such as the logit of the explained class."

@@ -167,7 +167,7 @@ def check_samples(output: Any, samples: int) -> None:
     if isinstance(output, Tensor) and (not output.dim() or len(output) != samples):
         raise TargetError(
             f"targets: the model returned {described(output)} for {samples} sample{'s' if samples != 1 else ''}, "
-            "expected one row for each; if forward() squeezes the batch axis away, name the axis to squeeze "
+            "expected one row for each; if forward() squeezes the batch axis away, specify the axis to squeeze "
             "(squeeze(1)); if output_key= selects one row, select the whole output; or pass a callable that turns it "
             "into scores [N]"
         )
@@ -227,7 +227,7 @@ def class_scores(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> 
             return scored_axis(output.reshape(-1, 1), score, kind)
     raise TargetError(
         f"targets: the model returned {described(output)}, expected logits [N, C], or a single logit [N] or [N, 1];"
-        " name the logits in it with output_key=, or pass a target for this kind of output ({'segment': class},"
+        " select the logits in it with output_key=, or pass a target for this kind of output ({'segment': class},"
         " {'detect': class}, {'output': index}, or a callable that turns it into scores [N])"
     )
 

@@ -228,7 +228,8 @@ def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
     shares = "; if labels are probabilities of class 1, pass the class's index, 0 or 1" if numbers == 1 else ""
     raise TargetError(
         f"targets: {name!r} explains a class, but for an output of {numbers} number{'s' if numbers > 1 else ''} per "
-        f"sample, the label {wrong:g} is not a class: this is a regression; name the number to explain: {valid}{shares}"
+        f"sample, the label {wrong:g} is not a class: this is a regression; choose the number to explain: "
+        f"{valid}{shares}"
     )
 
 
@@ -269,8 +270,8 @@ def _embedding(output: Any, name: str) -> Tensor:
 def _labels(labels: Tensor | None, count: int) -> Tensor:
     if labels is None:
         raise TargetError(
-            "targets: 'label' needs the true classes, but there are none; pass probes with integer labels (label_key "
-            "names them in a batch), or use 'predicted' or a class index"
+            "targets: 'label' needs the true classes, but there are none; pass probes with integer labels (label_key= "
+            "selects them in a batch), or use 'predicted' or a class index"
         )
     if labels.shape not in ((count,), (count, 1)):
         raise TargetError(f"labels: got shape {list(labels.shape)} for {count} inputs; pass one class for each")

@@ -148,7 +148,7 @@ def test_a_small_file_does_not_claim_many_histograms() -> None:
     def claim(_arrays: Arrays, meta: dict[str, Any]) -> None:
         meta.update(gradients=[[str(place), "2"] for place in range(50_000)], probe_ids=[""] * 3)
 
-    with pytest.raises(ValueError, match="histograms of 50000 gradients and 3 probes do not fit into the file"):
+    with pytest.raises(ValueError, match="histograms of 50000 gradients and 3 probes do not fit in the file"):
         unpacked_cams(changed(packed_cams(record()), claim))
 
 

@@ -31,9 +31,7 @@ def test_archives_are_found_at_and_below_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_one_is_said(tmp_path: Path) -> None:
-    with pytest.raises(
-        ArchiveError, match=r"run: no archive at or below .*; pass the folder <log dir>/<name> of a run"
-    ):
+    with pytest.raises(ArchiveError, match=r"run: no archive at or below .*; pass a run's folder <log dir>/<name>"):
         find_archives(tmp_path)
     with pytest.raises(ArchiveError, match="run: no archive"):
         find_archives(tmp_path / "missing")

@@ -421,7 +421,11 @@ class NoSteps(TinyModule):
             LayerError,
             r"'net.head' has no spatial activation: its output is \[8, 5\].*with a feature map here: net.conv1, ",
         ),
-        ({"layers": "spare"}, LayerError, r"'spare' exists, but the forward never reached it.*map here: .*net.relu2"),
+        (
+            {"layers": "spare"},
+            LayerError,
+            r"'spare' exists, but the forward pass never reached it.*map here: .*net.relu2",
+        ),
         ({"layers": nn.ReLU()}, LayerError, r"the given ReLU is not a submodule of"),
         ({"targets": 5}, TargetError, r"asks for class 5, but the model's output has 5 classes; valid: 0 to 4"),
         ({"targets": {"per_probe": [1, 2]}}, TargetError, r"'per_probe' has 2 indices for 8 probes"),
@@ -432,7 +436,7 @@ class NoSteps(TinyModule):
         (
             {"probes": ProbeSet(torch.rand(2, 3, 8, 8))},
             ConfigurationError,
-            r"the forward failed on the probes \[2, 3, 8",
+            r"the forward pass failed on the probes \[2, 3, 8",
         ),
         (
             {"data": lambda: [loaders()[0], DataLoader(Stream(), 4)], "layers": "net.conv9"},

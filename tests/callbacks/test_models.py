@@ -361,7 +361,7 @@ def test_lazy_modules_are_waited_for_and_that_is_said_once(tmp_path: Path, caplo
         trainer(tmp_path, callbacks=callback, num_sanity_val_steps=0).fit(Lazy(), *loaders())
     assert callback.archive is not None
     assert callback.archive.epochs == (0, 1)
-    said = "'net.0' (LazyConv2d), 'net.3' (LazyLinear) get their parameters in the first forward"
+    said = "'net.0' (LazyConv2d), 'net.3' (LazyLinear) get their parameters in the first forward pass"
     assert sum(said in message for message in caplog.messages) == 1
 
 

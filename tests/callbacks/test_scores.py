@@ -97,7 +97,7 @@ def test_a_regression_is_refused_before_the_first_step_and_explained_by_its_numb
         return Ended(1, nn.Flatten(0), nn.functional.mse_loss)
 
     ages = torch.rand(40, generator=torch.Generator().manual_seed(5)) * 80
-    with pytest.raises(TargetError, match=r"is a regression; name the number to explain: \{'output': 0\}"):
+    with pytest.raises(TargetError, match=r"is a regression; choose the number to explain: \{'output': 0\}"):
         fit(tmp_path, made(), ages)
     callback = GradCAMCallback("net.relu2", targets={"output": 0}, num_probes=4)
     archive, _ = fit(tmp_path / "explained", module := made(), ages, callback)

@@ -238,7 +238,7 @@ def test_a_resumed_run_goes_on_with_the_last_value(tmp_path: Path) -> None:
 def test_an_unknown_name_is_refused_before_the_first_step(tmp_path: Path, other: bool) -> None:
     wrong = "gradcam_stats/net.conv1/enery_inside"
     callbacks = [EarlyStopping(wrong), ours()] if other else [ours(monitor=[INSIDE, wrong])]
-    with pytest.raises(ConfigurationError, match=re.escape(f"no number of this run is named {wrong!r}")) as caught:
+    with pytest.raises(ConfigurationError, match=re.escape(f"this run logs no number named {wrong!r}")) as caught:
         fit(tmp_path, *callbacks)
     assert f"did you mean {INSIDE!r}?" in str(caught.value)
     assert len(str(caught.value)) <= 500

@@ -15,7 +15,7 @@ from lightning_gradcam import FeatureMapCallback, GradCAMCallback
 from tests.conftest import TinyModule, loaders, trainer
 from tests.setups import LAYERS, OwnAverage, copied
 
-TEXT = "the maps do not show the validated weights"
+TEXT = "the maps do not explain the validated weights"
 
 
 def copy_data(module: nn.Module, weights: dict[str, Tensor]) -> None:

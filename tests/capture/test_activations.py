@@ -113,7 +113,7 @@ def test_a_layer_that_is_never_reached_is_named() -> None:
     model = TinyNet().eval()
     spare = nn.Conv2d(1, 1, 1)
     with pytest.raises(
-        LayerError, match=r"layers: 'spare' exists, but the forward never reached it \(reached: conv1\)"
+        LayerError, match=r"layers: 'spare' exists, but the forward pass never reached it \(reached: conv1\)"
     ):
         with capture({"spare": spare, "conv1": model.conv1}) as captured:
             model(torch.rand(1, 1, 8, 8))
@@ -167,5 +167,5 @@ def test_a_layer_without_a_feature_map_is_named(output: Any, came: str) -> None:
 
 
 def test_a_detached_layer_is_named_with_what_to_do() -> None:
-    with pytest.raises(CaptureError, match="no gradient reaches 'stem'.*name a layer that the score depends on"):
+    with pytest.raises(CaptureError, match="no gradient reaches 'stem'.*choose a layer that the score depends on"):
         require_gradients({"stem": None})

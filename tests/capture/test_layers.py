@@ -182,7 +182,9 @@ def test_auto_within_a_list_stands_for_the_layer_it_names() -> None:
 
 
 def test_auto_without_a_forward_is_refused() -> None:
-    with pytest.raises(LayerError, match="layers: 'auto' needs a forward pass to choose from; name the layer instead"):
+    with pytest.raises(
+        LayerError, match="layers: 'auto' needs a forward pass to choose from; specify the layer instead"
+    ):
         resolve_layers(TinyNet(), "auto")
 
 
@@ -231,7 +233,7 @@ def test_a_module_whose_own_name_ends_as_a_calls_is_named_by_its_call() -> None:
     model = nn.ModuleDict({"a#1": nn.Conv2d(1, 1, 1)})
     with pytest.raises(
         LayerError,
-        match="own name 'a#1' looks like the name of a call; name one of the module's calls, such as 'a#1#0'",
+        match="own name 'a#1' looks like the name of a call; choose one of the module's calls, such as 'a#1#0'",
     ):
         resolve_layers(model, "a#1")
     assert list(resolve_layers(model, "a#1#0")) == ["a#1#0"]

@@ -153,7 +153,7 @@ def test_tokens_whose_grid_is_not_clear_are_refused_with_what_to_say() -> None:
     [
         ((2, 5), r"'x' has no spatial activation: its output is \[2, 5\], expected \[N, C, h, w\]"),
         ((8, 49, 16), r"'x' has the output \[8, 49, 16\] for 2 samples: it works on windows"),
-        ((8, 3, 7, 7), "works on windows, crops or several images at a time; name the block around it"),
+        ((8, 3, 7, 7), "works on windows, crops or several images at a time; choose the block around it"),
     ],
 )
 def test_what_has_no_places_is_refused(shape: tuple[int, ...], text: str) -> None:

@@ -24,7 +24,7 @@ def test_a_table_the_cost_and_nothing_written(capsys: pytest.CaptureFixture[str]
     assert main(["check", "a.ckpt", "pictures", *MODEL, "--layers", "net.relu1", "net.relu2"]) == 0
     said = capsys.readouterr()
     assert "lightning-gradcam: takes about " in said.err
-    assert " forwards of one image" in said.err
+    assert " forward passes of one image" in said.err
     lines = said.out.splitlines()
     assert lines[0].startswith("3 images, ")
     assert lines[1].split()[:4] == ["layer", "method", "verdict", "p"]

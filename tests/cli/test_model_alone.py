@@ -92,7 +92,8 @@ def test_force_replaces_what_explain_has_left(capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert main(["explain", "a.pth", "pictures/1.png", *model, "--layers", "net.conv1"]) == 1
     assert (
-        "'out' holds an archive already; pass another folder (-o), or replace it (--force)" in capsys.readouterr().err
+        "'out' already contains an archive; pass another folder (-o), or replace it (--force)"
+        in capsys.readouterr().err
     )
     assert Archive.open("out").layers == ("net.relu1", "net.relu2")
     assert main(["explain", "a.pth", "pictures/1.png", *model, "--layers", "net.conv1", "--force"]) == 0
@@ -149,7 +150,7 @@ def test_force_never_replaces_the_record_of_a_training(tmp_path: Path, capsys: p
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1"]
     assert main(["explain", "a.pth", "pictures", *model, "-o", str(folder), "--force"]) == 1
-    assert "holds an archive not made by explain, such as a training run's record" in capsys.readouterr().err
+    assert "contains an archive that explain did not create, such as a training run's record" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -201,12 +202,12 @@ def test_names_of_classes_of_weights() -> None:
         ),
         (["gap.txt"], "line 2 of 'gap.txt' is empty; write one name per line, in the order of the model's outputs"),
         (["empty.txt"], "'empty.txt' is empty"),
-        (["numbers.json"], "'numbers.json' does not hold a list of names"),
+        (["numbers.json"], "'numbers.json' does not contain a list of names"),
         (["holes.json"], "'holes.json' does not number its names from 0 to 1"),
         (["broken.json"], "'broken.json' can't be read (JSONDecodeError"),
         (["a.pth"], "'a.pth' can't be read (UnicodeDecodeError"),
         (["torchvision.models:ResNet18_Weight"], "has no 'ResNet18_Weight'; did you mean 'ResNet18_Weights'?"),
-        (["torchvision.models:resnet18"], "'torchvision.models:resnet18' does not hold a list of names"),
+        (["torchvision.models:resnet18"], "'torchvision.models:resnet18' does not contain a list of names"),
     ],
 )
 def test_a_path_that_would_be_taken_for_a_class_is_refused(

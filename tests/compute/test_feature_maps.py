@@ -160,7 +160,7 @@ def test_auto_takes_the_layer_of_gradcam() -> None:
     [
         ("head", "'head' has no spatial activation"),
         ("pool", "is a single value per channel"),
-        ("unused", "the forward never reached it"),
+        ("unused", "the forward pass never reached it"),
         ("lookup", "has no forward of its own"),
         ("cnv", "did you mean 'conv'"),
     ],

@@ -431,7 +431,7 @@ def test_inference_mode_a_second_call_and_an_unreached_layer_are_refused() -> No
     attention(logits, y, masks=halves(6, 6))
     with pytest.raises(CaptureError, match=re.escape("with attention.watching(model)")):
         attention(logits, y, masks=halves(6, 6))
-    with pytest.raises(LayerError, match="the forward never reached it"), attention.watching(model):
+    with pytest.raises(LayerError, match="the forward pass never reached it"), attention.watching(model):
         model.conv(x)
     with pytest.raises(CaptureError, match="no gradient reaches 'act'"):
         with attention.watching(model):

@@ -141,7 +141,10 @@ def test_maps_that_are_not_finite_are_warned_of_once_a_layer() -> None:
     meter = CamReporter(plan(), probes())
     deep = CamKey("head", "gradcam", "label")
     (overflow,) = meter.broken(record({KEY: [LEFT, [[NAN, 1.0]]], deep: [LEFT, RIGHT]}, -1))
-    assert "layer 'conv': in the untrained model, step 0, 1 of 2 maps is not finite, although the explained score" in overflow
+    assert (
+        "layer 'conv': in the untrained model, step 0, 1 of 2 maps is not finite, although the explained score"
+        in overflow
+    )
     assert len(overflow) <= 480
     assert meter.broken(record({KEY: [LEFT, [[NAN, 1.0]]]}, 0)) == []
     lost = {"label": np.array([1.0, NAN], np.float32)}

@@ -587,7 +587,7 @@ def test_weights_that_become_nan_are_recorded_as_they_are_and_training_goes_on(t
 
 def test_the_first_report_of_a_kind_says_what_it_means_and_what_to_do() -> None:
     cases: list[tuple[str, Exception, str, str]] = [
-        ("explaining", ValueError("x"), "no maps and no sheets of this step", "report it with this text"),
+        ("explaining", ValueError("x"), "no maps and no sheets for this step", "report it with this text"),
         ("the archive", OSError(28, "No space left"), "this step's maps are lost", "make room on that disk"),
         ("the sink X", PermissionError(13, "no"), "this step is missing there", "let this process write there"),
         ("closing the sink X", FileNotFoundError(2, "no"), "not flushed by then", "restore it"),

@@ -46,7 +46,7 @@ def test_it_is_said_once_and_never_narrowed() -> None:
             said.append(schedule.spent(0.25 if epoch < 10 else 0.75))
     remarks = [remark for remark in said if remark]
     assert remarks == [
-        "logging takes 0.25 s, and epochs 10 s each: it is done every 3 epochs from here on, to stay within"
+        "logging takes 0.25 s and epochs take 10 s each: from now on, maps are logged every 3 epochs, to stay within"
         " max_overhead=0.01 (less often still, if that is not enough)"
     ]
     assert schedule.every == 8

@@ -81,7 +81,7 @@ def test_an_input_is_found_in_any_structure(batch: Any, key: Any) -> None:
         ((tuple(PICTURES[:, 0]), LABELS), None, "it holds 6 images of one sample each ([8, 8]); stack them"),
         (([PICTURES[0], PICTURES[0, :, 2:]], LABELS), None, "resize or pad them to one size, then stack"),
         ([{"image": PICTURES[0]}, {"image": PICTURES[1]}], None, "input_key='0.image' [1, 8, 8]"),
-        ({"image": ["a.png"]}, None, "name the entry that holds the images, or pass probes="),
+        ({"image": ["a.png"]}, None, "select the entry with the images, or pass probes="),
         ({"views": {"left": PICTURES}}, "views.middle", "'views.middle' is not in the batch"),
     ],
 )

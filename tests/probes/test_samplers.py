@@ -135,7 +135,7 @@ def test_only_batches_tell_what_is_not_numbered(options: dict[str, Any], why: st
 def test_a_copy_that_holds_the_model_is_not_made() -> None:
     sampler = Shuffled(9, torch.Generator(), np.random.default_rng())
     sampler.model = TinyModule()  # type: ignore[attr-defined]
-    with pytest.raises(UnindexedError, match="Shuffled holds a model"):
+    with pytest.raises(UnindexedError, match="Shuffled contains a model"):
         sampled(DataLoader(DATA, sampler=sampler))
 
 

@@ -358,7 +358,7 @@ def test_half_precision(folder: Path, model: TinyNet) -> None:
         (
             [np.zeros((9, 9), np.uint8)],
             ConfigurationError,
-            r"the forward failed on the images \[1, 1, 9, 9\].*--size",
+            r"the forward pass failed on the images \[1, 1, 9, 9\].*--size",
         ),
     ],
 )

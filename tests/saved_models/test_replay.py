@@ -309,7 +309,7 @@ def test_a_live_record_in_a_sibling_is_not_touched(tmp_path: Path) -> None:
     assert callback is not None
     assert callback.archive.path == str(tmp_path / "gradcam-1")
     shutil.rmtree(tmp_path / "gradcam")
-    with pytest.raises(ConfigurationError, match=r"gradcam-1' holds an archive already; pass another folder"):
+    with pytest.raises(ConfigurationError, match=r"gradcam-1' already contains an archive; pass another folder"):
         replay(tmp_path / "checkpoints", TinyModule(), datamodule=loaders()[1], output=tmp_path)
     assert callback.archive.epochs == (0, 1)
 

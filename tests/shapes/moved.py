@@ -130,7 +130,7 @@ class TwoViews(Seen):
 
 @shape("a convolution of frequencies", picture, {"body": FIRST}, error=("layers",))
 class Frequencies(nn.Module):
-    """As a fast Fourier convolution: its places are frequencies, [N, 16, 8, 5]."""
+    """As a fast Fourier convolution: its locations are frequencies, [N, 16, 8, 5]."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ AGES = torch.tensor([0.37, 41.5, 7.0])
 @pytest.mark.parametrize("labels", [AGES, AGES[:, None], torch.tensor([3, 41, 7])])
 @pytest.mark.parametrize("target", ["predicted", "label", {"top": 1}, {"contrast": ["predicted", 0]}])
 def test_a_class_of_a_regression_is_refused_with_the_target_to_give(target: Any, labels: Tensor) -> None:
-    with pytest.raises(TargetError, match=r"regression; name the number to explain: \{'output': 0\}") as caught:
+    with pytest.raises(TargetError, match=r"regression; choose the number to explain: \{'output': 0\}") as caught:
         compute_cams(body(1), pictures(), "1", targets=target, labels=labels)
     assert len(str(caught.value)) <= 500
 

@@ -318,7 +318,7 @@ def test_output_that_is_no_logits_is_refused_with_what_came(output: Any, came: s
         with pytest.raises(TargetError) as caught:
             call()
         assert f"targets: the model returned {came}, expected logits [N, C]" in str(caught.value)
-        assert "name the logits in it with output_key=" in str(caught.value)
+        assert "select the logits in it with output_key=" in str(caught.value)
         assert "or a callable that turns it into scores [N]" in str(caught.value)
 
 
