@@ -1,7 +1,7 @@
-"""Methods that run the model on changed inputs or activations; none of them needs a gradient.
+"""Methods that run the model on modified inputs or activations; they need no gradient.
 
-They run the model once for every channel of the layer, in batches of 32 samples, for all targets together: with 8
-probes and a layer of 512 channels, that is 128 forwards for each logged step.
+They run the model once for every channel of the layer, in batches of 32 samples, for all targets together. With 8
+probes and a layer of 512 channels, each logged step takes 128 forward passes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def scorecam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]`` of every target. Cost: a forward of the batch for every channel.
+        Signed maps ``[T, N, *S]`` for all targets. Cost: one forward pass of the batch per channel.
 
     Raises:
         MethodError: The input is not an image.
@@ -37,7 +37,7 @@ def scorecam(rerun: Rerun) -> Tensor:
 
     def masked() -> Iterator[Tensor]:
         for channel in activations.unbind(dim=1):
-            # In the shape of maps of a single target and channel.
+            # In the shape of maps for a single target and channel.
             mask = scaled_maps(at_size(channel[:, None], places)[None])[0]
             yield picture * mask.to(picture.dtype)
 
@@ -59,7 +59,7 @@ def ablationcam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]`` of every target. Cost: a forward of the batch for every channel.
+        Signed maps ``[T, N, *S]`` for all targets. Cost: one forward pass of the batch per channel.
     """
     activations, scores = rerun.activations, rerun.scores
 
