@@ -26,7 +26,7 @@ class PerProbe:
 
 @dataclass(frozen=True)
 class Top:
-    """The k most likely classes of each sample, as the targets ``top1`` to ``topk``: ``{"top": k}``.
+    """Each sample's k most likely classes, as the targets ``top1`` to ``topk``: ``{"top": k}``.
 
     Attributes:
         count: Number of classes, ``k``.
@@ -69,8 +69,8 @@ class Target:
             The scores with their classes, and a function that scores another output with the same choices.
 
         Raises:
-            TargetError: The output has another shape, labels or masks are missing, an index is out of range, or a
-                callable returns another shape.
+            TargetError: The output has the wrong shape, labels or masks are missing, an index is out of range, or a
+                callable returns the wrong shape.
         """
         return self.select.explain(output, given, self.name)
 
@@ -150,7 +150,7 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
     if isinstance(spec, Mapping) and (found := _resolve_kind(dict(spec), class_names)):
         return found
     if callable(spec):
-        # A functools.partial gets its function's name unless it has its own.
+        # A functools.partial is named after its function unless it has its own name.
         name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
         return [Target(name or type(spec).__name__, Called(spec))]
     by_name = f"; a class of that name is {{'class': {spec!r}}}, with class_names=" if isinstance(spec, str) else ""
@@ -236,7 +236,7 @@ def written(target: Any) -> Any:
 
 
 def plain_numbers(value: Any) -> Any:
-    """Converts numbers, arrays and tensors of other libraries to plain Python numbers and lists."""
+    """Converts numbers, arrays and tensors from other libraries to plain Python numbers and lists."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return [plain_numbers(entry) for entry in value] if isinstance(value, (list, tuple)) else value
