@@ -34,8 +34,8 @@ class Layout:
         axes: One letter for each axis: ``N`` samples, ``C`` channels, ``D``, ``H``, ``W`` spatial axes, ``L`` tokens.
         grid: The spatial shape ``(h, w)`` or ``(d, h, w)``; for clips, ``d`` counts time steps; ``(l,)`` for a signal;
             ``(t, h, w)`` for folded frames.
-        prefix: Number of tokens before the grid's (class and register tokens), which maps omit.
-        suffix: Number of tokens after the grid's or between them, which maps omit.
+        prefix: Number of tokens before the grid (class and register tokens), which maps omit.
+        suffix: Number of tokens after the grid or inside it, which maps omit.
         split: Number of grid tokens before the suffix; ``None`` means all of them.
         fold: The order of the rows if ``N`` counts frames: ``"NT"``, sample by sample, or ``"TN"``, the first frames of
             all samples first; ``""`` if it counts samples.
@@ -140,7 +140,7 @@ def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
         layout: One layout for all layers, a dict by layer name, or ``None``.
 
     Returns:
-        Layer name to layout; the name ``""`` means all layers.
+        Layouts by layer name; the name ``""`` means all layers.
 
     Raises:
         LayerError: A layout is invalid.
