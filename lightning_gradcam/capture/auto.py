@@ -67,10 +67,10 @@ class AutoLayer:
         self._several: dict[str, bool] = {}
 
     def layer(self) -> str:
-        """Returns the layer.
+        """Returns the name of the chosen layer.
 
         Raises:
-            LayerError: It is unknown which layers the score depends on.
+            LayerError: The layers on which the score depends can't be determined.
         """
         survey, leading = self._survey, set(self._paths.leading)
         whole = [name for name in self._names if name in leading] or self._names

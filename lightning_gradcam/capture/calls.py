@@ -55,8 +55,8 @@ def call_of(name: str) -> int | None:
 def parallel(calls: Sequence[Sequence[Tensor]]) -> list[int]:
     """Returns a layer's last call and all calls that run in parallel with it, latest first.
 
-    Examples are a head called once for each level of a pyramid, and an encoder applied to two images. If a call's
-    output feeds a later call, as with one ReLU used throughout a network, only the later call counts.
+    Examples of parallel calls are a head called once for each level of a pyramid, and an encoder applied to two images.
+    If a call's output feeds a later call, as with one ReLU used throughout a network, only the later call counts.
 
     Args:
         calls: The feature maps of each call, attached to the graph.

@@ -86,7 +86,7 @@ def apart(one: Tensor, two: Tensor) -> float:
 
 
 def change(one: Tensor, two: Tensor) -> Tensor:
-    """Returns how much each position changes, ``[h, w]``, over all frames and slices."""
+    """Returns how much each position changes, ``[h, w]``, summed over all frames and slices."""
     sizes = (one - two).abs().double().sum(0)
     return sizes.flatten(0, -3).sum(0) if sizes.dim() > 2 else sizes
 

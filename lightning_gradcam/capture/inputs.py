@@ -63,7 +63,7 @@ class Inputs:
     @property
     def samples(self) -> int:
         """Number of samples."""
-        # Not at once: the arguments of a part of a model may be an integer image and a single number.
+        # Not in the constructor: the arguments of a part of a model may be an integer image and a single number.
         return len(self.picture)
 
     def others(self) -> list[Inputs]:

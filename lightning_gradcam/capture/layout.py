@@ -76,7 +76,7 @@ class Layout:
         return self.prefix + prod(self._places) + self.suffix
 
     def of_grid(self, tokens: Tensor) -> Tensor:
-        """Reshapes the grid's tokens of ``[A, B, L]`` to ``[A, B, *S]`` and drops the others."""
+        """Reshapes the grid's tokens from ``[A, B, L]`` to ``[A, B, *S]`` and drops the others."""
         end = self.prefix + prod(self._places)
         if self.split is None:
             inner = tokens[:, :, self.prefix : end]
@@ -103,7 +103,7 @@ class Layout:
         return self.unfolded(rows).transpose(1, 2) if self.fold else rows
 
     def unfolded(self, rows: Tensor) -> Tensor:
-        """Returns one value for each row as ``[N, T, …]`` if rows are frames; otherwise unchanged."""
+        """Splits rows into ``[N, T, …]`` if they are frames; otherwise returns them unchanged."""
         frames, rest = self.grid[0], rows.shape[1:]
         if self.fold == "TN":
             return rows.reshape(frames, -1, *rest).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Handling of out-of-memory errors."""
+"""Handles out-of-memory errors."""
 
 from __future__ import annotations
 

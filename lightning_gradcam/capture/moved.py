@@ -43,8 +43,8 @@ class LayerMap:
 
     Attributes:
         module: The layer.
-        at: Which of the layer's maps this is.
-        layout: The meaning of its axes.
+        at: The map's call and index in the layer.
+        layout: The meaning of the map's axes.
         seen: The maps of the first two samples from the explanation's own forward pass, ``[2, C, *S]``.
     """
 

@@ -139,7 +139,7 @@ class _Output:
 
     def _tokens(self, axes: str) -> Layout | None:
         if self.grids is None:
-            # A patch may be higher than it is wide, which the number of tokens does not show.
+            # A patch may be taller than it is wide, which the number of tokens does not show.
             return None
         length = self.shape[axes.index("L")]
         possible = sorted(_grids(self.picture, length), key=lambda found: (found[0], not found[1]))
@@ -217,7 +217,7 @@ class Signal:
 
 
 def find_signal(shape: Sequence[int], calls: Sequence[Seen]) -> Signal | None:
-    """Detects whether a model takes a signal: its first convolution runs along a single axis.
+    """Detects whether a model accepts a signal: its first convolution runs along a single axis.
 
     With three axes, that convolution's number of input channels shows which one is time.
 

@@ -29,7 +29,7 @@ def level_maps(output: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], 
     """Finds all feature maps in a module's output: the levels of a pyramid, for instance.
 
     Args:
-        output: A tensor, or a tuple, list, dict or dataclass that holds some.
+        output: A tensor, or a tuple, list, dict or dataclass that contains some.
 
     Returns:
         The tensor that :func:`main_tensor` finds, followed by all others with the same number of axes (at least four)
@@ -69,7 +69,7 @@ def with_tensors(output: Any, put: Callable[[Tensor], Tensor]) -> Any:
     """Returns an output with its tensors replaced; containers and dataclasses without tensors stay the same objects.
 
     Args:
-        output: A tensor, or a tuple, list, dict or dataclass that holds some.
+        output: A tensor, or a tuple, list, dict or dataclass that contains some.
         put: Maps each tensor to its replacement.
     """
 

@@ -50,7 +50,7 @@ def explain_in_parts(
     Args:
         model: The model.
         layers: As in :func:`compute_cams`.
-        load: Returns the inputs of the samples between a start and a stop index.
+        load: Returns the inputs for the samples between a start and a stop index.
         given: The targets' additional data, for all samples.
         asked: The request.
 
@@ -80,7 +80,7 @@ def in_searched_parts(
     Args:
         model: The model.
         layers: As in :func:`compute_cams`.
-        load: Returns the inputs of the samples between a start and a stop index.
+        load: Returns the inputs for the samples between a start and a stop index.
         given: The targets' additional data, for all samples.
         asked: The request.
         call: Maps a part and its modules by layer name to a result.

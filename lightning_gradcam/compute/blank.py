@@ -124,7 +124,8 @@ def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Ten
         slopes: The gradient with respect to it, of the same shape.
 
     Returns:
-        bool ``[R]``; ``None`` if the method is not tested or, on the CPU, no map is rounding error.
+        Whether each map is only rounding error, bool ``[R]``; ``None`` if the method is not tested or, on the CPU, no
+        map is rounding error.
 
     Example:
         >>> noise = 1e-9 * torch.ones(1, 1, 2)

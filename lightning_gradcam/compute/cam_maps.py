@@ -81,9 +81,9 @@ def compute_cams(
         forward: Function called with ``inputs`` instead of ``model``, for instance to run the model under autocast.
         batch_size: Maximum number of samples per forward pass; default: all. It bounds memory use, and is halved if
             memory runs out. A callable target is called once per batch.
-        gradients: Whether to summarise the gradients behind the maps, too: ``Cams.gradients[layer, target]`` is a
-            :class:`~lightning_gradcam.GradientSummary`, with histograms of the gradients and of the channel weights,
-            and the channels with the largest weights. Needs no extra backward pass.
+        gradients: Whether to also summarise the gradients behind the maps. ``Cams.gradients[layer, target]`` is then a
+            :class:`~lightning_gradcam.GradientSummary` with histograms of the gradients and of the channel weights, and
+            with the channels that have the largest weights. This needs no extra backward pass.
         class_names: Names of all classes by index, for targets such as ``"tabby"``: a list, ``"imagenet"`` for
             torchvision's 1000 names, the path of a text file with one name per line or of a JSON file, or
             ``"package.module:Name"``, an import path to a list of names or to weights whose metadata contains them.

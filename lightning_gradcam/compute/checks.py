@@ -62,7 +62,7 @@ def check_dependence(
 
     Args:
         search: Queried if all maps of a layer are zero.
-        layouts: Layer name to layout.
+        layouts: Layouts by layer name.
         maps: All maps.
         sums: The sum of each entry in ``maps``.
 
@@ -146,8 +146,8 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
 
     Args:
         search: The model and its inputs.
-        modules: Layer name to module.
-        layouts: Layer name to layout.
+        modules: Modules by layer name.
+        layouts: Layouts by layer name.
     """
     run, inputs = search.asked.run, search.inputs
     if search.given.first:
@@ -179,7 +179,7 @@ def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module
     Args:
         run: Maps inputs to the explained output.
         inputs: The batch, with several images.
-        modules: Layer name to module.
+        modules: Modules by layer name.
 
     Returns:
         The shape of the image on which each of these layers depends, by layer name. Empty if the graph is inconclusive.

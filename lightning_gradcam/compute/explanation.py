@@ -123,7 +123,7 @@ def _run_again(search: Search, modules: Mapping[str, nn.Module], first: Shared, 
 
 
 def _marked(maps: Tensor, scores: Tensor) -> Tensor:
-    """Sets the maps of samples with a non-finite score to NaN: ReLUs pass no gradient, which would look valid.
+    """Sets maps of samples with a non-finite score to NaN; a ReLU may block their gradient and leave plain zeros.
 
     Infinite values are also set to NaN: the ReLU that follows would turn negative infinity into a valid-looking zero.
     """

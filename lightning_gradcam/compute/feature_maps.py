@@ -91,7 +91,7 @@ def compute_feature_maps(
         The feature maps, float32 (float64 if the activations are), on the model's device.
 
     Raises:
-        LayerError: A layer is not found, not reached, or has no spatial activation.
+        LayerError: A layer is not found or not reached, or has no spatial activation.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
@@ -137,7 +137,7 @@ def feature_maps(
     Args:
         model: The model.
         layers: As in :func:`compute_feature_maps`.
-        load: Returns the inputs of the samples between a start and a stop index.
+        load: Returns the inputs for the samples between a start and a stop index.
         samples: Number of samples.
         run: Maps inputs to the model's output.
         batch_size: Number of samples per forward pass; ``None`` means all.
@@ -149,7 +149,7 @@ def feature_maps(
         halve: Whether to halve the number of samples per forward pass if memory runs out.
 
     Raises:
-        LayerError: A layer is not found, not reached, or has no spatial activation.
+        LayerError: A layer is not found or not reached, or has no spatial activation.
     """
     # This request explains nothing.
     asked = Request(

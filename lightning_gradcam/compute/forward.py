@@ -173,8 +173,8 @@ def _explain(
 ) -> tuple[dict[CamKey, Tensor], dict[CamKey, Tensor], _Summaries]:
     """Returns maps by unit, causes of blank maps, and gradient statistics.
 
-    Only methods that use nothing but activations and gradients are included. The strength of each unit's gradient is
-    stored in the unit.
+    Only the methods that need just activations and gradients are included. Also stores the strength of each unit's
+    gradient in the unit.
     """
     found, causes, summaries = dict[CamKey, Tensor](), dict[CamKey, Tensor](), _Summaries()
     asked, samples = search.asked, search.inputs.samples

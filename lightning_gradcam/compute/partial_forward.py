@@ -32,7 +32,7 @@ class _Reached(BaseException):
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """The way from images to a layer's feature map.
+    """Describes how to get from images to a layer's feature map.
 
     Attributes:
         model: The model.

@@ -127,7 +127,7 @@ def resolve_methods(methods: str | Sequence[str]) -> dict[str, Method]:
     """Looks up one or more methods by name.
 
     Returns:
-        Name to method, in the order requested.
+        Methods by name, in the order requested.
 
     Raises:
         MethodError: No name was given, or a name is unknown.

@@ -27,7 +27,7 @@ class Given:
         samples: Number of samples in this part.
         labels: True classes ``[N]``, 0/1 for every class ``[N, C]`` (several labels per sample), regression values, or
             ``None``.
-        masks: bool ``[N, H, W]``, or ``None``.
+        masks: Region masks, bool ``[N, H, W]``, or ``None``.
         score: ``"logit"``, ``"probability"`` or ``"sigmoid"``; see :func:`class_scores`.
         first: Index of this part's first sample among all samples.
         total: Number of samples in all parts; ``None`` if this part is everything.
@@ -105,7 +105,7 @@ class Scored:
     """A target's result for one output.
 
     Attributes:
-        scores: ``[N]``, attached to the graph.
+        scores: The explained scores ``[N]``, attached to the graph.
         classes: The explained classes ``[N]`` (int64; -1 if there is none).
         again: Scores a different output with the same choices (classes, regions, boxes). It maps ``(output, m)``, where
             the output contains ``m`` consecutive copies of the batch, to scores ``[m * N]``.
@@ -148,7 +148,7 @@ def check_score(score: str) -> ScoreKind:
     """Returns ``score`` if it is valid.
 
     Raises:
-        TargetError: It is not ``"logit"``, ``"probability"`` or ``"sigmoid"``.
+        TargetError: ``score`` is not ``"logit"``, ``"probability"`` or ``"sigmoid"``.
     """
     if score in get_args(ScoreKind):
         return score  # type: ignore[return-value]
@@ -162,7 +162,7 @@ def check_samples(output: Any, samples: int) -> None:
     """Rejects an output that does not have one row for each sample.
 
     Raises:
-        TargetError: It has more or fewer rows; one sample's classes could be mistaken for many samples' single logits.
+        TargetError: The number of rows differs; one sample's classes could be mistaken for many samples' single logits.
     """
     if isinstance(output, Tensor) and (not output.dim() or len(output) != samples):
         raise TargetError(
@@ -215,7 +215,7 @@ def class_scores(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> 
         kind: The kind of output.
 
     Returns:
-        ``[N, C]``, attached to the graph; ``[N, 2]`` for a single logit.
+        The scores ``[N, C]``, attached to the graph; ``[N, 2]`` for a single logit.
 
     Raises:
         TargetError: The output has a different form; a callable target can handle it.
@@ -254,7 +254,7 @@ def scored_axis(values: Tensor, score: ScoreKind, kind: OutputKind = "logits") -
 
 
 def class_logits(output: Any, kind: OutputKind) -> Tensor:
-    """Returns the logits of every class ``[N, C]``; from a softmax, up to a constant for each sample."""
+    """Returns the logits of every class ``[N, C]``; for a softmax output, up to a constant per sample."""
     scores = class_scores(output, "logit", kind)
     if kind in ("logits", "log_softmax"):
         return scores

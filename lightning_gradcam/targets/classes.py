@@ -126,7 +126,7 @@ class Called(Selector):
     is_particular = True
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Explains its scores, which must have the shape ``[N]``."""
+        """Explains the callable's scores, which must have the shape ``[N]``."""
         scores = self._scores(output, given.samples, name)
         attached = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(output))
         return Scored(

@@ -18,7 +18,7 @@ from lightning_gradcam.targets.reading import described
 
 @dataclass(frozen=True)
 class Segment(Selector):
-    """One class of a segmentation: the sum of its scores over a region.
+    """The sum of one class's scores over a region, for segmentation models.
 
     In a dict: ``{"segment": category}``, or with masks ``{"segment_mask": category}``.
 
@@ -29,8 +29,8 @@ class Segment(Selector):
 
     Attributes:
         category: A class index, or ``"predicted"``: the class with the largest area in each image.
-        masked: Use the probes' masks as the region. Otherwise the region is where the class is predicted: where it is
-            the most likely class or, with ``score="sigmoid"``, where its probability exceeds 0.5.
+        masked: Whether to use the probes' masks as the region. Otherwise the region is where the class is predicted:
+            where it is the most likely class or, with ``score="sigmoid"``, where its probability exceeds 0.5.
     """
 
     category: int | str
