@@ -9,9 +9,9 @@ from torch import Tensor
 def eigencam(activations: Tensor) -> Tensor:
     r"""Eigen-CAM: the projection of the activations onto their first principal component; class-independent.
 
-    Positions are treated as samples, and channels are centred, as in pytorch-grad-cam; in the paper they are not
-    centred, so that after a ReLU the mean dominates the first component. A component's sign is arbitrary; it is chosen
-    so that the map's largest magnitude is positive.
+    Positions are treated as samples, and channels are centred, as in pytorch-grad-cam; the paper does not centre them,
+    so after a ReLU the mean dominates the first component. A component's sign is arbitrary; it is chosen so that the
+    map's largest magnitude is positive.
 
     Muhammad and Yeasin, "Eigen-CAM: Class Activation Map using Principal Components", IJCNN 2020.
 
@@ -39,7 +39,7 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Signed map ``[N, *S]``. Cost: one forward pass, one backward pass, and one singular value decomposition per

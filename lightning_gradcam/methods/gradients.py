@@ -19,10 +19,10 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
-        Signed map ``[N, *S]``; :func:`~lightning_gradcam.methods.registry.relu` then yields the published map.
+        Signed map ``[N, *S]``; applying :func:`~lightning_gradcam.methods.registry.relu` yields the published map.
 
     Example:
         >>> import torch
@@ -45,7 +45,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Signed map ``[N, *S]``.
@@ -63,7 +63,7 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Signed map ``[N, *S]``.
@@ -82,7 +82,7 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Signed map ``[N, *S]``.
@@ -98,7 +98,7 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Signed map ``[N, *S]``; non-negative wherever the activations are.
@@ -113,7 +113,7 @@ def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Map ``[N, *S]``, never negative.

@@ -49,8 +49,8 @@ def ablationcam(rerun: Rerun) -> Tensor:
     r"""Ablation-CAM: :math:`M_s = \sum_k w_k A_{ks}`, :math:`w_k = (y - y_k) / |y|`.
 
     :math:`y_k` is the score when channel :math:`k` of the layer is set to 0. The paper divides by :math:`y`, which
-    flips every sign if the score is negative; here the magnitude is used, so that a channel whose removal lowers the
-    score always has a positive weight. If the score is 0, differences are not scaled.
+    flips every sign if the score is negative; here the magnitude is used, so a channel whose removal lowers the score
+    always has a positive weight. If the score is 0, differences are not scaled.
 
     Desai and Ramaswamy, "Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
     Localization", WACV 2020, equation 4.

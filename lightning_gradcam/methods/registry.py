@@ -76,10 +76,10 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
         name: The method's name in options, keys and tags: lower-case letters, digits, ``_`` and ``+``.
         method: A pure function from activations ``[N, C, *S]`` and gradients of the same shape to a signed map
             ``[N, *S]``; both inputs are float32 (float64 if the model runs in it).
-        needs: ``"gradients"`` (default); ``"activations"``: the method is called with activations only. ``"rerun"``: it
-            is called with a :class:`~lightning_gradcam.Rerun`, which runs the model again, and returns the maps
-            ``[T, N, *S]`` for all targets. ``"model"``: the same, but called once for all layers; its maps have the key
-            ``"model"`` instead of a layer's name.
+        needs: ``"gradients"`` (default): the method is called with activations and gradients. ``"activations"``: it is
+            called with activations only. ``"rerun"``: it is called with a :class:`~lightning_gradcam.Rerun`, which runs
+            the model again, and returns the maps ``[T, N, *S]`` for all targets. ``"model"``: the same, but called once
+            for all layers; its maps have the key ``"model"`` instead of a layer's name.
         overwrite: Whether to replace a method registered earlier under this name, for instance when a notebook cell
             runs again. By default, reusing a name is an error. Built-in methods are never replaced.
 

@@ -34,7 +34,7 @@ class RerunLayer:
         name: The layer's name.
         module: The layer.
         activation: Its output, detached.
-        layout: The meaning of its axes.
+        layout: The meaning of the output's axes.
         place: The explained call of the layer, and the explained feature map in its output.
     """
 
@@ -106,7 +106,7 @@ class RerunModel:
                     short = is_out_of_memory(error)
                     if size == 1 or (short and not self.halve):
                         raise
-                    # An input shared by all samples may happen to have as many entries as there are samples.
+                    # An input shared by all samples may happen to have one entry per sample; repeating it then fails.
                     together = (size + 1) // 2 if short else 1
                     # Retry outside this block: the error's traceback keeps this attempt's tensors alive.
                     continue
