@@ -1,4 +1,4 @@
-"""Captures activations and gradients of many layers in one forward, with hooks that exist only inside a ``with``."""
+"""Captures activations and gradients of many layers in one forward pass, with hooks that exist only in a ``with``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from lightning_gradcam.errors import LayerError
 
 
 class Captured:
-    """The stored activations, keyed by layer name; filled by the forward inside :func:`capture`.
+    """The stored activations by layer name, filled by the forward pass inside :func:`capture`.
 
     Attributes:
-        calls: Number of calls of each layer.
+        calls: Number of calls, by layer name.
     """
 
     def __init__(self, names: tuple[str, ...], copies: bool, places: Mapping[str, MapPlace]) -> None:
@@ -39,7 +39,7 @@ class Captured:
         """Each layer's output, attached to the graph, in the order requested: the first feature map of its last call.
 
         Raises:
-            LayerError: The forward never reached one of the layers.
+            LayerError: The forward pass never reached one of the layers.
         """
         self._check_reached()
         return {name: next(iter(self._stored[name][-1].values())) for name in self._names}
@@ -49,18 +49,18 @@ class Captured:
         """All feature maps at which each layer may be explained, attached to the graph; the preferred one first.
 
         These are the levels that its last call returned (a pyramid in a dict, list or tuple), followed by those of
-        earlier calls whose output did not feed a later call (a head shared by levels, an encoder of two images), latest
-        first.
+        earlier calls whose output did not feed a later call (a head shared by levels, an encoder for two images),
+        latest first.
 
         Raises:
-            LayerError: The forward never reached one of the layers.
+            LayerError: The forward pass never reached one of the layers.
         """
         self._check_reached()
         return {name: self._maps(name) for name in self._names}
 
     @property
     def overwritten(self) -> bool:
-        """Whether the forward has changed a stored activation in place; always false with ``copies``."""
+        """Whether the forward pass has changed a stored activation in place; always false with ``copies``."""
         return any(
             tensor._version != self._versions[name, place]
             for name in self._stored
@@ -96,7 +96,7 @@ class Captured:
         )
 
     def unhook(self) -> None:
-        """Removes the hooks: later calls, such as a second forward, are not stored."""
+        """Removes the hooks: later calls, such as those in a second forward pass, are not stored."""
         self._hooks.close()
 
     def gradients(
@@ -106,16 +106,16 @@ class Captured:
 
         Args:
             scores: The explained score of each sample, shape ``[N]``. Samples do not mix in evaluation mode, so one
-                backward of the sum yields each sample's own gradient.
-            retain_graph: Keep the graph for another target.
-            create_graph: Make the gradients themselves differentiable.
+                backward pass from the sum yields each sample's own gradient.
+            retain_graph: Whether to keep the graph for another target.
+            create_graph: Whether to make the gradients themselves differentiable.
 
         Returns:
-            Layer name to gradient, of the activation's shape and dtype; ``None`` if the score does not depend
-            on the layer through the graph.
+            Gradients by layer name, with the activation's shape and dtype (float32 for float16 activations); ``None``
+            if the score does not depend on the layer through the graph.
         """
         activations = self.activations
-        # Activation checkpointing reruns modules in the backward, where hooks would store a second time.
+        # Activation checkpointing reruns modules in the backward pass, where hooks would store a second time.
         self.unhook()
         found = differentiate(scores, list(activations.values()), retain_graph=retain_graph, create_graph=create_graph)
         return dict(zip(activations, found, strict=True))
@@ -125,7 +125,8 @@ class Captured:
     ) -> dict[str, dict[MapPlace, Tensor | None]]:
         """Differentiates the sum of ``scores`` with respect to every map of :attr:`maps`.
 
-        If one level was computed from another inside the layer, each has only the gradient of its direct readers.
+        If one level was computed from another inside the layer, each receives only the gradient from its direct
+        readers.
         """
         maps = self.maps
         self.unhook()
@@ -143,7 +144,7 @@ class Captured:
         if found is None:
             raise no_feature_map(name, module, output)
         tensors, rebuilt = found
-        # The forward needs a graph from here on; everything before the earliest layer ran without one.
+        # The forward pass needs a graph from here on; everything before the earliest layer ran without one.
         torch.set_grad_enabled(True)
         levels, handed_on = dict[MapPlace, Tensor](), list(tensors)
         for number, tensor in enumerate(tensors):
@@ -151,14 +152,14 @@ class Captured:
                 continue
             levels[MapPlace(call, number)] = activation = _attached(tensor, alone=len(tensors) == 1)
             self._versions[name, MapPlace(call, number)] = activation._version
-            # The clone keeps a following in-place operation from overwriting what was stored.
+            # Clone, because a later in-place operation would overwrite the stored tensor.
             handed_on[number] = activation.clone() if self._copies else activation
         self._stored.setdefault(name, []).append(levels)
         return rebuilt(handed_on)
 
 
 def no_feature_map(name: str, module: nn.Module, output: Any) -> LayerError:
-    """Returns the error for a layer whose output holds no floating-point tensor."""
+    """Returns the error for a layer whose output contains no floating-point tensor."""
     what = type(output).__name__ if not isinstance(output, Tensor) else f"a tensor of {output.dtype}"
     return LayerError(
         f"layers: {name!r} ({type(module).__name__}) returns {what}, not a floating-point feature map; choose a layer"
@@ -167,7 +168,7 @@ def no_feature_map(name: str, module: nn.Module, output: Any) -> LayerError:
 
 
 def _attached(tensor: Tensor, *, alone: bool) -> Tensor:
-    """Returns a layer's output attached to a graph of what follows the layer."""
+    """Returns a layer's output, attached to a graph of the operations after the layer."""
     if torch.is_inference_mode_enabled():
         # Operations in the model's own inference mode record no graph, so a gradient would be incomplete; a missing
         # gradient is rejected later. A plain tensor counts its changes and also works outside inference mode.
@@ -188,22 +189,25 @@ def capture(
     copies: bool = True,
     places: Mapping[str, MapPlace] | None = None,
 ) -> Iterator[Captured]:
-    """Hooks ``layers`` for one forward; on leaving, removes the hooks and stored tensors and restores the grad mode.
+    """Hooks ``layers`` for one forward pass; on exit, removes hooks and stored tensors and restores the grad mode.
 
     Args:
-        layers: Name to module. ``"encoder#0"`` is the first call of ``encoder``. If a module returns several feature
+        layers: Modules by name. ``"encoder#0"`` is the first call of ``encoder``. If a module returns several feature
             maps or is called several times, all of them are stored in :attr:`Captured.maps`.
-        whole_graph: Record the graph from the input on. By default it begins at the earliest layer, which saves most of
-            the time and memory; a model that switches grad mode in its own forward may need the whole graph.
-        copies: The model continues with copies of the stored tensors. Without copies it is faster, but if an in-place
-            operation follows one of the layers, the forward raises or :attr:`Captured.overwritten` becomes true.
-        places: Layer name to the one feature map of it to store.
+        whole_graph: Whether to record the graph from the input on. By default it starts at the earliest layer, which
+            saves most of the time and memory. A model that switches grad mode in its own forward pass may need the
+            whole graph.
+        copies: Whether the model continues with copies of the stored tensors. Without copies it runs faster, but if an
+            in-place operation follows one of the layers, the forward pass raises an error or
+            :attr:`Captured.overwritten` becomes true.
+        places: The only feature map to store, by layer name; default: all.
 
     Yields:
-        The :class:`Captured` store; inside the ``with``, run the forward, then read activations and gradients from it.
+        The :class:`Captured` store. Inside the ``with``, run the forward pass, then read activations and gradients from
+        it.
 
     Raises:
-        LayerError: During the forward, if a layer's output holds no floating-point tensor.
+        LayerError: A layer's output contains no floating-point tensor; raised during the forward pass.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(18, 2))

@@ -25,13 +25,13 @@ Score = Callable[[Any], Sequence[Tensor]]
 """Maps a model's output to the scores to explain: tensors of any shape."""
 
 MOST_CANDIDATES = 48
-"""Maximum number of layers hooked in one forward that computes their gradients."""
+"""Maximum number of layers hooked in one forward pass that computes their gradients."""
 _MOST_LOOKS = 4
 _MOST_TRIED = 16
 
 
 class AutoLayer:
-    """Chooses between the layers of a survey; keeps the graph of one forward alive.
+    """Chooses among the layers of a survey; keeps the graph of one forward pass alive.
 
     Args:
         survey: The model and its layers.
@@ -67,10 +67,10 @@ class AutoLayer:
         self._several: dict[str, bool] = {}
 
     def layer(self) -> str:
-        """Returns the layer.
+        """Returns the name of the chosen layer.
 
         Raises:
-            LayerError: It is unknown which layers the score depends on.
+            LayerError: The layers on which the score depends can't be determined.
         """
         survey, leading = self._survey, set(self._paths.leading)
         whole = [name for name in self._names if name in leading] or self._names
@@ -97,7 +97,7 @@ class AutoLayer:
         if late is not None:
             found = survey.alive(self._score, near[near.index(late) :])
             return next(filter(self._is_sole, reversed(found)), late)
-        # An output layer, if the score depends on nothing else.
+        # Choose an output layer if the score depends on nothing else.
         for group in (near, whole[stop:]):
             for end in range(len(group), 0, -MOST_CANDIDATES):
                 if found := survey.alive(self._score, group[max(end - MOST_CANDIDATES, 0) : end]):
@@ -114,18 +114,18 @@ class AutoLayer:
     def _is_alive(self, name: str) -> bool:
         """Whether the gradient of any score reaches a layer's positions."""
         if name not in self._alive:
-            # One backward for several layers costs as much as for the earliest of them: 1, then 3, then 12 layers.
+            # One backward pass to several layers costs as much as to the earliest of them, so check 1, then 3, then 12.
             before = [other for other in reversed(self._names[: self._names.index(name)]) if other not in self._alive]
             several = name, *before[: max(3 * len(self._alive) - 1, 0)]
             self._alive.update(self._reached({one: self._origins[one] for one in several}))
         return self._alive[name]
 
     def _reached(self, origins: Mapping[str, set[Origin]]) -> dict[str, bool]:
-        """Returns the layers whose positions are reached by a gradient of any score."""
+        """Returns whether the gradient of any score reaches a layer's positions, by layer name."""
         found = dict.fromkeys(origins, False)
         ordered = nearest_first(self._scores, set().union(*origins.values()))
         try:
-            # First the tensor with the fewest operations, alone, as in `owns_numbers`.
+            # Start with only the tensor with the fewest operations, as in `owns_numbers`.
             for group in filter(None, (ordered[:1], ordered[1:])):
                 left = [(name, origin) for name, own in origins.items() if not found[name] for origin in own]
                 edges = [GradientEdge(*origin) for _, origin in left]
@@ -167,7 +167,7 @@ class AutoLayer:
         """Whether some part of the output, such as another head's, does not depend on a layer."""
         if name not in self._several:
             other = self._paths.beside(name)
-            # After the first few, only the graph decides: each check costs three forwards.
+            # After the first few checks, only the graph decides: each check costs three forward passes.
             self._looks += other is not None
             graph_decides = not self._has_columns or self._looks > _MOST_LOOKS
             self._several[name] = other is not None and (graph_decides or not self._covers(name, other))
@@ -218,24 +218,24 @@ def owns_numbers(numbers: Sequence[Tensor], edges: Sequence[Tensor] | Sequence[G
     each digit, the channels with 0 and those with 1 are changed separately, and no output number may respond to both.
 
     Args:
-        numbers: The output's tensors, attached to the graph; it is kept.
+        numbers: The output's tensors, attached to the graph, which is kept.
         edges: The layer's feature maps, or their positions in the graph.
         axis: Their channel axis, of length two or more.
 
     Returns:
-        ``False`` also if at most one channel affects the output, or if the operations after the layer can't be
-        differentiated twice.
+        The result, which is also ``False`` if at most one channel affects the output, or if the operations after the
+        layer can't be differentiated twice.
 
     Example:
         >>> x = torch.rand(1, 3, 2, 2, requires_grad=True)
         >>> owns_numbers([x.flatten(2).mT.sigmoid()], [x], 1), owns_numbers([x.softmax(1)], [x], 1)
         (True, False)
     """
-    # First the tensor with the fewest operations, alone: a detector's boxes show that channels mix without a backward
-    # through its keypoints, which takes longer than the rest of the model.
+    # Start with only the tensor with the fewest operations: a detector's boxes show that channels mix without a
+    # backward pass through its keypoints, which takes longer than the rest of the model.
     ordered = nearest_first(numbers, [e if isinstance(e, Tensor) else (e.node, e.output_nr) for e in edges])
     follows = [(False, False)]
-    # An in-place change or a missing second backward means more than scaling or reordering.
+    # An in-place change or a missing second derivative means more than scaling or reordering.
     with suppress(RuntimeError), torch.enable_grad():
         for group in filter(None, (ordered[:1], ordered[1:])):
             weights = [torch.ones_like(tensor, requires_grad=True) for tensor in group]
@@ -267,7 +267,7 @@ def _followed(slopes: Sequence[Tensor], weights: Sequence[Tensor], axis: int, bi
 
 
 def _step(like: Tensor, axis: int, bit: int, digit: int) -> Tensor:
-    """Returns a step along some channels of a layer; its size differs at each position, so that no steps cancel."""
+    """Returns a step along some channels of a layer; its size differs at every position, so steps do not cancel."""
     count = like.shape[axis]
     chosen = (torch.arange(count) >> bit & 1 == digit).reshape(-1, *[1] * (like.dim() - axis - 1))
     sizes = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)) + 0.5

@@ -18,7 +18,7 @@ def awakened(model: nn.Module) -> Iterator[None]:
 
     A zero-initialised head or dead ReLUs would hide which layers the score depends on.
 
-    The original storage is kept and restored bit for bit, after an exception too. Autocast's cache is cleared, so that
+    The original storage is kept and restored bit for bit, even after an exception. Autocast's cache is cleared, so that
     autocast uses the random weights and not its earlier casts.
 
     Args:

@@ -1,4 +1,4 @@
-"""A layer's calls and the feature maps in its output: how they are named and which run in parallel."""
+"""A layer's calls and the feature maps in its output: how they are named, and which calls run in parallel."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def layer_of(name: str) -> str:
 
 
 def call_of(name: str) -> int | None:
-    """Returns the call in a layer reference; ``None`` if it names none."""
+    """Returns the call in a layer reference; ``None`` if it does not name a single call."""
     call = split_call(name)[1]
     return int(call) if call is not None and call != ALL_CALLS else None
 
 
 def parallel(calls: Sequence[Sequence[Tensor]]) -> list[int]:
-    """Returns the calls of a layer that run in parallel to its last call, latest first.
+    """Returns a layer's last call and all calls that run in parallel with it, latest first.
 
-    Examples are a head called once for each level of a pyramid, and an encoder applied to two images. If a call's
-    output feeds a later call, as with one ReLU used throughout a network, only the later call counts.
+    Examples of parallel calls are a head called once for each level of a pyramid, and an encoder applied to two images.
+    If a call's output feeds a later call, as with one ReLU used throughout a network, only the later call counts.
 
     Args:
         calls: The feature maps of each call, attached to the graph.

@@ -1,7 +1,7 @@
 """Interprets how a layer changes when different parts of the input image are changed.
 
-Attention and large receptive fields spread each change over all positions. So only positions where one change exceeds
-the others count, and unclear results are ignored.
+Attention and large receptive fields spread each change over all positions. Therefore only positions where one change
+exceeds the others count, and unclear results are ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TURNS = {
     (1, 3, 0, 2): "turned by 90 degrees clockwise",
     (2, 0, 3, 1): "turned by 90 degrees counterclockwise",
 }
-# Smaller changes are rounding; of the sum over all places.
+# Changes below this fraction of the mean change are rounding error.
 _ROUNDING = 1e-3
 # Two samples with a smaller relative difference can't be told apart.
 _ALIKE = 0.01
@@ -70,7 +70,7 @@ def in_place(top: Tensor, bottom: Tensor) -> bool:
     y = torch.linspace(-1, 1, h, device=top.device)[:, None]
     x = torch.linspace(-1, 1, w, device=top.device)[None]
     down, right = float((ratio * y).mean() / (y * y).mean()), float((ratio * x).mean() / (x * x).mean())
-    # Made at an angle of 18 degrees to the vertical; each turn would move it by 36 or more.
+    # The changes lie on an axis 18 degrees from the vertical; each turn would move it by 36 degrees or more.
     return down < right < 0
 
 
@@ -86,7 +86,7 @@ def apart(one: Tensor, two: Tensor) -> float:
 
 
 def change(one: Tensor, two: Tensor) -> Tensor:
-    """Returns how much each position changes, ``[h, w]``, over all frames and slices."""
+    """Returns how much each position changes, ``[h, w]``, summed over all frames and slices."""
     sizes = (one - two).abs().double().sum(0)
     return sizes.flatten(0, -3).sum(0) if sizes.dim() > 2 else sizes
 

@@ -1,4 +1,4 @@
-"""Finds a feature map's channel axis by tracing it back through permutations to the module that made it."""
+"""Finds a feature map's channel axis by tracing it back through permutations to the module that computed it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def channels_last(trail: Trail) -> dict[str, bool]:
     their channel axis. If several are reached, as in a residual block, all must agree.
 
     Args:
-        trail: The trace of the forward.
+        trail: The trace of the forward pass.
 
     Returns:
-        Layer name to whether channels are last; layers with fewer than four axes or an inconclusive graph are omitted.
+        Whether channels are last, by layer name; layers with fewer than four axes or an inconclusive graph are omitted.
     """
     known: dict[Origin, int] = {}
     for watched in trail.watched:

@@ -30,7 +30,7 @@ class Fold:
     """The order of frames in the batch.
 
     Attributes:
-        axis: The input axis that holds the frames, 1 or 2.
+        axis: The input axis that contains the frames, 1 or 2.
         frames: Number of frames in each sample.
         order: ``"NT"``: frames are ordered sample by sample; ``"TN"``: the first frames of all samples come first.
     """
@@ -77,10 +77,10 @@ def find_folds(
         layers: Its layers, by name.
         calls: The calls in order; if a layer was called several times, its last call counts.
         picture: The input of one or more samples, ``[N, …]``.
-        forward: Maps another input to the model's output.
+        forward: Maps a changed input to the model's output.
 
     Returns:
-        Layer name to fold; layers without a result are omitted.
+        Folds by layer name; layers without a result are omitted.
     """
     samples, shape = len(picture), tuple(picture.shape)
     last = {seen.name: seen for seen in calls}
@@ -119,7 +119,7 @@ def _handed_on(
         if current is None:
             continue
         if seen.shape[0] != samples * current.frames:
-            # Other rows may later have the same number again and then be windows.
+            # Later layers may have the same number of rows again, but these may then be windows.
             current = None if len(seen.shape) > 3 else current
         elif changed.get(seen.name, {-1}) <= current.rows(samples):
             found[seen.name] = current

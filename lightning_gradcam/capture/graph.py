@@ -1,4 +1,4 @@
-"""Works on the autograd graph: gradients of scores, and what scores were computed from, without gradients."""
+"""Works on the autograd graph: differentiates scores, and finds the tensors from which they were computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 from lightning_gradcam.errors import CaptureError
 
 Origin = tuple[Node, int]
-"""The operation that made a tensor, and the index of that result."""
+"""The operation that computed a tensor, and the tensor's index among its results."""
 
 
 def upstream(*scores: Tensor) -> set[Origin]:
@@ -48,7 +48,7 @@ class Paths:
 
     Args:
         scores: Any shapes, attached to the graph.
-        origins: Layer name to the origins of its feature maps; the paths keep the graph alive.
+        origins: The origins of each layer's feature maps, by layer name. They keep the graph alive.
 
     Example:
         >>> import torch
@@ -79,7 +79,7 @@ class Paths:
         """The layers whose feature maps feed the score, in order."""
 
     def beside(self, name: str) -> str | None:
-        """Returns a layer on a path to the score that bypasses another layer, neither before nor after it."""
+        """Returns a layer that is on a path to the score around layer ``name``, but neither before nor after it."""
         own, before = self._own[name], self._before[name]
         apart = [n for n in self.leading if not self._own[n] & before and not own & self._before[n]]
         past = _walked(self._scores, self._origins[name]) if apart else set()
@@ -94,7 +94,7 @@ def way(
     Args:
         start: The node.
         ways: Bit masks of other nodes; results are added to it.
-        bits: The tensors' origins, with each one's bit position.
+        bits: Bit positions by tensor origin.
         followed: Maps a node to the origins of its inputs.
     """
     stack = [start]
@@ -154,8 +154,8 @@ def differentiate(
     Args:
         scores: Any shape.
         tensors: The tensors with respect to which to differentiate.
-        retain_graph: Keep the graph for another call.
-        create_graph: Make the gradients differentiable themselves.
+        retain_graph: Whether to keep the graph for another call.
+        create_graph: Whether to make the gradients themselves differentiable.
 
     Returns:
         The gradients, in float32 for float16 tensors; ``None`` for a tensor on which the scores do not depend.
@@ -170,7 +170,7 @@ def differentiate(
     take = partial(_gradients, scores, reached, retain_graph=retain_graph or half, create_graph=create_graph)
     scale = _HALF_SCALE if half else 1.0
     found = take(scale)
-    # If that overflows float16, a smaller factor does not, and what then underflows is negligible.
+    # If that overflows float16, try smaller factors; what then underflows is negligible.
     while half and scale > 1 / _HALF_SCALE and not all(g is None or bool(g.isfinite().all()) for g in found):
         scale /= _HALF_SCALE
         pairs = zip(found, take(scale), strict=True)

@@ -1,4 +1,4 @@
-"""A model's inputs in any structure, the image among them, and the image's axes and values as methods see them."""
+"""A model's inputs in any structure, including the image, and the form in which methods see that image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Inputs:
     """The model's inputs: a tensor, or a tuple, list, mapping or dataclass of several.
 
     The image ("picture") is the first floating-point tensor with at least four axes, or else the first floating-point
-    tensor.
+    tensor. Without floating-point tensors, integer tensors with at least three axes are considered instead.
 
     Args:
         values: The inputs in the user's structure.
-        picture: Which of these tensors is the image.
+        picture: The image, as one of these tensors; chosen automatically by default.
 
     Attributes:
         picture: The image, ``[N, …]``.
@@ -32,7 +32,7 @@ class Inputs:
         pictures: Number of inputs that could be images: floating-point tensors with at least four axes.
 
     Raises:
-        ConfigurationError: There is no floating-point tensor among them, or ``picture`` is not one of them.
+        ConfigurationError: No input can be the image, or ``picture`` is not one of the inputs.
     """
 
     def __init__(self, values: Any, picture: Tensor | None = None) -> None:
@@ -47,7 +47,7 @@ class Inputs:
         # Tensors captured under inference mode can't enter a graph; clones made outside can.
         self._leaves = [x.clone() if isinstance(x, Tensor) and x.is_inference() else x for x in leaves]
         floating = [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.is_floating_point()]
-        # An integer tensor can be an image too, if the model scales it itself.
+        # An integer tensor can also be an image, if the model scales it itself.
         floating = floating or [i for i, x in enumerate(self._leaves) if isinstance(x, Tensor) and x.dim() >= 3]
         if not floating and known is None:
             raise ConfigurationError(
@@ -63,20 +63,20 @@ class Inputs:
     @property
     def samples(self) -> int:
         """Number of samples."""
-        # Not at once: the arguments of a part of a model may be an integer image and a single number.
+        # Not in the constructor: the arguments of a part of a model may be an integer image and a single number.
         return len(self.picture)
 
     def others(self) -> list[Inputs]:
-        """Returns the inputs once more for each further tensor that could be the image, with that one chosen."""
+        """Returns a copy of the inputs for each other tensor that could be the image, with that tensor as the image."""
         possible = [x for i, x in enumerate(self._leaves) if i != self._place and _could_be_picture(x)]
         return [Inputs(self._rebuilt(list(self._leaves)), picture=leaf) for leaf in possible]
 
     def fresh(self, picture: Tensor | None = None, copies: int = 1) -> Any:
-        """Returns the inputs for one forward, which may change them in place.
+        """Returns the inputs for one forward pass, which may change them in place.
 
         Args:
             picture: Replacement for the image.
-            copies: How often all other inputs are repeated along the samples.
+            copies: How often all other inputs are repeated along the sample axis.
         """
         leaves = [self._repeated(leaf, copies) for leaf in self._leaves]
         if picture is not None:
@@ -109,8 +109,8 @@ def caller(model: nn.Module, forward: Forward | None, output_key: Any) -> Forwar
     Args:
         model: Called with a tensor; with the entries of a tuple or list as arguments, or those of a dict as keyword
             arguments.
-        forward: Called instead of the model, with the inputs unchanged.
-        output_key: Which part of the model's return value is the output; see :func:`pick_output`.
+        forward: Function called with the unchanged inputs instead of the model.
+        output_key: The part of the model's return value to use as the output; see :func:`pick_output`.
     """
 
     def call(values: Any) -> Any:
@@ -188,7 +188,7 @@ def check_output_key(key: Any) -> None:
 
 
 def detached(output: Any) -> Any:
-    """Returns an output with all tensors detached; containers and dataclasses that hold any are copied."""
+    """Returns an output with all tensors detached; containers and dataclasses that contain any are copied."""
     return with_tensors(output, Tensor.detach)
 
 
@@ -203,10 +203,10 @@ def with_gradient(picture: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class InputForm:
-    """The form in which a model takes its input image.
+    """The form in which a model accepts its input image.
 
     Attributes:
-        own: The input as the model takes it, of any dtype: ``[N, C, *S]``, ``[N, *S, C]``, ``[N, H, W]``, or a tensor
+        own: The input as the model accepts it, of any dtype: ``[N, C, *S]``, ``[N, *S, C]``, ``[N, H, W]``, or a tensor
             that is not an image.
         axes: The meaning of its axes if the shape is ambiguous: ``"NL"``, ``"NCL"`` or ``"NLC"`` for a signal,
             ``"NTCHW"`` or ``"NTHW"`` for frames; otherwise ``""``.
@@ -249,7 +249,7 @@ class InputForm:
             gradient: Whether the method differentiates with respect to the input.
 
         Raises:
-            MethodError: The input is not an image, or it holds integers although a gradient is needed.
+            MethodError: The input is not an image, or it contains integers although a gradient is needed.
         """
         if not self.axes and input_size(self.own) is None:
             raise MethodError(

@@ -25,27 +25,27 @@ from lightning_gradcam.capture.tensors import floating_tensors
 from lightning_gradcam.capture.trail import Seen, Watcher, executed
 from lightning_gradcam.errors import CaptureError, LayerError
 
-# Their outputs are spatial but only repeat the previous layer's features: coarser, thinned out, moved or unchanged.
+# Layers whose spatial outputs only repeat the previous layer's features: coarser, thinned out, moved or unchanged.
 _PASSIVE = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample)
 _PASSIVE_TYPES = re.compile(
     r"(Pool|Pooling|Dropout|DropPath|DropBlock|StochasticDepth|Pad|Permute|Rearrange|Transpose)(\dd)?(Same)?$"
 )
-# Queries, keys and values are spatial too, but lie inside an attention block.
+# Queries, keys and values are spatial, too, but they are internal to an attention block.
 _PROJECTIONS = re.compile(
     r"(to_?|w_?|in_|conv_proj_)?(q|k|v|qk|kv|qkv|query|key|value)(_?(proj|projection|norm|conv|linear|layer))?"
 )
 
 
 class Survey:
-    """One forward of a few samples, observed at every module.
+    """One forward pass of a few samples, observed at every module.
 
     Args:
         model: The model.
-        run: Runs it once on an image, which it may change in place.
+        run: Runs the model once on an image, which it may change in place.
         picture: The samples' image; it distinguishes signals from images, and frames and tokens are traced from it.
         given: The user's layouts by layer name; ``""`` means all layers.
-        graph: Record the graph of the forward. Without it, :meth:`auto` runs another forward.
-        tokens: Trace tokens in the same forward. Without it, :meth:`layout` runs another forward.
+        graph: Whether to record the graph of the forward pass. Without it, :meth:`auto` runs another forward pass.
+        tokens: Whether to trace tokens in the same forward pass. Otherwise :meth:`layout` runs another forward pass.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class Survey:
         return self._run(with_gradient(self._picture) if torch.is_grad_enabled() else self._picture.clone())
 
     def with_graph(self) -> tuple[list[Seen], Any]:
-        """Returns the calls and output of a forward with a graph: the first forward, as long as its graph is kept."""
+        """Returns the calls and output of a forward pass with a graph: the first one, as long as its graph is kept."""
         output, self._output = self._output, None
         return (self.seen, output) if output is not None else executed(self.layers, self.forward, graph=True)[:2]
 
     def forget(self) -> None:
-        """Releases the graph of the first forward."""
+        """Releases the graph of the first forward pass."""
         self.seen[:] = [replace(one, origins=()) if one.origins else one for one in self.seen]
         self._reader.trail = None
 
@@ -93,7 +93,7 @@ class Survey:
         """Returns a layer's layout.
 
         Raises:
-            LayerError: It has none, or it cannot be determined.
+            LayerError: The layer has no layout, or it cannot be determined.
         """
         at = self._at(name)
         if at is None:
@@ -109,7 +109,7 @@ class Survey:
         return self._reader.axes
 
     def calls(self, name: str) -> int:
-        """Returns the number of times the forward calls a layer."""
+        """Returns the number of calls of a layer in one forward pass."""
         return self._calls.get(name, 0)
 
     def has_map(self, name: str) -> bool:
@@ -138,10 +138,10 @@ class Survey:
     def auto(self, score: Score) -> str:
         """Returns the last layer with its own feature map on which the score depends.
 
-        If this is not simply the forward's last layer, the graph is followed back from the score, which excludes a
-        second branch that was called later.
+        If this is not simply the last layer called, the graph is followed back from the score. This excludes a second
+        branch that was called later.
 
-        It skips layers that only pass a feature map on (pooling, dropout, permutation), queries, keys and values, and
+        This skips layers that only pass a feature map on (pooling, dropout, permutation), queries, keys and values, and
         layers whose channels are the output's own numbers (logits at every position).
 
         Args:
@@ -153,7 +153,7 @@ class Survey:
         return AutoLayer(self, score).layer()
 
     def _leading(self, score: Score, names: Sequence[str]) -> list[str]:
-        """Returns those of ``names`` whose output feeds the score, whatever the gradient; runs one forward."""
+        """Returns those of ``names`` whose output feeds the score, whatever the gradient; runs one forward pass."""
         layers = {name: self.layers[name] for name in names}
         watcher = Watcher(None, force=False)
         _, output, _ = executed(layers, self.forward, watcher=watcher)
@@ -163,7 +163,7 @@ class Survey:
         return [name for name in names if origins.get(name) in found]
 
     def alive(self, score: Score, names: Sequence[str]) -> list[str]:
-        """Returns those of ``names`` on whose positions the score depends, independent of the current weights.
+        """Returns those of ``names`` on whose positions the score depends, regardless of the current weights.
 
         If there are very many, only the last ones are checked. If the output is empty, as when a detector finds
         nothing, the check is impossible and all names are returned.
@@ -185,7 +185,7 @@ class Survey:
         return (alive[0] if later else alive[-1]) if alive else None
 
     def sensible(self) -> list[str]:
-        """Returns the layers worth explaining, in the order of the forward; if there are none, all spatial layers."""
+        """Returns the layers worth explaining, in call order; if there are none, all spatial layers."""
         found = [name for name in self.spatial if not self._hands_on(name)]
         return [n for n in found if not any(_PROJECTIONS.fullmatch(part) for part in n.split("."))] or found
 
@@ -199,7 +199,7 @@ class Survey:
         at = self._place[name]
         if _is_passive(self.seen[at].module) or self._came_in(at):
             return True
-        # A residual block may add to its last part's output in place, so the block computes more than that part; and an
+        # A residual block may add to its last part's output in place, so the block computes more than that part. An
         # identity at its end computes nothing.
         same = (seen for seen in self.seen if seen.value == self.seen[at].value and seen.made)
         return any(_is_passive(seen.module) for seen in same if seen.name.startswith(f"{name}."))
@@ -233,7 +233,7 @@ class Survey:
                 total = [one.sum().to(scores[0].device) for one in scores]
                 found = captured.level_gradients(torch.stack(total).sum() if total else torch.zeros(()))
             except (CaptureError, CheckpointError):
-                # Some layers lie before a reentrant checkpoint, which makes the backward fail for all of them.
+                # Some layers come before a reentrant checkpoint, which makes the backward pass fail for all of them.
                 half = len(names) // 2
                 parts = (names[:half], names[half:]) if half else ()
                 return [name for part in parts for name in self.with_gradient(score, part)]

@@ -1,4 +1,4 @@
-"""Cache of token layouts: finding them again would cost one forward for each explanation.
+"""Cache of token layouts: finding them again would cost one forward pass per explanation.
 
 They are stored outside the model for as long as it exists, so copies and checkpoints of the model do not contain them.
 """
@@ -35,7 +35,7 @@ _lock = Lock()
 
 
 class KnownLayouts:
-    """The layouts found for a model in its present form.
+    """The layouts found for a model in its current form.
 
     They are valid while the model has the same modules, hooks, integer tables (which may permute tokens), and the same
     functions, numbers, strings and flags as attributes. Other kinds of attributes are not compared.
@@ -56,7 +56,7 @@ class KnownLayouts:
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         self._model = model
-        # Describe the model now rather than in `add`: forwards in between may change counters.
+        # Describe the model now rather than in `add`: forward passes in between may change counters.
         described = [*_described({"": model, **layers})]
         self._values = tuple((at, value) for at, value, part in described if part is None)
         self._parts = [part for _, _, part in described if part is not None]

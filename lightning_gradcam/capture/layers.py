@@ -1,4 +1,4 @@
-"""Resolves layer names, patterns, module objects or ``"auto"`` to the modules to hook; names what blocks hooks."""
+"""Resolves layer names, patterns, module objects or ``"auto"`` to the modules to hook; detects what blocks hooks."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def resolve_layers(
     """Finds the modules that ``layers`` refers to.
 
     Args:
-        model: The model they belong to.
+        model: The model to which the modules belong.
         layers: A dotted name (``"backbone.layer4"``), a shell pattern (``"backbone.layer*"``; ``*`` matches within one
             dotted part, and across dots only if nothing matches otherwise), a module of ``model``, ``"auto"`` (the last
             layer with a spatial output), or a list of these. For a module that is called several times, ``"encoder#0"``
             is the first call and ``"encoder#*"`` means all calls.
         auto: Returns the layer for ``"auto"``.
-        calls: Returns the number of times the forward calls a layer.
+        calls: Returns the number of calls of a layer in one forward pass.
         available: The result of :func:`named_layers`, if known.
 
     Returns:
-        Name to module, in the order requested and, within a pattern, in the model's order; without duplicates.
+        Modules by name, in the order requested and, within a pattern, in the model's order; without duplicates.
 
     Raises:
         LayerError: ``layers`` is empty, a name or pattern matches nothing, or a module is not part of ``model`` or
@@ -135,7 +135,7 @@ def no_hooks(module: nn.Module) -> str | None:
             f"is compiled by torch.jit ({type(module).__name__}), which calls no hooks; pass the model as it was "
             "before torch.jit.script or torch.jit.trace"
         )
-    # Compare the exact class: subclasses have a forward, or are containers that nobody requests.
+    # Compare the exact class: subclasses define a forward, or are containers that nobody requests.
     if type(module) is nn.Module:
         return (
             "has no forward of its own; choose a module inside it, or, if this is an exported program, pass the model "
@@ -159,7 +159,7 @@ def is_channels_first(module: nn.Module, shape: Sequence[int]) -> bool:
     own.
 
     Args:
-        module: The module, without what ``torch.compile`` and others wrap around it.
+        module: The module, without wrappers such as that of ``torch.compile``.
         shape: Shape of its output.
 
     Example:

@@ -34,8 +34,8 @@ class Layout:
         axes: One letter for each axis: ``N`` samples, ``C`` channels, ``D``, ``H``, ``W`` spatial axes, ``L`` tokens.
         grid: The spatial shape ``(h, w)`` or ``(d, h, w)``; for clips, ``d`` counts time steps; ``(l,)`` for a signal;
             ``(t, h, w)`` for folded frames.
-        prefix: Number of tokens before the grid's (class and register tokens), which maps omit.
-        suffix: Number of tokens after the grid's or between them, which maps omit.
+        prefix: Number of tokens before the grid (class and register tokens), which maps omit.
+        suffix: Number of tokens after the grid or inside it, which maps omit.
         split: Number of grid tokens before the suffix; ``None`` means all of them.
         fold: The order of the rows if ``N`` counts frames: ``"NT"``, sample by sample, or ``"TN"``, the first frames of
             all samples first; ``""`` if it counts samples.
@@ -76,7 +76,7 @@ class Layout:
         return self.prefix + prod(self._places) + self.suffix
 
     def of_grid(self, tokens: Tensor) -> Tensor:
-        """Reshapes the grid's tokens of ``[A, B, L]`` to ``[A, B, *S]`` and drops the others."""
+        """Reshapes the grid's tokens from ``[A, B, L]`` to ``[A, B, *S]`` and drops the others."""
         end = self.prefix + prod(self._places)
         if self.split is None:
             inner = tokens[:, :, self.prefix : end]
@@ -103,7 +103,7 @@ class Layout:
         return self.unfolded(rows).transpose(1, 2) if self.fold else rows
 
     def unfolded(self, rows: Tensor) -> Tensor:
-        """Returns one value for each row as ``[N, T, …]`` if rows are frames; otherwise unchanged."""
+        """Splits rows into ``[N, T, …]`` if they are frames; otherwise returns them unchanged."""
         frames, rest = self.grid[0], rows.shape[1:]
         if self.fold == "TN":
             return rows.reshape(frames, -1, *rest).transpose(0, 1)
@@ -140,7 +140,7 @@ def parse_layouts(layout: str | Mapping[str, str] | None) -> dict[str, str]:
         layout: One layout for all layers, a dict by layer name, or ``None``.
 
     Returns:
-        Layer name to layout; the name ``""`` means all layers.
+        Layouts by layer name; the name ``""`` means all layers.
 
     Raises:
         LayerError: A layout is invalid.

@@ -1,4 +1,4 @@
-"""Handling of out-of-memory errors."""
+"""Handles out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def in_parts(
         total: Number of samples.
         size: Number of samples in the first part.
         call: Maps a part's start and stop index to its result.
-        halve: If a part does not fit into memory, halve the part size from there on.
+        halve: Whether to halve the part size from there on if a part does not fit into memory.
         alone: Whether an error from ``call`` means that samples must be processed one by one from there on.
 
     Raises:

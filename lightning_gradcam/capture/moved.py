@@ -1,8 +1,8 @@
 """Tests whether a layer's positions and rows match the image's and the samples', by changing parts of the image.
 
-In the normal case, two forwards of two samples confirm the match. Otherwise up to eight more forwards find out what the
-model does to the image before the layer. Uncertain results are ignored, because attention and large receptive fields
-spread each change over all positions.
+Normally, two forward passes of two samples confirm the match. Otherwise up to eight more forward passes find out what
+the model does to the image before the layer. Uncertain results are ignored, because attention and large receptive
+fields spread each change over all positions.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class LayerMap:
 
     Attributes:
         module: The layer.
-        at: Which of the layer's maps this is.
-        layout: The meaning of its axes.
-        seen: The maps of the first two samples from the explanation's own forward, ``[2, C, *S]``.
+        at: The map's call and index in the layer.
+        layout: The meaning of the map's axes.
+        seen: The maps of the first two samples from the explanation's own forward pass, ``[2, C, *S]``.
     """
 
     module: nn.Module
@@ -55,10 +55,10 @@ class LayerMap:
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records where one forward resampled the image, and which spectra it has not yet transformed back.
+    """Records whether a forward pass resampled the image, and which spectra it has not yet transformed back.
 
     After a learned warp of the image, or in a spectrum, positions no longer correspond to the image. The effect of such
-    operations depends on the weights, so changing the image proves nothing; the fact that they ran does.
+    operations depends on the weights, so changing the image proves nothing. The fact that they ran is sufficient.
 
     Args:
         picture: The model's input image, ``[N, C, H, W]``.
@@ -109,7 +109,7 @@ class Trial:
 
     Args:
         run: Maps inputs to the output.
-        inputs: The samples, of which the first two are used.
+        inputs: The samples; only the first two are used.
         axes: The meaning of the image's axes, as in :class:`InputForm`.
     """
 
@@ -152,7 +152,7 @@ class Trial:
             places: The maps to return, by layer name.
             first: A sample ``[1, C, *S]``.
             second: A second sample of the same shape.
-            moves: If given, filled with what the operations of this forward show about each layer.
+            moves: If given, filled with what the operations in this forward pass show about each layer.
         """
         found, calls = dict[str, Tensor](), Counter[nn.Module]()
         picture = self._form.restored(torch.cat([first, second]))
@@ -177,14 +177,14 @@ class Trial:
 
 
 def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
-    """Finds the layers whose positions or rows do not belong to the positions or samples they appear to.
+    """Finds the layers whose positions or rows do not match the image's positions or the samples.
 
     Args:
         trial: Runs the model.
         places: The feature maps to explain, by layer name.
 
     Returns:
-        Layer name to the finding; layers that match, or for which nothing is certain, are omitted.
+        Findings by layer name; layers that match, or for which nothing is certain, are omitted.
     """
     height, width = trial.size
     if min(height, width) < 8:
@@ -200,7 +200,7 @@ def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
         if not trial.single and follows_content(plain[name], swapped[name], output, other):
             found[name] = Move("samples", "the samples are sorted or grouped inside the model")
     left = {name: place for name, place in suspects.items() if name not in found}
-    # Repeat with other noise and another sample: a real effect appears both times.
+    # Repeat with different noise and a different sample: a real effect appears both times.
     once = {name: move for name, move in _told(trial, left, plain, sample=0).items() if move is not None}
     again = _told(trial, {name: left[name] for name in once}, plain, sample=1)
     return found | {name: move for name, move in once.items() if again[name] == move}
@@ -225,7 +225,7 @@ def _regions(size: Sequence[int]) -> tuple[list[tuple[slice, slice]], ...]:
 
 
 def _suspects(trial: Trial, places: Mapping[str, LayerMap], moves: dict[str, Move]) -> dict[str, LayerMap]:
-    """Runs two forwards and returns the layers that do not clearly show each change where it was made.
+    """Runs two forward passes and returns the layers that do not clearly show each change where it was made.
 
     Adds what the operations show about each layer to ``moves``.
     """

@@ -29,8 +29,8 @@ _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 class _Guided(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-        # In the backward, activation checkpointing runs the plain activation instead of this one and returns the tensor
-        # it saves: its input or its result, of the same shape and dtype, and positive in the same positions.
+        # In the backward pass, activation checkpointing runs the plain activation instead of this one and returns the
+        # tensor it saves: its input or its result, of the same shape and dtype, and positive in the same positions.
         ctx.save_for_backward((values > 0).to(values.dtype))
         return activation(values.clone())
 
@@ -59,7 +59,7 @@ def guided_relus() -> Iterator[list[int]]:
     Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
 
     Yields:
-        A list that grows with every activation met.
+        A list that grows by one entry with every such activation.
     """
     met: list[int] = []
 
@@ -96,7 +96,7 @@ def attention_maps(module: nn.Module) -> Iterator[list[Tensor]]:
     attention is recognised by a softmax over the last of four axes.
 
     Args:
-        module: The attention, or a block with one inside.
+        module: The attention module, or a block that contains one.
 
     Yields:
         The maps ``[N, heads, queries, keys]``, attached to the graph, in the order of execution.
@@ -176,10 +176,10 @@ def biased_outputs(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Records the convolutions and batch norms that add a bias.
 
     Args:
-        model: In evaluation mode.
+        model: The model, in evaluation mode.
 
     Yields:
-        A list that grows with each of their calls: the bias ``[C]`` (for a batch norm, its whole offset) and the
+        A list that grows with each of their calls: the bias ``[C]`` (for a batch norm, its total offset) and the
         output.
     """
     outputs: list[tuple[Tensor, Tensor]] = []

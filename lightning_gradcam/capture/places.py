@@ -19,7 +19,7 @@ from lightning_gradcam.capture.trail import Trail, Watched, has_rows
 
 # How many times a position's influence on its own token must exceed its influence on half of the others together.
 _DOMINANT = 3.0
-# A position below this fraction of the largest influence feeds no token: a stride skips it.
+# A position with less than this fraction of the largest influence feeds no token: a stride skips it.
 _LEAST = 1e-4
 # Fraction of positions that may have no clear token.
 _UNCLEAR = 0.02
@@ -76,17 +76,17 @@ class Source:
 def token_layouts(trail: Trail, samples: int) -> dict[str, Layout | None]:
     """Finds the grids of all layers that output tokens.
 
-    The positions of the image and of a convolution's output are known. Where tokens are created, a few short backwards
-    show which position feeds which token. All later tokens that derive from these, in the same number, share their
-    grid.
+    The positions of the image and of a convolution's output are known. Where tokens are created, a few short backward
+    passes show which position feeds which token. All later tokens that derive from these share their grid if they are
+    equal in number.
 
     Args:
-        trail: The trace of the forward.
-        samples: Number of samples in the forward.
+        trail: The trace of the forward pass.
+        samples: Number of samples in the forward pass.
 
     Returns:
-        Layer name to layout; ``None`` if the graph shows no grid, or if its tokens are in another order. Layers without
-        a graph are omitted.
+        Layouts by layer name; ``None`` if the graph shows no grid, or if the tokens are in a different order. Layers
+        without a graph are omitted.
     """
     found: list[Source | None] = []
     for at, watched in enumerate(trail.watched):
@@ -210,7 +210,7 @@ def _influences(tensor: Tensor, axes: str, origins: Sequence[Origin], chosen: Te
     slopes = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     (slopes if axes == "NLC" else slopes.transpose(0, 1))[0] = chosen.to(slopes)[:, None] * weights
     edges = [GradientEdge(*origin) for origin in origins]
-    # A tensor that was changed in place or has no backward gives no information.
+    # A tensor that was changed in place or can't be differentiated reveals nothing.
     with suppress(RuntimeError):
         found = torch.autograd.grad(tensor, edges, slopes, retain_graph=True, allow_unused=True)
         return [None if gradient is None else gradient.detach() for gradient in found]

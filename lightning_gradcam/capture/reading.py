@@ -1,4 +1,4 @@
-"""Determines the meaning of each output's axes from the forward: its modules, grids, frames and tokens."""
+"""Determines the meaning of each output's axes from a forward pass: its modules, grids, frames and tokens."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _Found = TypeVar("_Found")
 
 @dataclass(eq=False)
 class LayoutReader:
-    """Determines layouts from one forward.
+    """Determines layouts from one forward pass.
 
     Attributes:
         model: The model.
         layers: Its layers that can be hooked, by name.
-        seen: The forward's calls, in order.
+        seen: The calls in the forward pass, in order.
         own: The input; it distinguishes signals from images, and frames and tokens are traced from it.
-        again: Runs the forward on another input.
+        again: Runs the forward pass on a different input.
         given: The user's layouts by layer name; ``""`` means all layers.
-        trail: The trace of that forward, with its graph; if ``None``, another forward is traced when needed.
+        trail: The trace of that forward pass, with its graph; if ``None``, another forward pass is traced when needed.
         signal: The input's axes, if it is a signal.
-        picture: The input's spatial shape, or ``None`` if it is not a picture.
+        picture: The input's spatial shape, or ``None`` if it is not an image.
         samples: Number of samples.
     """
 
@@ -98,10 +98,10 @@ class LayoutReader:
 
         Args:
             at: Index of the call among those seen.
-            say: Warn if two interpretations are possible and nothing decides between them.
+            say: Whether to warn if two interpretations are possible and nothing decides between them.
 
         Raises:
-            LayerError: It has none, or it cannot be determined.
+            LayerError: The output has no layout, or it cannot be determined.
         """
         seen = self.seen[at]
         given = self.given.get(seen.name, self.given.get(""))
@@ -133,7 +133,7 @@ class LayoutReader:
             )
 
     def _check_no_frames(self, seen: Seen) -> None:
-        """Rejects a sequence of frames, which is not a grid of places, and names a better choice."""
+        """Rejects a sequence of frames, which is not a spatial grid, and names a better choice."""
         if len(seen.shape) != 3 or self.samples not in seen.shape[:2]:
             return
         length = seen.shape[1 if seen.shape[0] == self.samples else 0]
@@ -180,8 +180,8 @@ class LayoutReader:
         if given is not None:
             layout = find(given=given, grids=grids)
         elif seen.name not in followed and samples in seen.shape[:2]:
-            # Without a graph (the model's own inference mode), only grids seen in the forward are trusted. If samples
-            # and tokens are equal in number, the two axes can't be told apart.
+            # Without a graph (the model's own inference mode), only grids seen in the forward pass are trusted. If
+            # samples and tokens are equal in number, the two axes can't be told apart.
             layout = find(grids=grids)
             layout = None if layout is None or layout.grid not in grids or seen.shape[0] == seen.shape[1] else layout
         elif samples not in seen.shape[:2]:
@@ -196,7 +196,7 @@ class LayoutReader:
         )
 
     def _token_layouts(self, samples: int) -> dict[str, Layout | None]:
-        """The layers whose tokens could be traced back, with their layouts; runs a forward if needed.
+        """Returns the layouts of the layers whose tokens could be traced back; runs a forward pass if needed.
 
         Args:
             samples: Number of rows: the samples, or all their frames if these are folded into the batch.
@@ -227,11 +227,11 @@ class LayoutReader:
 
     @cached_property
     def _traced_last(self) -> dict[str, bool]:
-        """The layers for which the graph shows whether channels are last; runs a forward if needed."""
+        """The layers for which the graph shows whether channels are last; runs a forward pass if needed."""
         return self._watched(channels_last) or {}
 
     def _watched(self, look: Callable[[Trail], _Found]) -> _Found | None:
-        """Applies a function to a forward's trail; returns ``None`` if the model does not run with a graph."""
+        """Applies a function to a forward pass's trail; returns ``None`` if the model does not run with a graph."""
         if self.trail is not None:
             with suppress(Exception):
                 return look(self.trail)
@@ -245,15 +245,15 @@ class LayoutReader:
         return None
 
     def _alike(self, at: int) -> list[Seen]:
-        """The calls up to this one with an output of that shape, nearest first."""
+        """Returns the calls up to this one whose output has the same shape, nearest first."""
         return [seen for seen in reversed(self.seen[: at + 1]) if seen.shape == self.seen[at].shape]
 
     def _last(self, at: int) -> bool | None:
-        """Whether channels are last, according to the nearest earlier module with such an output."""
+        """Whether channels are last, according to the nearest call up to this one with an output of this shape."""
         shape = self.seen[at].shape
         if len(shape) == 3:
             return self._last_of_tokens(at)
-        # First the module that made this very tensor.
+        # Start with the module that computed this very tensor.
         found = _last_of(sorted(self._alike(at), key=lambda seen: seen.value[0] != self.seen[at].value[0]))
         inputs = () if self.picture is None else self.picture
         return False if found is None and shape[2:] == tuple(inputs) else found

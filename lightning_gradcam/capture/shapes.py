@@ -1,4 +1,4 @@
-"""Determines the meaning of an output's axes from its shape and from the forward before it, for 1-D signals too."""
+"""Determines the meaning of an output's axes from its shape and the preceding modules, also for 1-D signals."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from lightning_gradcam.capture.layout import CHOICES, SPEC, Layout
 from lightning_gradcam.capture.trail import Seen
 from lightning_gradcam.errors import LayerError
 
-# Extra tokens next to a grid seen in the forward: a class token, a distillation token, registers, some spare.
+# Maximum number of extra tokens next to a grid seen in the forward pass: class token, distillation token, registers.
 _MOST_PREFIX_TOKENS = 16
-# Extra tokens next to a grid inferred from the token count alone: 0, 1 (distillation), 4 or 8, with or without a class
-# token.
+# Possible numbers of extra tokens (class, distillation, registers) next to a grid inferred from the token count alone.
 _PREFIXES = (0, 1, 2, 4, 5, 8)
 
 
@@ -43,9 +42,9 @@ def find_layout(
         given: The user's layout, such as ``"NHWC"``.
         last: Whether the layer's class shows that channels are last (with three axes: ``False`` if they come before a
             single spatial axis); ``None`` if unknown.
-        grids: Spatial shapes seen earlier in the forward, nearest first; ``None`` if not determined yet.
-        sure: With four or five axes, do not infer channels last from the image's proportions alone: a convolution with
-            unequal strides can produce them too.
+        grids: Spatial shapes seen earlier in the forward pass, nearest first; ``None`` if not determined yet.
+        sure: Whether to avoid inferring channels last from the image's proportions alone (with four or five axes): a
+            convolution with unequal strides can produce them too.
 
     Returns:
         The layout; ``None`` if the shape alone is ambiguous and ``last`` or ``grids`` are not known yet.
@@ -58,7 +57,7 @@ def find_layout(
 
 
 def fits(grid: Sequence[int], picture: Sequence[int]) -> bool:
-    """Whether a grid could be the image at a lower resolution: smaller, and with its proportions up to rounding."""
+    """Whether a grid could be the image at a lower resolution: no larger, and with its proportions up to rounding."""
     if grid[-2] > picture[-2] or grid[-1] > picture[-1] or len(grid) > len(picture):
         return False
     if len(grid) == len(picture) == 3 and grid[0] > picture[0]:
@@ -140,7 +139,7 @@ class _Output:
 
     def _tokens(self, axes: str) -> Layout | None:
         if self.grids is None:
-            # A patch may be higher than it is wide, which the number of tokens does not show.
+            # A patch may be taller than it is wide, which the number of tokens does not show.
             return None
         length = self.shape[axes.index("L")]
         possible = sorted(_grids(self.picture, length), key=lambda found: (found[0], not found[1]))
@@ -167,7 +166,7 @@ class _Output:
         )
 
     def _signal(self) -> Layout:
-        """Channels before a single spatial axis: tokens of a grid seen in the forward, or a signal."""
+        """Channels before a single spatial axis: tokens of a grid seen in the forward pass, or a signal."""
         length = self.shape[2]
         for grid in self.grids or ():
             if prod(grid) == length:
@@ -218,7 +217,7 @@ class Signal:
 
 
 def find_signal(shape: Sequence[int], calls: Sequence[Seen]) -> Signal | None:
-    """Detects whether a model takes a signal: its first convolution runs along a single axis.
+    """Detects whether a model accepts a signal: its first convolution runs along a single axis.
 
     With three axes, that convolution's number of input channels shows which one is time.
 
@@ -244,7 +243,7 @@ def find_signal(shape: Sequence[int], calls: Sequence[Seen]) -> Signal | None:
 
 
 def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
-    """Returns the layout of a layer in a model of signals.
+    """Returns the layout of a layer in a model for signals.
 
     Args:
         calls: The modules called, in order.
@@ -252,7 +251,7 @@ def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
         samples: Number of samples given to the model.
 
     Raises:
-        LayerError: Its output can't be confirmed to be ``[N, C, l]``.
+        LayerError: The layer's output can't be confirmed to be ``[N, C, l]``.
     """
     seen = calls[at]
     if len(seen.shape) == 3 and seen.shape[0] == samples and _is_channels_first(calls[: at + 1]):
@@ -267,7 +266,7 @@ def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
 
 
 def _is_channels_first(calls: Sequence[Seen]) -> bool:
-    """Whether the last call returned ``[N, C, l]``, judged by its class or by the module that made this tensor."""
+    """Whether the last call returned ``[N, C, l]``, judged by its class or by the module that computed this tensor."""
     last = calls[-1]
     alike = [seen for seen in reversed(calls) if len(seen.shape) == 3 and seen.shape[:2] == last.shape[:2]]
     for seen in sorted(alike, key=lambda seen: seen.value[0] != last.value[0]):

@@ -16,7 +16,7 @@ def main_tensor(output: Any) -> Tensor | None:
     """Finds the feature map in a module's output.
 
     Args:
-        output: A tensor, or a tuple, list, dict or dataclass that holds one.
+        output: A tensor, or a tuple, list, dict or dataclass that contains one.
 
     Returns:
         The first floating-point tensor with at least three axes (or else with any number); ``None`` if there is none.
@@ -29,11 +29,11 @@ def level_maps(output: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], 
     """Finds all feature maps in a module's output: the levels of a pyramid, for instance.
 
     Args:
-        output: A tensor, or a tuple, list, dict or dataclass that holds some.
+        output: A tensor, or a tuple, list, dict or dataclass that contains some.
 
     Returns:
-        The tensor of :func:`main_tensor`, followed by all others with the same number of axes (at least four) and of
-        samples; and a function that replaces them with other tensors. ``None`` if there is none.
+        The tensor that :func:`main_tensor` finds, followed by all others with the same number of axes (at least four)
+        and of samples; and a function that replaces them with other tensors. ``None`` if there is none.
     """
     if isinstance(output, Tensor):
         return ([output], lambda tensors: tensors[0]) if output.is_floating_point() else None
@@ -69,7 +69,7 @@ def with_tensors(output: Any, put: Callable[[Tensor], Tensor]) -> Any:
     """Returns an output with its tensors replaced; containers and dataclasses without tensors stay the same objects.
 
     Args:
-        output: A tensor, or a tuple, list, dict or dataclass that holds some.
+        output: A tensor, or a tuple, list, dict or dataclass that contains some.
         put: Maps each tensor to its replacement.
     """
 
@@ -140,7 +140,7 @@ def entries_of(values: Any) -> dict[str, Any] | None:
 
 
 def refilled(container: Any, entries: Mapping[Any, Any]) -> Any:
-    """Returns a copy of a mapping or dataclass with other entries; a dict if a mapping can't be rebuilt."""
+    """Returns a copy of a mapping or dataclass with new entries; a dict if a mapping can't be rebuilt."""
     if type(container) is dict:
         return dict(entries)
     if not isinstance(container, Mapping):
@@ -150,7 +150,7 @@ def refilled(container: Any, entries: Mapping[Any, Any]) -> Any:
             object.__setattr__(changed, name, value)
         return changed
     try:
-        # A constructor may take another argument first, as that of `defaultdict` does.
+        # A constructor may expect a different first argument, like that of `defaultdict`.
         made: Any = copy(container)
         for key, value in entries.items():
             made[key] = value

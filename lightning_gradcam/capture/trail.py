@@ -1,4 +1,4 @@
-"""Records a forward's calls, and how its tensors derive from each other while the token axis is preserved."""
+"""Records a forward pass's calls, and how its tensors derive from each other while the token axis is preserved."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Seen:
 
     Attributes:
         name: The module's name.
-        module: The module, without what ``torch.compile`` and others wrap around it.
+        module: The module, without wrappers such as that of ``torch.compile``.
         shape: The shape of the feature map in its output.
         value: The tensor's identity and version; calls that returned the same tensor share it.
-        made: The tensor was not one of the module's own inputs.
+        made: Whether the tensor is new, not one of the module's own inputs.
         call: Index of this call among the module's calls, from 0.
         origins: The graph positions of all feature maps in its output, in order; empty without a graph.
     """
@@ -51,8 +51,8 @@ class Watched:
         shape: Its shape.
         tensor: The tensor with its graph if it could hold tokens (three axes); others are not kept.
         origin: Its position in the graph at that time.
-        module: The module that returned it; ``None`` if it was seen as an input first.
-        picture: The tensor is the model's input image.
+        module: The module that returned it; ``None`` if it was first seen as an input.
+        picture: Whether the tensor is the model's input image.
     """
 
     shape: tuple[int, ...]
@@ -64,11 +64,11 @@ class Watched:
 
 @dataclass(frozen=True, eq=False)
 class Trail:
-    """The trace of a forward.
+    """The trace of a forward pass.
 
     Attributes:
         watched: Tensors with at least three axes, in order, each once.
-        layers: Layer name to the index in ``watched`` of its last call's feature map.
+        layers: For each layer name, the index in ``watched`` of its last call's feature map.
     """
 
     watched: list[Watched]
@@ -90,13 +90,13 @@ class Trail:
 
 
 class Watcher:
-    """Records the inputs and outputs of all modules in a forward with a graph.
+    """Records the inputs and outputs of all modules in a forward pass with a graph.
 
     Args:
-        picture: The forward's input image; if it is ``None`` or has no graph, tokens are traced less far.
-        force: Record the graph inside the model's own ``torch.no_grad()`` too.
-        changing: Replace tensors without a graph by ones with a graph. Otherwise nothing is changed or forced, and
-            :attr:`whole` states whether it would have been.
+        picture: The model's input image; if it is ``None`` or has no graph, tokens are traced less far.
+        force: Whether to record the graph even inside the model's own ``torch.no_grad()``.
+        changing: Whether to replace tensors without a graph by tensors with a graph. If false, nothing is changed or
+            forced, and :attr:`whole` shows whether it would have been.
     """
 
     def __init__(self, picture: Tensor | None, *, force: bool = True, changing: bool = True) -> None:
@@ -122,7 +122,7 @@ class Watcher:
         if tensor.grad_fn is None:
             self.whole = False
             if self._changing and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-                # No trainable module has run before.
+                # No trainable module has run yet.
                 tensor = replaced = (tensor if tensor.requires_grad else tensor.detach().requires_grad_()).clone()
         place = self._note(tensor, module)
         if place is None:
@@ -149,17 +149,17 @@ def executed(
     graph: bool = False,
     watcher: Watcher | None = None,
 ) -> tuple[list[Seen], Any, dict[str, int]]:
-    """Runs a forward, with a graph if requested.
+    """Runs a forward pass, with a graph if requested.
 
     Args:
-        layers: Name to module.
-        forward: Runs it once.
-        graph: Record its graph.
-        watcher: Traces tokens through it, which also needs a graph.
+        layers: Modules by name.
+        forward: Runs the forward pass once.
+        graph: Whether to record the graph.
+        watcher: Traces tokens through the forward pass, which also needs a graph.
 
     Returns:
         Every call that returned a floating-point tensor with at least three axes, in order; the model's output; and the
-        number of calls of each layer.
+        number of calls by layer name.
     """
     graph = graph or watcher is not None
     calls = Counter[str]()
@@ -205,7 +205,7 @@ def _followed(node: Node) -> list[Origin]:
 
 
 def has_rows(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether the last two axes are real rows and columns: 2-D layers also get token lists, as ``[N, C, L, 1]``.
+    """Whether the last two axes are real rows and columns: 2-D layers may also receive tokens as ``[N, C, L, 1]``.
 
     Example:
         >>> has_rows(nn.Conv2d(8, 8, 1), (2, 8, 49, 1)), has_rows(nn.Conv2d(8, 8, (7, 1)), (2, 8, 1, 49))

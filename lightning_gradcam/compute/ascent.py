@@ -19,13 +19,13 @@ Parametrisation = Literal["pixels", "fourier"]
 # The book chapter's step size: 10 for 200x200 pixels in three colours.
 _STEP, _VALUES = 10.0, 200 * 200 * 3
 _LOW, _HIGH = 0.4, 0.6
-# Neighbouring seeds must give filters different starts; this exceeds any number of channels.
+# Neighbouring seeds must yield different starts for all filters; this exceeds any number of channels.
 _FILTERS = 1_000_003
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """Settings of the gradient ascent; the defaults are those of the book chapter.
+    """Settings for gradient ascent; the defaults are those of the book chapter.
 
     François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10 (listings 10.1 to 10.23).
     The chapter's text, like this class, divides the gradient by the norm of the whole tensor. Its printed listing calls
@@ -33,22 +33,23 @@ class Ascent:
 
     Attributes:
         steps: Number of steps.
-        step_size: The length of a step, as the L2 norm of the change of the whole image. ``None`` (default): 10 for
-            200x200 pixels in three colours, as in the chapter; for other sizes, scaled so that each value changes
-            equally (root mean square): ``10 * sqrt(values / 120000)``, 0.81 for 28x28 in grey.
+        step_size: Length of a step, as the L2 norm of the change to the whole image. ``None`` (default): 10 for 200x200
+            pixels in three colours, as in the chapter; for other sizes, scaled so that each value changes equally (root
+            mean square): ``10 * sqrt(values / 120000)``, 0.81 for 28x28 in greyscale.
         border: Number of positions at each edge of the feature map to exclude from the maximised mean. On a map that is
             too small, fewer are excluded so that its centre remains: one for 4x4, none for 2x2.
         seed: Random seed for the starts and the jitter.
-        jitter: Before each step, the image is shifted (with wrap-around) by up to this many pixels; fine noise that
-            only fits one position averages out.
-        total_variation: How strongly each step also reduces differences between neighbouring pixels: the weight of
-            this direction relative to the filter's own, both of length 1. About 0.1 to 1.
+        jitter: Maximum random shift of the image before each step, in pixels, with wrap-around. Fine noise that fits
+            only one position averages out.
+        total_variation: Weight of the direction that reduces differences between neighbouring pixels, relative to the
+            filter's own direction; both have length 1. Useful values are about 0.1 to 1.
         parametrisation: ``"pixels"`` (default), or ``"fourier"``: the ascent's parameters are the image's spectrum,
             with each frequency divided by the square root of its wavelength, so that coarse shapes appear before fine
             noise (after Olah et al., "Feature Visualization", Distill 2017). In pixel space, each frequency of the
             gradient is multiplied by its wavelength, and each frequency of the start by its square root.
-        value_range: The values of black and white in the model's inputs: starts are drawn between 0.4 and 0.6 of this
-            range, and steps are scaled by it. If channels differ, normalise in ``forward`` instead.
+        value_range: The values of black and white in the model's inputs. Starts are drawn between 0.4 and 0.6 of this
+            range, and the default step size is proportional to its width. If channels differ, normalise in ``forward``
+            instead.
 
     Raises:
         ConfigurationError: A value is out of range.
@@ -97,7 +98,7 @@ class Ascent:
         return self.value_range[1] - self.value_range[0]
 
     def step_length(self, shape: Sequence[int]) -> float:
-        """Returns the length of a step for images of this shape, without the batch axis."""
+        """Returns the length of a step for images of this shape (given without the batch axis)."""
         if self.step_size is not None:
             return self.step_size
         return _STEP * self.span * math.sqrt(math.prod(shape) / _VALUES)
@@ -144,7 +145,7 @@ class Ascent:
         """Returns each image's step direction, with L2 norm 1; zero if its gradient is zero.
 
         Args:
-            gradients: Gradients of the maximised values, ``[F, *shape]``, each with its own scale.
+            gradients: Gradients of the maximised values, ``[F, *shape]``, each at its own scale.
             pictures: The images, of the same shape.
         """
         axes = spatial_axes(pictures.shape[1:])
@@ -178,7 +179,7 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def unit(values: Tensor) -> Tensor:
-    """Divides each sample ``[F, ...]`` by its total L2 norm; zeros stay zeros."""
+    """Divides each sample ``[F, ...]`` by its total L2 norm; zeros stay zero."""
     # Divide by the largest value first: the squares of small gradients would underflow.
     for norm in (torch.linalg.vector_norm(values.flatten(1), math.inf, dim=1), None):
         found = torch.linalg.vector_norm(values.flatten(1), dim=1) if norm is None else norm

@@ -45,17 +45,17 @@ F = TypeVar("F", bound=_Found)
 def explain_in_parts(
     model: nn.Module, layers: LayerSpec, load: Callable[[int, int], Inputs], given: Given, asked: Request
 ) -> Cams:
-    """Explains samples part by part; the model is in evaluation mode, and guarded by the caller.
+    """Explains samples part by part; the caller guards the model and sets evaluation mode.
 
     Args:
         model: The model.
         layers: As in :func:`compute_cams`.
-        load: Returns the inputs of the samples between a start and a stop index.
+        load: Returns the inputs for the samples between a start and a stop index.
         given: The targets' additional data, for all samples.
         asked: The request.
 
     Returns:
-        The maps of all samples, in their order; for a trial, those of the first two.
+        The maps for all samples, in order; for a trial, those for the first two samples.
     """
 
     def explained(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
@@ -75,15 +75,15 @@ def in_searched_parts(
     asked: Request,
     call: Callable[[Search, Mapping[str, nn.Module]], F],
 ) -> list[F]:
-    """Calls a function for consecutive parts of the samples; findings from the first part apply to all.
+    """Calls a function for consecutive parts of the samples; later parts reuse the layers and layouts found earlier.
 
     Args:
         model: The model.
         layers: As in :func:`compute_cams`.
-        load: Returns the inputs of the samples between a start and a stop index.
+        load: Returns the inputs for the samples between a start and a stop index.
         given: The targets' additional data, for all samples.
         asked: The request.
-        call: Maps a part, and the layers by name, to its result.
+        call: Maps a part and its modules by layer name to a result.
     """
     if not given.samples:
         raise ConfigurationError("inputs: got an empty batch; pass at least one sample")
@@ -112,7 +112,7 @@ def in_searched_parts(
             found = call(search, modules)
         except LayerError as error:
             raise search.beside(error) from None
-        # A last part with a single sample may not show it again.
+        # A final part with a single sample may not reveal these findings again.
         layouts = {**known.layouts, **{name: str(layout) for name, layout in found.layouts.items()}}
         known = replace(known, layouts=layouts, copies=isinstance(found, Cams) and found.overwritten, moves=False)
         return found
@@ -139,16 +139,16 @@ def _takes_one_bag(inputs: Inputs, run: Forward, error: Exception) -> bool:
 
     if inputs.picture.dim() != 5 or inputs.samples == 1 or is_out_of_memory(error):
         return False
-    # Run on all samples too, so that a failure of the layers for another reason is reported to the user.
+    # Run all samples again: if the model works on them, the failure has a different cause, which must be reported.
     return works(inputs.part(0, 1)) and not works(inputs)
 
 
 def check_rest(output: Any, given: Given, targets: Sequence[Target]) -> None:
-    """Rejects labels of any sample that are not among the model's classes, without a forward.
+    """Rejects labels of any sample that are not among the model's classes, without running the model.
 
     Args:
         output: The model's output for some of the samples.
-        given: The known data for all samples.
+        given: The targets' additional data, for all samples.
         targets: The explained targets.
 
     Raises:
@@ -203,7 +203,7 @@ def _joined(parts: Sequence[Cams]) -> Cams:
     samples = [len(next(iter(part.scores.values()))) for part in parts]
 
     def whole(name: str) -> Any:
-        """Joins a field that holds tensors by key, a single tensor, or ``None``."""
+        """Joins one field of all parts: tensors by key, a single tensor, or ``None``."""
         values = [getattr(part, name) for part in parts]
         if isinstance(values[0], Mapping):
             return {key: torch.cat([value[key] for value in values]) for key in values[0]}
@@ -216,7 +216,7 @@ def _joined(parts: Sequence[Cams]) -> Cams:
         # Images of different sizes are explained one by one.
         maps={key: one_size([part.maps[key] for part in parts]) for key in parts[0].maps},
         output=_joined_output([part.output for part in parts], samples),
-        # The layer's own name if a part depends on a single level.
+        # Use the layer's own name where a part depends on a single level.
         levels={
             key: tuple(chain.from_iterable(p.levels.get(key, key[:1] * n) for p, n in zip(parts, samples, strict=True)))
             for key in dict.fromkeys(key for part in parts for key in part.levels)
@@ -228,7 +228,7 @@ def _joined(parts: Sequence[Cams]) -> Cams:
 
 
 def _joined_causes(parts: Sequence[Cams], samples: Sequence[int]) -> dict[CamKey, Tensor]:
-    """Joins causes; a part without a blank map has none."""
+    """Joins causes; a part without a blank map contributes zeros."""
     found = {}
     for key, known in {key: known for part in parts for key, known in part.causes.items()}.items():
         every = [p.causes.get(key, known.new_zeros(n)) for p, n in zip(parts, samples, strict=True)]
@@ -237,7 +237,7 @@ def _joined_causes(parts: Sequence[Cams], samples: Sequence[int]) -> dict[CamKey
 
 
 def _joined_output(outputs: Sequence[Any], samples: Sequence[int]) -> Any:
-    """Joins outputs along the samples; returns a list if they are not tensors with all samples."""
+    """Joins outputs along the sample axis; returns a list unless all leaves are tensors with one row per sample."""
     flat = [tree_flatten(output) for output in outputs]
     fits = all(structure == flat[0][1] for _, structure in flat) and all(
         isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == count

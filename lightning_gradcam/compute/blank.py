@@ -26,17 +26,19 @@ def causes_of(
     constant: Tensor | None = None,
     noise: Mapping[CamKey, Tensor] | None = None,
 ) -> dict[CamKey, Tensor]:
-    """Returns why maps are blank. On the CPU, maps that are not blank only cost a maximum.
+    """Determines why maps are blank. On the CPU, a map that is not blank costs only one maximum.
 
     Args:
-        maps: Signed maps of one layer: key to ``[N, *S]``.
+        maps: Signed maps ``[N, *S]`` of one layer, by key.
         features: The layer's activation ``[N, C, *S]``.
         slopes: The gradient with respect to it, of the same shape.
-        constant: Which scores have no gradient by definition, bool ``[N]``; ``None`` if none.
-        noise: Key to which maps were only rounding error and are zero now, bool ``[N]``, or ``[N, T]`` for frames.
+        constant: Which scores have no gradient by definition, bool ``[N]``; ``None`` if there are no such scores.
+        noise: Which maps were only rounding error and have been set to zero, by key: bool ``[N]``, or ``[N, T]`` for
+            frames.
 
     Returns:
-        Key to int8 ``[N]`` of :class:`~lightning_gradcam.Cause`; on the CPU, keys without a blank map are omitted.
+        Codes of :class:`~lightning_gradcam.Cause` by key, int8 ``[N]``; on the CPU, keys without a blank map are
+        omitted.
 
     Example:
         >>> key = CamKey("conv", "gradcam", "label")
@@ -50,7 +52,7 @@ def causes_of(
     for key, rows in zip(maps, blank, strict=True):
         chosen: Any = slice(None)
         if rows.device.type == "cpu":
-            # On the CPU this check is free. For another device the host would wait, so there all maps are examined.
+            # On the CPU this check is free. On other devices the host would have to wait, so all maps are examined.
             places = rows.numpy().nonzero()[0]
             if not len(places):
                 continue
@@ -67,7 +69,7 @@ def causes_of(
 
 
 def remarks_of(cams: Cams, methods: Mapping[str, Method]) -> Iterable[str]:
-    """Returns the reports on maps that are blank, one for each layer, or not finite, one for all layers.
+    """Returns warnings: one per layer with blank maps, and one for all maps that are not finite.
 
     Args:
         cams: The results.
@@ -86,7 +88,7 @@ def remarks_of(cams: Cams, methods: Mapping[str, Method]) -> Iterable[str]:
 
 
 def _codes(method: str, features: Tensor, slopes: Tensor) -> Tensor:
-    """Returns the causes int8 ``[n]`` of only the blank maps, from ``[n, C, S]``."""
+    """Returns the causes, int8 ``[n]``, from activations and gradients ``[n, C, S]`` of blank maps only."""
     activity = features.abs().mean(dim=2)
     codes = torch.full((len(features),), int(Cause.NOWHERE_POSITIVE), dtype=torch.int8, device=features.device)
     if method == "gradcam":
@@ -110,10 +112,10 @@ _SURE, _FEW = 1000, 49
 
 
 def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Tensor | None:
-    """Finds maps that are smaller than their summation's rounding error at every position.
+    """Finds maps that are below the rounding error of their summation at every position.
 
     A norm over positions after the layer removes any constant component, so the gradient's mean is zero; a norm over
-    channels removes each position's scale, so HiResCAM is zero. The test is independent of the gradients' size.
+    channels removes each position's scale, so HiResCAM is zero. The test does not depend on the gradients' scale.
 
     Args:
         method: The method's name; only ``"gradcam"`` and ``"hirescam"`` are tested.
@@ -122,7 +124,8 @@ def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Ten
         slopes: The gradient with respect to it, of the same shape.
 
     Returns:
-        bool ``[R]``; ``None`` if the method is not tested or, on the CPU, no map is rounding error.
+        Whether each map is only rounding error, bool ``[R]``; ``None`` if the method is not tested or, on the CPU, no
+        map is rounding error.
 
     Example:
         >>> noise = 1e-9 * torch.ones(1, 1, 2)
@@ -143,14 +146,14 @@ def rounding(method: str, maps: Tensor, features: Tensor, slopes: Tensor) -> Ten
         about = (own * g[:, :, :: max(1, g.shape[2] // _FEW)].abs().mean(dim=2)).abs().sum(dim=1)
         if ((largest == 0) | ((about > 0) & (largest > _SURE * least * about))).numpy().all():
             return None
-    # For the gradient's mean, the mean of its terms' sizes.
+    # For the mean gradient, the mean magnitude of its terms.
     weights = g if method == "hirescam" else (g.abs().sum(dim=2) / g.shape[2])[:, :, None]
     there = own * (g.gather(2, at) if method == "hirescam" else weights)[:, :, 0]
     # Comparisons with NaN are false.
     found = (largest > 0) & (largest <= least * there.abs().sum(dim=1))
     rows: Any = slice(None)
     if found.device.type == "cpu":
-        # On the CPU this check is free. For another device the host would wait, so there all maps are tested.
+        # On the CPU this check is free. On other devices the host would have to wait, so all maps are tested.
         places = found.numpy().nonzero()[0]
         if not len(places):
             return None

@@ -1,4 +1,4 @@
-"""What callers ask for, as one object from the caller to the forward, and checks of their arguments."""
+"""The request that callers pass on to the forward pass, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_module(model: Any, purpose: str) -> None:
         purpose: Why a module is needed, as worded in the error: ``"whose layers are explained"``.
 
     Raises:
-        ConfigurationError: It is not one.
+        ConfigurationError: The model is not a module.
     """
     if not isinstance(model, nn.Module):
         raise ConfigurationError(
@@ -47,14 +47,14 @@ def check_whole(name: str, value: Any, least: int = 1, *, instead: str = "") -> 
         instead: Other valid values, as worded in the error.
 
     Raises:
-        ConfigurationError: It is not one.
+        ConfigurationError: The value is not an integer or is too small.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigurationError(f"{name}: got {value!r}; pass a whole number, {least} or more{instead}")
 
 
 def held_module(wrapper: Any) -> str:
-    """Returns the end of an error about a model that is not a module: the attribute that holds one, if any.
+    """Returns the end of the error about a model that is not a module: the attribute that contains one, if any.
 
     Example:
         >>> class Wrapper:
@@ -75,7 +75,7 @@ def held_module(wrapper: Any) -> str:
 
 
 def several_arguments(model: nn.Module, inputs: Any, error: Exception) -> str:
-    """Returns advice if a forward was called with the wrong number of arguments; otherwise an empty string."""
+    """Returns advice if ``forward`` was called with the wrong number of arguments; otherwise an empty string."""
     if not isinstance(error, TypeError) or "argument" not in str(error):
         return ""
     try:
@@ -131,24 +131,24 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """The request for an explanation, apart from the layers.
+    """A request for an explanation, apart from the layers.
 
     Attributes:
         targets: The targets to explain.
         methods: The methods, by name.
         layouts: The user's layouts by layer name; ``""`` means all layers.
         run: Maps inputs to the explained output.
-        relu: Keep only positive evidence for the target.
-        batch_size: Number of samples per forward; ``None`` means all.
-        check: Check that a zero gradient is not zero by construction; once is enough for a model.
-        copies: Whether the model modifies a layer's output in place; detected if not given.
-        keep_output: Keep the model's output; it can be larger than all maps.
-        halve: Halve the number of samples or variants per forward if memory runs out.
-        gradients: Also compute gradient statistics.
-        trial: Only explain the first two samples and check all labels, to find out whether it works.
+        relu: Whether to keep only positive evidence for the target.
+        batch_size: Number of samples per forward pass; ``None`` means all.
+        check: Whether to check layouts, labels and layers; once per model is enough.
+        copies: Whether the model is known to modify a layer's output in place; otherwise this is detected.
+        keep_output: Whether to keep the model's output, which can be larger than all maps.
+        halve: Whether to halve the number of samples or variants per forward pass if memory runs out.
+        gradients: Whether to compute gradient statistics.
+        trial: Whether to explain only the first two samples and check all labels, as a trial run.
         direct: Whether ``run`` calls the model itself with unchanged inputs.
-        moves: Check once that the layers' positions match the image's; otherwise this is only checked if the model is
-            surveyed anyway.
+        moves: Whether to check once that the layers' positions match the image's. Otherwise this is checked only if the
+            model is surveyed anyway.
     """
 
     targets: Sequence[Target]

@@ -44,53 +44,58 @@ def compute_cams(
     gradients: bool = False,
     class_names: Sequence[str] | str | None = None,
 ) -> Cams:
-    """Explains a batch: all layers, methods and targets from one forward pass and one backward pass per target.
+    """Computes class activation maps for a batch of inputs.
+
+    All layers and methods share one forward pass and one backward pass per target. Methods that rerun the model
+    document their own cost.
 
     The model runs in evaluation mode during the call, and its exact state is restored afterwards (see
-    :func:`lightning_gradcam.guard.model.preserved`). Works under ``no_grad`` and ``inference_mode``, and with frozen
-    parameters. Methods that run the model again state their cost.
+    :func:`lightning_gradcam.guard.model.preserved`). The function works under ``no_grad`` and ``inference_mode``, and
+    with frozen parameters.
 
     Args:
         model: Any module whose output is logits ``[N, C]`` or a single logit ``[N]`` or ``[N, 1]``; with matching
             targets also segmentation, detection, regression or embeddings.
-        inputs: The batch, ``[N, …]``, on the model's device, preprocessed as for training; a tuple or dict for several
-            inputs. The image ("picture") is the first floating-point tensor with four or more axes.
-        layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the last layer with a spatial
-            output that the score depends on.
-        targets: ``"predicted"``, ``"label"``, a class index or name, and more; or a list. See
+        inputs: The batch, ``[N, …]``, on the model's device, preprocessed as for training; for several inputs, a tuple
+            or dict. The image ("picture") is the first floating-point tensor with four or more axes.
+        layers: A dotted name, a shell pattern, a module, ``"auto"`` (the last layer with a spatial output on which the
+            score depends), or a list of these.
+        targets: ``"predicted"``, ``"label"``, a class index or name, another target, or a list of targets. See
             :func:`~lightning_gradcam.resolve_targets`.
-        methods: A name of :func:`~lightning_gradcam.available_methods`, or a list of names.
-        labels: True classes ``[N]`` (several per sample: 0/1 for each class, ``[N, C]``), for the target ``"label"``.
-            If a row marks no class or more than one, probabilities are the sigmoids of the logits.
-        masks: bool ``[N, H, W]``, for the target ``{"segment_mask": class}``.
+        methods: A name from :func:`~lightning_gradcam.available_methods`, or a list of names.
+        labels: True classes ``[N]``, or 0/1 for every class ``[N, C]`` (several labels per sample), for the target
+            ``"label"``. With ``score="logit"``, if any row marks no class or several, class probabilities are sigmoids
+            of the logits instead of their softmax.
+        masks: Regions of the images, bool ``[N, H, W]``, for the target ``{"segment_mask": class}``.
         score: ``"logit"`` (default) explains the output unchanged, ``"probability"`` its softmax, ``"sigmoid"`` the
-            sigmoid of each class. If the model itself ends in a sigmoid or softmax, its output is the probability,
-            whatever is given here; a warning explains how to access the logit.
-        relu: Keep only positive evidence for the target; ``False`` leaves the maps signed. A warning names each layer
-            with maps that become zero everywhere, with the reason and an alternative.
-        layout: The meaning of a layer's axes, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"`` (tokens, one
-            before a grid of 14 by 14), ``"NLC:14x14+4"`` (four after it), or a mapping from layer names to these.
-        output_key: Which part of the model's output to explain: an index into a tuple, a key, an attribute, or a
+            sigmoid of each class. If the model itself ends in a sigmoid or softmax, that probability is explained with
+            any ``score``; with ``"logit"``, a warning describes how to access the logit.
+        relu: Whether to keep only positive evidence for the target; ``False`` leaves the maps signed. A warning reports
+            each layer whose maps become zero everywhere, with the reason and an alternative.
+        layout: The meaning of a layer's axes, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"`` (one token before
+            a 14 by 14 grid of tokens), ``"NLC:14x14+4"`` (four tokens after the grid), or a mapping from layer names to
+            these.
+        output_key: Part of the model's output to explain: an index into a tuple, a key, an attribute name, or a
             callable.
-        picture: Which of several inputs is the image: that tensor itself.
-        forward: Function called instead of ``model`` on ``inputs``, for instance to run it under autocast.
-        batch_size: Largest number of samples per forward pass; default: all. This bounds memory; a callable target is
-            then called once for each batch. If memory runs out, the number is halved.
-        gradients: Also summarise the gradients behind the maps: ``Cams.gradients[layer, target]`` is a
-            :class:`~lightning_gradcam.GradientSummary`, with histograms of the gradients and of the channel
-            weights, and the channels with the largest weights. Needs no extra backward pass.
+        picture: The image among several inputs, as the same tensor object.
+        forward: Function called with ``inputs`` instead of ``model``, for instance to run the model under autocast.
+        batch_size: Maximum number of samples per forward pass; default: all. It bounds memory use, and is halved if
+            memory runs out. A callable target is called once per batch.
+        gradients: Whether to also summarise the gradients behind the maps. ``Cams.gradients[layer, target]`` is then a
+            :class:`~lightning_gradcam.GradientSummary` with histograms of the gradients and of the channel weights, and
+            with the channels that have the largest weights. This needs no extra backward pass.
         class_names: Names of all classes by index, for targets such as ``"tabby"``: a list, ``"imagenet"`` for
             torchvision's 1000 names, the path of a text file with one name per line or of a JSON file, or
-            ``"package.module:Name"`` of a list of names or of weights.
+            ``"package.module:Name"``, an import path to a list of names or to weights whose metadata contains them.
 
     Returns:
-        The maps, with scores, classes and output. Maps are float32 (float64 if the activations are), on the
-        model's device.
+        The maps, scores, classes and model output. Maps are float32 (float64 if the activations are), on the model's
+        device.
 
     Raises:
-        LayerError: A layer is not found, not reached, has no spatial activation, or the score can't depend on it.
+        LayerError: A layer is not found or not reached, has no spatial activation, or can't influence the score.
         TargetError: A target does not fit the output or the labels.
-        MethodError: A method is unknown, can't work on a layer, or returns a shape other than ``[N, h, w]``.
+        MethodError: A method is unknown, can't be used on a layer, or returns a shape other than ``[N, h, w]``.
         CaptureError: No gradient reaches a layer from the score.
 
     Example:
@@ -144,7 +149,7 @@ def compute_cams(
 
 
 def _is_taken_for_one(model: nn.Module, run: Callable[[], Any]) -> bool:
-    """Whether a convolution of the model receives a tensor that it takes for an image without the batch axis."""
+    """Whether the model's first 2-D convolution receives what it treats as an image without a batch axis."""
     met: list[int] = []
     with ExitStack() as stack, suppress(Exception), torch.no_grad():
         for part in model.modules():
@@ -156,7 +161,7 @@ def _is_taken_for_one(model: nn.Module, run: Callable[[], Any]) -> bool:
 
 
 def _advice(picture: Tensor, *, single: bool) -> str:
-    """Returns advice about inputs on which a model failed; empty if they look correct."""
+    """Returns advice about inputs on which a model failed; an empty string if they look correct."""
     shape, whole = list(picture.shape), not picture.is_floating_point() and not picture.is_complex()
     single = single or (len(shape) == 3 and shape[0] in (1, 3, 4))
     batch = ("image[None, None]" if len(shape) == 2 else "image[None]") if single else "inputs"

@@ -1,4 +1,4 @@
-"""Checks that maps are meaningful: layers no score depends on, moved positions, other images, saturated scores."""
+"""Checks that maps are meaningful: the score depends on the layer, and positions match those in the image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lightning_gradcam.targets import Contrast, Given, Segment, Target
 from lightning_gradcam.targets.classes import Class
 from lightning_gradcam.warn import warn
 
-# Moves that dead units were never seen to imitate: they need a response at another position, not a missing one.
+# Kinds of moves that dead units do not imitate: they require a response at a different position, not a missing one.
 _CERTAIN = ("samples", "turned", "shifted", "spectrum")
 
 
@@ -58,13 +58,13 @@ def require_reached(search: Search, missing: set[str]) -> None:
 def check_dependence(
     search: Search, layouts: Mapping[str, Layout], maps: Mapping[CamKey, Tensor], sums: Mapping[CamKey, float]
 ) -> None:
-    """Rejects a layer on whose positions no score can depend, whatever the weights.
+    """Rejects layers on whose positions no score can depend, whatever the weights.
 
     Args:
-        search: Consulted if all maps of a layer are zero.
-        layouts: Layer name to layout.
+        search: Queried if all maps of a layer are zero.
+        layouts: Layouts by layer name.
         maps: All maps.
-        sums: The sums of the maps.
+        sums: The sum of each entry in ``maps``.
 
     Raises:
         LayerError: No score depends on a layer.
@@ -84,23 +84,23 @@ def check_dependence(
 
 
 def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None:
-    """Rejects layers with misplaced positions or rows, and warns if they only cover a part of the image.
+    """Rejects layers with misplaced positions or rows, and warns about layers that do not line up with the image.
 
     Args:
         search: The model and its inputs.
-        seen: The explained feature maps, by name.
+        seen: The explained feature maps by name.
         axes: The meaning of the input's axes, as in :class:`~lightning_gradcam.capture.inputs.InputForm`.
 
     Raises:
-        LayerError: A map would be drawn at wrong positions or on another sample.
+        LayerError: A map would be drawn at the wrong positions or on the wrong sample.
     """
     found: Mapping[str, Move] = {}
-    # A model may not accept another number of samples or another image.
+    # A model may not accept a different number of samples or a different image.
     with suppress(Exception):
         trial = Trial(search.asked.run, search.inputs, axes)
         found = find_moves(trial, seen)
         if any(move.kind not in _CERTAIN for move in found.values()):
-            # A dead unit does not see its part of the image either, so check with other weights.
+            # Dead units do not see their part of the image either, so check again with other weights.
             with awakened(search.model):
                 again = find_moves(trial, seen)
             found = {name: move for name, move in found.items() if move.kind in _CERTAIN or name in again}
@@ -142,12 +142,12 @@ def remark_on_score(given: Given) -> None:
 
 
 def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts: Mapping[str, Layout]) -> None:
-    """Warns, once per run, if a layer's map belongs to another image or to only some of the frames.
+    """Warns, once per run, if a layer's map belongs to a different image or to only some of the frames.
 
     Args:
         search: The model and its inputs.
-        modules: Layer name to module.
-        layouts: Layer name to layout.
+        modules: Modules by layer name.
+        layouts: Layouts by layer name.
     """
     run, inputs = search.asked.run, search.inputs
     if search.given.first:
@@ -172,21 +172,21 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
 
 
 def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, list[int]]:
-    """Finds the layers that depend on another image instead of the chosen one.
+    """Finds the layers that depend on a different image instead of the chosen one.
 
-    Only the graph decides, whatever the weights. Runs two samples once for each image.
+    Only the graph decides, so the weights do not matter. Runs two samples once per image.
 
     Args:
         run: Maps inputs to the explained output.
         inputs: The batch, with several images.
-        modules: Layer name to module.
+        modules: Modules by layer name.
 
     Returns:
-        Layer name to the shape of the image on which it depends. Empty if the graph is inconclusive.
+        The shape of the image on which each of these layers depends, by layer name. Empty if the graph is inconclusive.
     """
     few = inputs.part(0, 2)
     found: dict[str, list[int]] = {}
-    # An in-place change, a reentrant checkpoint, or a model that accepts no other number of samples.
+    # Fails after an in-place change, with a reentrant checkpoint, or if the model accepts only one number of samples.
     with suppress(Exception):
         unseen = set(modules) - _led_to(run, few, modules)
         for whole, other in zip(inputs.others(), few.others(), strict=True):
@@ -196,23 +196,23 @@ def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module
 
 
 def frames_seen(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, tuple[int, Tensor]]:
-    """Finds the layers that see only some of a clip's frames or of a stack's images.
+    """Finds the layers that see only some frames of a clip or some images of a stack.
 
-    Runs two samples once and differentiates each layer's map. Does nothing for images without such an axis.
+    Runs two samples once and differentiates each layer's map. Returns nothing for images without such an axis.
 
     Args:
         run: Maps inputs to the explained output.
-        inputs: The batch; its image has five axes.
-        modules: Layer name to module, for maps without a frame axis.
+        inputs: The batch; only an image with five axes is examined.
+        modules: Modules by layer name; their maps have no frame axis.
 
     Returns:
-        Layer name to the input's frame axis and a bool array of the frames on which the layer depends.
+        By layer name, the input's frame axis and the frames along it on which the layer depends, as a bool tensor.
     """
     found: dict[str, tuple[int, Tensor]] = {}
     few = inputs.part(0, 2)
     if few.picture.dim() != 5 or not modules:
         return found
-    # An in-place change or a reentrant checkpoint, as above.
+    # Fails after an in-place change or with a reentrant checkpoint, as above.
     with suppress(Exception), torch.enable_grad(), capture(modules, whole_graph=True) as captured:
         picture = with_gradient(few.picture)
         run(few.fresh(picture))

@@ -1,4 +1,4 @@
-"""One explanation: the shared forward, its checks, and the methods that run the model again."""
+"""Computes one explanation: the shared forward pass, its checks, and the methods that rerun the model."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _LIKELIEST = 10
 
 
 def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
-    """Computes the maps of these layers; see :func:`lightning_gradcam.compute_cams`.
+    """Computes the maps for the given layers; see :func:`lightning_gradcam.compute_cams`.
 
     Args:
         search: The model, the request and the samples.
-        modules: Layer name to module.
+        modules: Modules by layer name.
     """
     asked = search.asked
     first = shared_forward(search, modules)
@@ -46,7 +46,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
     if asked.check:
         if of_classes:
             check_classes(first.output, given.labels, given.names)
-        # Check all of them at once: each check would wait for the device.
+        # Transfer all sums at once, because each transfer waits for the device.
         totals = torch.stack([values.sum() for values in first.maps.values()]).tolist() if first.maps else []
         sums = dict(zip(first.maps, totals, strict=True))
         check_dependence(search, layouts, first.maps, sums)
@@ -58,7 +58,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
     if first.seen:
         check_moves(search, first.seen, axes)
     found = {**first.maps, **(_run_again(search, modules, first, axes) if again else {})}
-    # If a sum is finite, so are its parts, and there is nothing to mark.
+    # If a sum is finite, so are its terms, and there is nothing to mark.
     finite = {name: bool(sums) and isfinite(float(e.scores.sum())) for name, e in first.explained.items()}
     maps: dict[CamKey, Tensor] = {}
     for key in (CamKey(x, m, t.name) for x in [*modules, MODEL] for t in asked.targets for m in asked.methods):
@@ -66,7 +66,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
             sure = finite[key.target] and isfinite(sums.get(key, nan))
             marked = found[key] if sure else _marked(found[key], first.explained[key.target].scores)
             maps[key] = relu(marked) if asked.relu else marked
-    # A callable may accept an output without one row for each sample, such as one for a bag or for every window.
+    # A callable may accept an output without one row per sample, for instance one row per bag or per window.
     rows = isinstance(first.output, Tensor) and first.output.shape[:1] == (search.inputs.samples,)
     classes = rows and all(target.select.has_classes for target in asked.targets)
     classes = classes and no_class_in(first.output, given.labels) is None
@@ -93,7 +93,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
 
 
 def _run_again(search: Search, modules: Mapping[str, nn.Module], first: Shared, axes: str) -> dict[CamKey, Tensor]:
-    """Returns the maps of the methods that rerun the model."""
+    """Returns the maps from methods that rerun the model."""
     asked, inputs = search.asked, search.inputs
     model = RerunModel(search.model, asked.run, inputs, first.explained, first.whole_graph, asked.halve, axes)
     shape, found = (len(first.explained), inputs.samples), dict[CamKey, Tensor]()
@@ -112,7 +112,7 @@ def _run_again(search: Search, modules: Mapping[str, nn.Module], first: Shared, 
                 except (CaptureError, CheckpointError):
                     if model.whole_graph:
                         raise
-                    # Without a gradient of the first forward, it is unknown whether the model drops the graph.
+                    # Without a gradient from the first forward pass, it is unknown whether the model drops the graph.
                     model = replace(model, whole_graph=True)
                     maps = method.function(Rerun(model, at))
                 parts[number] = checked_maps(maps, layer, name, shape, places=True)
@@ -123,16 +123,16 @@ def _run_again(search: Search, modules: Mapping[str, nn.Module], first: Shared, 
 
 
 def _marked(maps: Tensor, scores: Tensor) -> Tensor:
-    """Sets the maps of samples with a non-finite score to NaN: ReLUs pass no gradient, which would look valid.
+    """Sets maps of samples with a non-finite score to NaN; a ReLU may block their gradient and leave plain zeros.
 
-    Infinite maps are also set to NaN: the ReLU that follows would turn negative infinity into a valid-looking zero.
+    Infinite values are also set to NaN: the ReLU that follows would turn negative infinity into a valid-looking zero.
     """
     finite = scores.isfinite().reshape(-1, *[1] * (maps.dim() - 1))
     return torch.where(finite & maps.isfinite(), maps, torch.nan)
 
 
 def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the most likely classes and their probabilities ``[N, k]``; in a tie, the first (unlike `topk`)."""
+    """Returns the most likely classes and their probabilities ``[N, k]``; ties keep the class order (unlike `topk`)."""
     if shares.device.type == "cpu" and shares.shape[1] > _LIKELIEST:
         # A full sort of thousands of classes takes twenty times as long.
         values, indices = shares.topk(_LIKELIEST + 1)

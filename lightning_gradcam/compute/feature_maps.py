@@ -1,4 +1,4 @@
-"""Feature maps: every channel of some layers for some samples, from plain forwards without a graph."""
+"""Feature maps: every channel of some layers for some samples, from forward passes without a graph."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ class FeatureMaps(Mapping[str, Tensor]):
     """Feature maps of several layers; a read-only mapping from layer names to :attr:`activations`.
 
     Attributes:
-        activations: Layer to feature maps ``[N, C, h, w]`` (``[N, C, d, h, w]`` in 3-D), signed and not
-            normalised. Tokens and channels-last activations are converted to this form, without class tokens.
-        chosen: Layer to the channel indices of its maps: all, or those chosen with ``max_channels``.
-        dead: Layer to bool, one for each of **all** its channels: whether it is zero everywhere on all samples.
-        layouts: Layer to its layout.
+        activations: Feature maps ``[N, C, h, w]`` (``[N, C, d, h, w]`` in 3-D) by layer, signed and not normalised.
+            Tokens and channels-last activations are converted to this form, without class tokens.
+        chosen: The channel indices of the maps, by layer: all, or those selected with ``max_channels``.
+        dead: Whether each channel is zero everywhere on all samples, by layer: bool ``[C]``, for **all** channels of
+            the layer.
+        layouts: Layouts by layer.
     """
 
     activations: Mapping[str, Tensor]
@@ -79,18 +80,18 @@ def compute_feature_maps(
     Args:
         model: Any module.
         inputs: The batch, in any form that :func:`~lightning_gradcam.compute_cams` accepts.
-        layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the layer Grad-CAM would use.
+        layers: A dotted name, a shell pattern, a module, ``"auto"`` (the layer Grad-CAM would use), or a list of these.
         layout: The meaning of a layer's axes, if it can't be detected; see ``compute_cams``.
-        picture: Which of several inputs is the image: that tensor itself.
-        forward: Function called instead of ``model`` on ``inputs``.
-        batch_size: Largest number of samples per forward pass; default: all. If memory runs out, the number is halved.
-        max_channels: Largest number of channels kept per layer, evenly chosen; default: all.
+        picture: The image among several inputs, as the same tensor object.
+        forward: Function called with ``inputs`` instead of ``model``.
+        batch_size: Maximum number of samples per forward pass; default: all. It is halved if memory runs out.
+        max_channels: Maximum number of channels to keep per layer, evenly spaced; default: all.
 
     Returns:
         The feature maps, float32 (float64 if the activations are), on the model's device.
 
     Raises:
-        LayerError: A layer is not found, not reached, or has no spatial activation.
+        LayerError: A layer is not found or not reached, or has no spatial activation.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
@@ -136,19 +137,19 @@ def feature_maps(
     Args:
         model: The model.
         layers: As in :func:`compute_feature_maps`.
-        load: Returns the inputs of the samples between a start and a stop index.
+        load: Returns the inputs for the samples between a start and a stop index.
         samples: Number of samples.
         run: Maps inputs to the model's output.
-        batch_size: Number of samples per forward; ``None`` means all.
+        batch_size: Number of samples per forward pass; ``None`` means all.
         layouts: The user's layouts by layer name; ``""`` means all layers.
-        max_channels: Maximum number of channels kept per layer, evenly chosen; ``None`` means all.
-        device: Where to keep the maps; ``None`` keeps them where they were computed. ``"cpu"`` bounds the device's
-            memory.
-        check: Verify that the layouts are possible; once is enough for a model.
-        halve: Halve the number of samples per forward if memory runs out.
+        max_channels: Maximum number of channels to keep per layer, evenly spaced; ``None`` means all.
+        device: The device on which to keep the maps; ``None`` keeps them where they were computed. ``"cpu"`` bounds the
+            memory used on the model's device.
+        check: Whether to check the user's layouts and the model; once per model is enough.
+        halve: Whether to halve the number of samples per forward pass if memory runs out.
 
     Raises:
-        LayerError: A layer is not found, not reached, or has no spatial activation.
+        LayerError: A layer is not found or not reached, or has no spatial activation.
     """
     # This request explains nothing.
     asked = Request(
@@ -192,7 +193,7 @@ def _part(
 
 
 def _outputs(search: Search, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Returns the layers' outputs in one forward; for a layer that is called several times, the last output."""
+    """Returns the layers' outputs from one forward pass; for a layer that is called several times, the last output."""
     found: dict[str, Tensor] = {}
     calls = {name: count() for name in modules}
 
@@ -202,7 +203,7 @@ def _outputs(search: Search, modules: Mapping[str, nn.Module]) -> dict[str, Tens
         main = main_tensor(output)
         if main is None:
             raise no_feature_map(name, module, output)
-        # The clone keeps a following in-place operation from overwriting what was stored.
+        # Clone, because a later in-place operation would overwrite the stored output.
         found[name] = main.detach().clone()
 
     with ExitStack() as stack:

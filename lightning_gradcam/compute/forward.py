@@ -1,4 +1,4 @@
-"""The forward shared by all layers, targets and methods, and the maps from its activations and gradients."""
+"""The forward pass shared by all layers, targets and methods, and the maps computed from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lightning_gradcam.targets.reading import is_whole_numbers, whole_numbers
 
 
 class _OverwrittenError(Exception):
-    """The forward modified a stored activation."""
+    """The forward pass modified a stored activation."""
 
 
 class _ShortGraphError(Exception):
@@ -38,19 +38,19 @@ class _ShortGraphError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """The results of the forward shared by all layers, targets and methods.
+    """The results of the forward pass shared by all layers, targets and methods.
 
     Attributes:
-        chosen: Layer name to the feature map at which each sample is explained.
-        explained: Target name to its scores and choices.
-        maps: Signed maps of the methods that only use activations and gradients.
+        chosen: The feature map at which each sample is explained, by layer name.
+        explained: Scores and choices by target name.
+        maps: Signed maps from the methods that use only activations and gradients.
         causes: Why maps are blank.
-        gradients: ``(layer, target)`` to gradient statistics.
+        gradients: Gradient statistics by ``(layer, target)``.
         output: The model's output, detached.
         given: The targets' additional data, including the kind of output.
-        seen: The data needed to check for moved positions, by the feature map's name.
-        copies: The model continued with copies of the activations, because it modifies them in place.
-        whole_graph: The graph started at the input.
+        seen: The data needed to check for moved positions, by feature map name.
+        copies: Whether the model continued with copies of the activations, because it modifies them in place.
+        whole_graph: Whether the graph started at the input.
     """
 
     chosen: Mapping[str, Choice]
@@ -66,16 +66,16 @@ class Shared:
 
     @property
     def layouts(self) -> dict[str, Layout]:
-        """Layer name to the meaning of its axes."""
+        """Layouts by layer name."""
         return {layer: choice.layout for layer, choice in self.chosen.items()}
 
 
 def shared_forward(search: Search, modules: Mapping[str, nn.Module]) -> Shared:
-    """Runs the model once, and again only if the shorter graph or the missing copies did not work.
+    """Runs the model once, and again only if the short graph or the missing copies caused a failure.
 
     Args:
         search: The model, the request and the samples.
-        modules: Layer name to module.
+        modules: Modules by layer name.
     """
     copies, whole_graph = search.asked.copies, False
     while True:
@@ -84,7 +84,7 @@ def shared_forward(search: Search, modules: Mapping[str, nn.Module]) -> Shared:
         except _OverwrittenError:
             copies = True
         except (CheckpointError, _ShortGraphError):
-            # A model that switches grad mode in its own forward or checkpoints activations loses the short graph.
+            # A model that switches grad mode in its own forward pass or checkpoints activations loses the short graph.
             if whole_graph:
                 raise
             whole_graph = True
@@ -171,9 +171,10 @@ def _explain(
     *,
     strict: bool,
 ) -> tuple[dict[CamKey, Tensor], dict[CamKey, Tensor], _Summaries]:
-    """Returns maps by unit, of the methods that only use activations and gradients, causes of blank ones, statistics.
+    """Returns maps by unit, causes of blank maps, and gradient statistics.
 
-    It also stores the strength of each unit's gradient.
+    Only the methods that need just activations and gradients are included. Also stores the strength of each unit's
+    gradient in the unit.
     """
     found, causes, summaries = dict[CamKey, Tensor](), dict[CamKey, Tensor](), _Summaries()
     asked, samples = search.asked, search.inputs.samples
@@ -239,7 +240,7 @@ def checked_maps(maps: Tensor, layer: str, method: str, expected: Sequence[int],
     """Returns a method's maps if they have the expected shape; ``places`` adds one to three spatial axes.
 
     Raises:
-        MethodError: They have another shape.
+        MethodError: The maps have a different shape.
     """
     shape, wanted = list(maps.shape), [*expected, "h", "w"] if places else list(expected)
     if shape != wanted and not (places and shape[:2] == list(expected) and len(shape) in (3, 4, 5)):

@@ -1,4 +1,4 @@
-"""Lists a model's layers from one forward: outputs, calls, and which layers have a map."""
+"""Lists a model's layers: their outputs, their calls, and which of them have a map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lightning_gradcam.compute.search import Search
 from lightning_gradcam.errors import ConfigurationError, LayerError
 from lightning_gradcam.targets import Given, resolve_targets
 
-# Number of layers differentiated together, all of whose activations stay in memory.
+# Number of layers differentiated together; all their activations stay in memory.
 _AT_ONCE = 48
 
 
@@ -31,15 +31,15 @@ class LayerRow:
     """One layer.
 
     Attributes:
-        name: Its dotted name.
-        kind: Its class.
-        output: The shape of its (first floating-point) output in its last call, with ``"N"`` for the samples; without
-            one, a description of what it returns.
+        name: The dotted name.
+        kind: The class name.
+        output: The shape of the main floating-point tensor returned by the last call, with ``"N"`` for the samples.
+            Otherwise a description of the output, or ``""`` if the layer was never called.
         parameters: Number of parameters in the layer and its children.
-        calls: Number of times the forward calls it.
-        layout: The meaning of its axes, such as ``"NCHW"`` or ``"NLC:1+14x14"``; ``None`` without a map.
-        grid: The resolution of its maps; ``None`` without a map.
-        why: Why it has no map; ``None`` if it has one.
+        calls: Number of calls in one forward pass.
+        layout: The meaning of the output's axes, such as ``"NCHW"`` or ``"NLC:1+14x14"``; ``None`` without a map.
+        grid: The resolution of the layer's maps; ``None`` without a map.
+        why: Why the layer has no map; ``None`` if it has one.
     """
 
     name: str
@@ -57,12 +57,12 @@ class LayerListing:
     """A model's layers.
 
     Attributes:
-        model: The model's class.
+        model: The model's class name.
         inputs: The shape of one sample's image.
-        parameters: Number of parameters of the whole model.
+        parameters: Number of parameters in the whole model.
         rows: The layers in the model's own order.
-        auto: The layer that ``"auto"`` selects; ``None`` if it finds none.
-        why: Why ``"auto"`` finds none; ``None`` if it finds one.
+        auto: The layer that ``"auto"`` selects; ``None`` if no layer qualifies.
+        why: Why ``"auto"`` finds no layer; ``None`` if it finds one.
     """
 
     model: str
@@ -80,12 +80,13 @@ def list_layers(
 
     Args:
         model: The model, guarded and in evaluation mode.
-        inputs: A few samples; a single one is duplicated, so that the sample axis can be distinguished from others.
+        inputs: A few samples, of which the first two are used. A single sample is duplicated to distinguish the sample
+            axis from other axes.
         run: Maps inputs to the model's output.
         progress: Called after each step with the number of steps done and the total.
 
     Raises:
-        ConfigurationError: The forward fails on these inputs.
+        ConfigurationError: The forward pass fails on these inputs.
     """
     few = inputs.part(0, 2) if inputs.samples > 1 else Inputs(inputs.fresh(copies=2))
     layers = named_layers(model)
@@ -133,7 +134,7 @@ def list_layers(
 
 
 def parameters_of(module: nn.Module) -> int:
-    """Returns a module's number of parameters, counting shared ones once."""
+    """Returns the number of parameters in a module, counting shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -145,7 +146,7 @@ def _auto(model: nn.Module, survey: Survey) -> tuple[str | None, str | None]:
 
 
 def _watched(layers: Mapping[str, nn.Module], forward: Callable[[], Any]) -> dict[int, list[Any]]:
-    """Returns each module's output in each call, by the module's id: a shape, or a description of anything else."""
+    """Returns the output of each call, by module id: a shape, or a description of anything else."""
     seen: dict[int, list[Any]] = {id(layer): [] for layer in layers.values()}
 
     def hook(module: nn.Module, _: Any, output: Any) -> None:

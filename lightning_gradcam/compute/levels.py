@@ -24,7 +24,7 @@ from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.gradients import GradientSummary
 
 # A level counts for a sample if its gradient is at least this fraction of the strongest level's: a softmax over all
-# boxes passes a little of each.
+# boxes passes a small gradient to every level.
 _LEAST_SHARE = 1e-3
 
 
@@ -33,13 +33,13 @@ class Unit:
     """One feature map of a layer.
 
     Attributes:
-        name: The layer's name, with call and number if it has several such maps.
+        name: The layer's name, with the call and the index of the map if there are several.
         layer: The layer's name.
-        place: Which of the layer's maps it is.
+        place: The map's call and index in the layer.
         activation: The layer's unchanged output, attached to the graph.
-        layout: The meaning of its axes.
-        error: Why it has no layout.
-        strengths: Target name to the sum of the gradient's magnitudes ``[N]``.
+        layout: The meaning of the activation's axes.
+        error: Why the activation has no layout.
+        strengths: The sum of the gradient's magnitudes ``[N]``, by target name.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Unit:
     strengths: dict[str, Tensor] = field(default_factory=dict)
 
     def slopes(self, gradient: Tensor | None, target: str, *, several: bool) -> Tensor | None:
-        """Returns a target's gradient as feature maps; ``None`` if there is no gradient, or no layout for it.
+        """Returns a target's gradient as feature maps; ``None`` if there is no gradient or no layout.
 
         Args:
             gradient: The gradient with respect to the activation.
             target: The target's name.
-            several: Whether the layer has further maps, between which the gradient's strength decides.
+            several: Whether the layer has several maps; gradient strengths then decide between them.
 
         Raises:
             LayerError: The target depends on a map with an unknown layout.
@@ -76,12 +76,12 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """The map of a layer at which each sample is explained.
+    """Which of a layer's maps explains each sample.
 
     Attributes:
-        units: The maps on which the scores depend through the graph; the preferred one first.
-        layout: The layout of all maps of the layer.
-        places: Target name to each sample's unit ``[N]``.
+        units: The maps on which the scores depend through the graph, the preferred one first.
+        layout: The layout of the layer's merged maps, that of the finest unit.
+        places: The index of each sample's unit ``[N]``, by target name.
     """
 
     units: Sequence[Unit]
@@ -89,16 +89,16 @@ class Choice:
     places: Mapping[str, Tensor]
 
     def used(self) -> list[int]:
-        """Returns the units at which any sample is explained."""
+        """Returns the indices of the units at which any sample is explained."""
         if len(self.units) == 1:
             return [0]
         return sorted({int(place) for places in self.places.values() for place in places.tolist()})
 
     def merged(self, maps: Mapping[int, Tensor], target: str) -> Tensor:
-        """Merges the maps of all units ``[N, *S]`` at one size, taking each sample's own.
+        """Merges the units' maps into one ``[N, *S]`` tensor, with each sample's map from its own unit.
 
         Args:
-            maps: The maps of each unit in use.
+            maps: The maps ``[N, *S]`` of the units in use, by unit index.
             target: The target's name.
         """
         first = next(iter(maps.values()))
@@ -112,7 +112,7 @@ class Choice:
         return found
 
     def summary(self, parts: Sequence[GradientSummary[Tensor]], target: str) -> GradientSummary[Tensor]:
-        """Merges gradient statistics, taking each sample's own level."""
+        """Merges gradient statistics, with each sample's from its own level."""
         if len(parts) == 1:
             return parts[0]
         arrays, rows = [part.arrays() for part in parts], self.places[target]
@@ -127,7 +127,7 @@ class Choice:
         return parts[0].each(own)
 
     def names(self, target: str) -> tuple[str, ...]:
-        """Returns the name of each sample's unit; empty if the layer has a single one."""
+        """Returns the name of each sample's unit; empty if the layer has only one unit."""
         if len(self.units) == 1:
             return ()
         return tuple(self.units[place].name for place in self.places[target].tolist())
@@ -159,7 +159,8 @@ def units_of(captured: Captured) -> dict[str, Unit]:
 def choices(units: Mapping[str, Unit], targets: Sequence[str], samples: int) -> dict[str, Choice]:
     """Chooses, for each layer, the map at which each sample is explained.
 
-    This is the preferred map with a gradient: the last call, or the first level of a pyramid.
+    This is the first map with a gradient, in order of preference: the last call before earlier ones, and a pyramid's
+    first level before later ones.
 
     Args:
         units: All maps of all layers.
@@ -167,7 +168,7 @@ def choices(units: Mapping[str, Unit], targets: Sequence[str], samples: int) -> 
         samples: Number of samples.
 
     Returns:
-        Layer name to its choice.
+        Choices by layer name.
     """
     layers: dict[str, list[Unit]] = {}
     for unit in units.values():
@@ -187,7 +188,7 @@ def _deciding(units: Sequence[Unit], target: str, samples: int) -> Tensor:
     none = torch.zeros(samples, device=device, dtype=torch.float64)
     strengths = torch.stack([unit.strengths.get(target, none).to(device) for unit in units])
     strengths = strengths.nan_to_num(nan=1e300, posinf=1e300)
-    # Calls with maps of equal size are not levels: any gradient counts, and a pair of images uses its last one.
+    # Calls with maps of equal size are not levels: any gradient counts, and a pair of images uses the last call.
     levels = len({unit.layout.grid for unit in units if unit.layout is not None}) > 1
     counts = (strengths > 0) & (strengths >= (_LEAST_SHARE if levels else 0.0) * strengths.amax(0))
     order = torch.arange(len(units), 0, -1, device=device)[:, None]
@@ -200,8 +201,8 @@ def merged(parts: Mapping[CamKey, Tensor], chosen: Mapping[str, Choice]) -> dict
     """Merges maps by unit into maps by layer.
 
     Args:
-        parts: Maps with the unit's name instead of the layer's.
-        chosen: Layer name to the map at which each sample is explained.
+        parts: Maps keyed by unit name instead of layer name.
+        chosen: Choices by layer name.
     """
     found: dict[CamKey, Tensor] = {}
     for layer, choice in chosen.items():

@@ -32,7 +32,7 @@ class _Reached(BaseException):
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """How to get from images to a layer's feature map.
+    """Describes how to get from images to a layer's feature map.
 
     Attributes:
         model: The model.
@@ -41,10 +41,10 @@ class Route:
         run: Runs the model on images.
         layout: The meaning of the axes of the layer's output.
         channels: Number of filters.
-        calls: Which of its calls is used, from 1: the last, unless its name includes another.
+        calls: The call to use, counted from 1: the last one, unless the name includes a call.
         border: Number of edge positions excluded from the maximised mean, for each spatial axis.
-        whole: Run the forward to its end.
-        forced: Record a graph even if the model's own forward disables it.
+        whole: Whether to run the forward pass to its end.
+        forced: Whether to record a graph even if the model's own forward pass disables it.
     """
 
     model: nn.Module
@@ -59,7 +59,7 @@ class Route:
     forced: bool = False
 
     def responses(self, pictures: Tensor, filters: Sequence[int]) -> Tensor:
-        """Returns each filter's activations on its own image, without the border, ``[F, places]``."""
+        """Returns each filter's activations on its own image, without the border, ``[F, positions]``."""
         features = self.layout.feature_map(self._output(pictures))
         own = full_precision(features[torch.arange(len(filters)), list(filters)])
         for axis, border in enumerate(self.border, 1):
@@ -82,7 +82,7 @@ class Route:
             calls += 1
             tensor = main_tensor(output)
             if tensor is not None and calls <= self.calls:
-                # If the forward continues, an in-place operation could follow.
+                # If the forward pass continues, an in-place operation could follow.
                 kept[:] = [tensor.clone() if self.whole else tensor]
             if calls == self.calls and not self.whole:
                 raise _Reached
@@ -114,12 +114,12 @@ def find_routes(
     ascent: Ascent,
     layout: str | Mapping[str, str] | None,
 ) -> dict[str, Route]:
-    """Finds layers and the routes to them with one full forward of two images.
+    """Finds layers and the routes to them with a full forward pass of two images.
 
     Args:
         model: The model, guarded and in evaluation mode.
         layers: As in :func:`~lightning_gradcam.filter_patterns`.
-        run: Called with images.
+        run: Runs the model on images.
         like: Any batch of images with the shape, dtype and device that the model accepts.
         ascent: Provides the two images and the border.
         layout: The meaning of a layer's axes.
@@ -146,7 +146,7 @@ def find_routes(
             ) from error
         shapes = {name: tuple(activation.shape) for name, activation in captured.activations.items()}
         calls = {name: times if (one := call_of(name)) is None else one + 1 for name, times in captured.calls.items()}
-    # FSDP2 tracks the end of each forward.
+    # FSDP2 tracks the end of each forward pass.
     whole = any("FSDPModule" in {kind.__name__ for kind in type(part).__mro__} for part in model.modules())
     found = {}
     for name, module in modules.items():

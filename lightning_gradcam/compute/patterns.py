@@ -26,14 +26,14 @@ Progress = Callable[[int, int], Any]
 
 @dataclass(frozen=True, eq=False)
 class LayerPatterns:
-    """The patterns of one layer's filters.
+    """The patterns for one layer's filters.
 
     Attributes:
-        filters: The filters' indices.
+        filters: The filter indices.
         pictures: One image per filter, ``[F, *shape]``, in the model's input space, at the end of the ascent.
         activations: Each filter's mean activation on its image, without the border, ``[F]``.
-        silent: Filters without a gradient in any step, bool ``[F]``, for instance because a ReLU is inactive
-            everywhere; their image is the starting image.
+        silent: Which filters had no gradient in any step, bool ``[F]``, for instance because a ReLU is inactive
+            everywhere. Their images are the unchanged starting images.
         layout: The meaning of the axes of the layer's output.
     """
 
@@ -65,47 +65,49 @@ def filter_patterns(
 ) -> dict[str, LayerPatterns]:
     """Finds the image to which each filter responds most, as in the chapter "Interpreting what convnets learn".
 
-    François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10 (listings 10.1 to 10.23):
-    starting from uniform noise between 0.4 and 0.6, thirty steps along the gradient of the filter's mean activation,
-    divided by its L2 norm over the whole image, as the chapter's text describes. All filters of a layer run through the
-    model as one batch, each with its own image, start and norm; the forward stops at the layer. The model runs in
-    evaluation mode during the call, and its exact state is restored afterwards (see
-    :func:`lightning_gradcam.guard.model.preserved`). Works under ``no_grad`` and ``inference_mode``, and with frozen
-    parameters.
+    The method follows François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10
+    (listings 10.1 to 10.23). It starts from uniform noise between 0.4 and 0.6 and takes thirty steps along the gradient
+    of the filter's mean activation, divided by its L2 norm over the whole image, as the chapter's text describes. A
+    layer's filters run through the model in batches, each with its own image, start and norm. The forward pass stops at
+    the layer.
+
+    The model runs in evaluation mode during the call, and its exact state is restored afterwards (see
+    :func:`lightning_gradcam.guard.model.preserved`). The function works under ``no_grad`` and ``inference_mode``, and
+    with frozen parameters.
 
     For a convolution preceded only by linear layers, the mean response over all positions is maximised by a plain
     colour; patterns appear after the first ReLU or stride.
 
     Args:
         model: Any module that accepts a batch of images, normalised or not.
-        layers: Dotted names, shell patterns, modules, a list of these, or ``"auto"``: the last layer with a spatial
-            output.
+        layers: A dotted name, a shell pattern, a module, ``"auto"`` (the last layer with a spatial output), or a list
+            of these.
         shape: Shape of one image without the batch axis, such as ``(3, 224, 224)``.
-        filters: ``None`` (default) means all. A number ``n``: the first ``n`` filters (the chapter uses the first 64).
-            A list: filter indices from 0.
-        steps: Number of ascent steps. :class:`~lightning_gradcam.compute.ascent.Ascent` describes this and the next
-            options in detail.
-        step_size: ``None``: the chapter's 10, scaled to the image's size.
+        filters: Filters to visualise. ``None`` (default): all. An integer ``n``: the first ``n`` (the chapter uses the
+            first 64). A list: filter indices from 0.
+        steps: Number of ascent steps. :class:`~lightning_gradcam.compute.ascent.Ascent` describes this option and those
+            below in detail.
+        step_size: Length of a step. ``None`` (default): the chapter's 10, scaled to the image's size.
         border: Number of positions to exclude at each edge of the feature map; fewer if the map is small.
-        seed: Random seed. Each filter has its own start, which does not depend on the other filters requested.
-        jitter: Largest random shift before each step, in pixels.
+        seed: Random seed. Each filter has its own start, independent of the other filters requested.
+        jitter: Maximum random shift before each step, in pixels.
         total_variation: Weight of the smoothing term.
         parametrisation: ``"pixels"`` or ``"fourier"``.
         value_range: The values of black and white in the model's inputs.
-        batch_size: Largest number of images per forward pass; fewer if memory runs out.
-        forward: Called instead of ``model`` on images ``[F, *shape]``, for instance to normalise them:
+        batch_size: Maximum number of images per forward pass; halved if memory runs out.
+        forward: Function called with images ``[F, *shape]`` instead of ``model``, for instance to normalise them:
             ``lambda x: model((x - mean) / std)``.
         layout: The meaning of a layer's axes, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"``, or a mapping from
             layer names to these.
         progress: Called after each step with the number of steps done and the total.
 
     Returns:
-        Layer name to its patterns, on the model's device, in float32 (float64 if the parameters are).
+        Patterns by layer name, on the model's device, in float32 (float64 if the parameters are).
 
     Raises:
         LayerError: A layer is not found, not reached or has no feature map, or a filter does not exist.
         CaptureError: No gradient reaches the input from the layer.
-        ConfigurationError: Another option is out of range, or the model does not accept images of this shape.
+        ConfigurationError: An option is out of range, or the model does not accept images of this shape.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -143,14 +145,14 @@ def climb(
 
     Args:
         model: The model.
-        layers: The layers, in any form that :func:`filter_patterns` takes.
-        run: Called with images.
+        layers: The layers, in any form that :func:`filter_patterns` accepts.
+        run: Runs the model on images.
         like: A batch of images with the shape, dtype and device of the model's inputs; it may be empty.
         ascent: The settings of the gradient ascent.
-        filters: Which filters, in any form that :func:`filter_patterns` takes.
+        filters: The filters, in any form that :func:`filter_patterns` accepts.
         layout: The meaning of a layer's axes, if it can't be detected.
-        batch_size: Maximum number of images per forward.
-        halve: Halve the number of images per forward if memory runs out.
+        batch_size: Maximum number of images per forward pass.
+        halve: Whether to halve the number of images per forward pass if memory runs out.
         progress: Called after each step with the number of steps done and the total.
     """
     if not like.is_floating_point():

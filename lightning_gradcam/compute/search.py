@@ -22,7 +22,7 @@ from lightning_gradcam.errors import MOST, LayerError, listed
 from lightning_gradcam.targets import Given
 from lightning_gradcam.targets.reading import is_whole_numbers, whole_numbers
 
-# Number of characters for a few layer names.
+# Minimum number of characters for listing a few layer names.
 _ROOM = 60
 # Number of samples for a survey: with one, the sample axis can't be distinguished from other axes of length one.
 TRIED = 2
@@ -50,14 +50,14 @@ class Search:
 
     @property
     def survey(self) -> Survey:
-        """The survey of the model with two samples; runs only when needed."""
+        """The survey of the model with two samples, run when first needed."""
         return self._look[0]
 
     def axes(self, layouts: Mapping[str, Layout]) -> str:
-        """Returns the meaning of the input's axes if the layers show more than its shape; otherwise ``""``.
+        """Returns the meaning of the input's axes if the layers reveal more than its shape; otherwise ``""``.
 
         Args:
-            layouts: Layer name to layout.
+            layouts: Layouts by layer name.
         """
         return self.survey.axes if any(layout.fold or len(layout.grid) == 1 for layout in layouts.values()) else ""
 
@@ -67,12 +67,12 @@ class Search:
         try:
             return self._surveyed(self.inputs.part(0, 2), self.given.part(0, min(2, self.given.samples)))
         except Exception:
-            # An input shared by all samples may happen to have as many entries as there are samples, and a model of
-            # bags may accept no other number.
+            # Two samples may fail: an input shared by all samples may happen to have one entry per sample, and a model
+            # for bags may accept only the given number.
             return self._surveyed(self.inputs, self.given)
 
     def _surveyed(self, inputs: Inputs, given: Given, *first: Callable[[Any], object]) -> tuple[Survey, Inputs, Given]:
-        """Surveys the model; calls ``first`` with the output of the first forward."""
+        """Surveys the model; calls ``first`` with the output of the first forward pass."""
         waiting = list(first)
 
         def run(picture: Tensor) -> Any:
@@ -86,10 +86,10 @@ class Search:
         return survey, inputs, given
 
     def needs_look(self, modules: Mapping[str, nn.Module]) -> bool:
-        """Whether one of these layers may output tokens, so that its layout probably needs a survey.
+        """Whether any of these layers may output tokens, so its layout probably needs a survey.
 
         Args:
-            modules: Layer name to module.
+            modules: Modules by layer name.
         """
         unknown = [list(module.modules()) for name, module in modules.items() if self.asked.layout_of(name) is None]
         return (
@@ -106,10 +106,10 @@ class Search:
         """Surveys the model with all samples.
 
         Args:
-            done: Called after the first forward.
+            done: Called after the first forward pass.
 
         Returns:
-            The output of this forward, with its graph.
+            The output of this forward pass, attached to its graph.
         """
         outputs: list[Any] = []
 
@@ -132,17 +132,17 @@ class Search:
         return self._surveyed(self.inputs, self.given)[0], self.given
 
     def _try(self, inputs: Inputs, given: Given) -> None:
-        """Calls callable targets with the original weights, because in a search they may fail due to other weights."""
+        """Calls callable targets with the original weights: with a search's other weights, they may fail."""
         if any(target.select.is_particular for target in self.asked.targets):
             with torch.no_grad():
                 self._particular(self.asked.run(inputs.fresh()), given)
 
     def _particular(self, output: Any, given: Given) -> list[Tensor]:
-        """The scores of the targets that may use only a part of the output."""
+        """Returns the scores for the targets that may use only a part of the output."""
         return [t.select.explain(output, given, t.name).scores for t in self.asked.targets if t.select.is_particular]
 
     def auto(self) -> str:
-        """Returns the layer for ``"auto"``."""
+        """Returns the layer that ``"auto"`` selects."""
         self._searching = True
         try:
             return self._search[0].auto(self._meant)
@@ -159,11 +159,11 @@ class Search:
             self._searching = False
 
     def calls(self, name: str) -> int:
-        """Returns the number of times the forward calls a layer."""
+        """Returns the number of calls of a layer in one forward pass."""
         return self.survey.calls(name)
 
     def _meant(self, output: Any) -> list[Tensor]:
-        """Numbers that depend on everything the targets may use, for the survey's samples."""
+        """Returns numbers that depend on everything the targets may use, for the survey's samples."""
         try:
             own = self._particular(output, self._search[1])
         except Exception:  # with other weights, a detector may find nothing while a callable expects a detection
@@ -171,9 +171,9 @@ class Search:
         return mixed(own if len(own) == len(self.asked.targets) else output)
 
     def beside(self, error: LayerError) -> LayerError:
-        """Returns an error about a layer, with the layers that have a feature map appended if there is room.
+        """Appends the layers that have a feature map to an error about a layer, if there is room.
 
-        It lists all of them, or the last five if all take too much room.
+        It lists all of them, or at most the last five if the full list is too long.
         """
         head = f"{error}; layers with a feature map here: "
         room = MOST - len(head)
@@ -188,12 +188,12 @@ class Search:
         return LayerError(head + whole) if names else error
 
     def is_reached(self, layer: str) -> bool:
-        """Whether any score can depend on a layer's positions, for any weights; true if unknown."""
+        """Whether any score can depend on a layer's positions, with any weights; true if unknown."""
         survey = self._search[0]
         return bool(survey.alive(self._meant, [layer])) or not survey.has_map(layer)
 
     def instead_of(self, layer: str, *, later: bool) -> str | None:
-        """Returns the nearest layer with a gradient, before a layer (after it if ``later``), or ``None``."""
+        """Returns the nearest layer with a gradient before ``layer`` (after it if ``later``), or ``None``."""
         return self._search[0].instead_of(layer, self._meant, later=later)
 
     def layout_of(self, name: str, module: nn.Module, activation: Tensor, *, single: bool = False) -> Layout:
@@ -202,11 +202,11 @@ class Search:
         Args:
             name: The layer's name.
             module: The layer.
-            activation: Its output.
-            single: Accept a single position, because it is one of several levels.
+            activation: The layer's output.
+            single: Whether to accept a single position, because the layer has several levels.
 
         Raises:
-            LayerError: It has no spatial axes, or the user's layout does not match it.
+            LayerError: The activation has no spatial axes, or the user's layout does not match it.
         """
         first = activation.dim() > 3 and is_channels_first(unwrapped(module), activation.shape)
         given, samples = self.asked.layout_of(name), self.inputs.samples
@@ -224,7 +224,7 @@ class Search:
                 given=given,
             )
         if layout is None:
-            # Only the modules that ran decide, so its axes hold for any number of samples.
+            # The survey's layout depends only on the modules that ran, so its axes are valid for any number of samples.
             seen = self._seen_layout(name, activation, given)
             if "L" in seen.axes and len(seen.grid) > 1 and self._other_tokens(activation, seen):
                 raise LayerError(
@@ -242,7 +242,7 @@ class Search:
         return layout
 
     def _seen_layout(self, name: str, activation: Tensor, given: str | None) -> Layout:
-        """Returns the layout from the survey's forward, or from an earlier one."""
+        """Returns the layout from this survey, or from an earlier one."""
         self._tokens = activation.dim() == 3
         if not self._tokens or not self.asked.direct or not self.inputs.is_single:
             return self.survey.layout(name)

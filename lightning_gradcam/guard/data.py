@@ -1,7 +1,7 @@
 """Saves and restores the global random state, and the state of data sets that changes with use.
 
-The state is restored after an exception too. Lightning's own ``isolate_rng`` has no ``finally``, so an exception inside
-it would change the random numbers that training draws afterwards.
+The state is restored even after an exception. Lightning's own ``isolate_rng`` has no ``finally``, so an exception
+inside it would change the random numbers that training draws afterwards.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from lightning_gradcam.guard.snapshot import (
 
 @contextmanager
 def isolated_rng() -> Iterator[None]:
-    """Restores the global random number generators of torch (CPU, CUDA, MPS), NumPy and Python on leaving.
+    """Restores the global random number generators of torch (CPU, CUDA, MPS), NumPy and Python on exit.
 
-    After an exception too.
+    They are restored even after an exception.
 
     Example:
         >>> with isolated_rng():
@@ -52,21 +52,22 @@ def isolated_rng() -> Iterator[None]:
 
 @contextmanager
 def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
-    """Restores the global random numbers, and the private state of data sets, transforms and data modules.
+    """Restores the global random state and the private state of data sets, transforms and data modules.
 
-    Private state: generators that they hold, and the attributes (counters, caches) of whatever can be indexed or
-    called. These are restored by reference: no data is copied, so in-place changes to a tensor are not undone.
+    Private state means the generators in these objects, and the attributes (counters, caches) of all objects that can
+    be indexed or called. Attributes are restored by reference: no data is copied, so in-place changes to a tensor are
+    not undone.
 
-    The attributes and containers of an object that another thread uses in the meantime, such as a prefetching data set,
-    are not restored: we cannot tell who changed them, and what the thread stored there must not be lost. So a counter
-    or cache of such an object keeps the changes that our own use made;
-    :func:`lightning_gradcam.guard.data.in_other_threads` defines which objects count. Generators are restored
-    regardless. A thread that starts and ends in the meantime is not noticed.
+    If another thread uses an object in the meantime, such as a prefetching data set, its attributes and containers are
+    not restored: we cannot tell who changed them, and what the thread stored there must not be lost. Counters and
+    caches of such an object therefore keep the changes caused by our own use.
+    :func:`lightning_gradcam.guard.data.in_other_threads` defines which objects count. Generators are always restored. A
+    thread that starts and ends in the meantime goes unnoticed.
 
     Args:
         *owners: The objects that are about to be used.
-        deep: Follow what they hold: wrapped data sets, composed transforms, dicts and lists of them, closures,
-            partials. Containers of more than 256 entries are taken to be data and are not searched.
+        deep: Whether to follow the objects inside the owners: wrapped data sets, composed transforms, dicts and lists
+            of these, closures and partials. Containers with more than 256 entries are treated as data and not searched.
     """
     held = list(held_by(owners)) if deep else [owner for owner in owners if owner is not None]
     restore_generators = restoring(generators_of(held))
@@ -86,9 +87,9 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
 
 
 def random_states(*owners: object) -> bytes:
-    """Returns the state of the global random numbers (torch on the CPU, NumPy, Python) and of the owners' generators.
+    """Returns the states of the global generators (torch on the CPU, NumPy, Python) and of those in the owners.
 
-    It differs after anything has drawn from them.
+    The result differs after anything has drawn from them.
 
     Args:
         *owners: Data sets and transforms.
@@ -105,7 +106,7 @@ def random_states(*owners: object) -> bytes:
 
 
 def _bytes_of(state: Any) -> bytes:
-    """Flattens the state of a generator, in which arrays must not be shortened as by ``repr``."""
+    """Converts a generator's state to bytes, without abbreviating arrays as ``repr`` does."""
     if isinstance(state, dict):
         return _bytes_of(list(state.values()))
     if isinstance(state, (list, tuple)):
@@ -114,11 +115,11 @@ def _bytes_of(state: Any) -> bytes:
 
 
 def in_other_threads(owners: Iterable[object]) -> set[int]:
-    """Returns the ``id()`` of each owner, and of each container, that another running thread works with.
+    """Returns the ``id()`` of each owner and of each container that another running thread uses.
 
-    An owner counts if it holds a thread or a thread pool (:class:`concurrent.futures.Executor`), or if a thread has it
-    as an attribute, as an argument or in its function (``Thread(target=dataset.fill)``). Objects that a thread reaches
-    only through other objects do not count; otherwise a logger's thread would reach everything.
+    An owner counts if it contains a thread or a thread pool (:class:`concurrent.futures.Executor`), or if it is an
+    attribute or an argument of a thread, or part of the thread's function (``Thread(target=dataset.fill)``). Objects
+    that a thread reaches only through other objects do not count; otherwise a logger's thread would reach everything.
 
     Args:
         owners: The objects to check.

@@ -1,4 +1,4 @@
-"""Saves and restores all model state that explaining a model could disturb, after an exception too."""
+"""Saves and restores all model state that explaining a model could disturb, even after an exception."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ from lightning_gradcam.guard.snapshot import Attributes, restoring
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Puts ``model`` into evaluation mode and restores its exact state on leaving.
+    """Puts ``model`` into evaluation mode and restores its exact state on exit.
 
-    Restored, after an exception too: each submodule's mode, ``requires_grad`` and ``.grad`` of each parameter, the
-    content of buffers, and of tensors and arrays kept as attributes or in a list or dict of them, every other attribute
-    (counters, caches, lists, hooks), the random number generators (global ones and those that a module holds) and the
-    grad mode. Inference mode is switched off inside, because Lightning's ``validate`` and ``test`` run under it and it
-    forbids gradients. Autocast's weight cache is switched off inside too: a cast made without a graph, or from
-    temporarily replaced weights, would otherwise be reused outside.
+    The restored state includes each submodule's mode, each parameter's ``requires_grad`` and ``.grad``, and the content
+    of buffers and of tensors and arrays stored in attributes, directly or in a list or dict. It also includes all other
+    attributes (counters, caches, lists, hooks), the random number generators (global ones and those in modules) and the
+    grad mode. Everything is restored even after an exception.
 
-    Parameters are not copied (that would double the model's memory), so changes by a ``forward`` that overwrites its
-    own weights in evaluation mode are not undone, nor are its changes to objects of any other kind that a module holds.
+    Inference mode is turned off inside, because it forbids gradients and Lightning's ``validate`` and ``test`` run
+    under it. Autocast's weight cache is turned off inside, too. Otherwise a cast made without a graph, or from
+    temporarily replaced weights, would be reused outside.
+
+    Parameters are not copied, because that would double the model's memory. If a ``forward`` overwrites its own weights
+    in evaluation mode, the changes are not undone. Changes to other kinds of objects inside a module are not undone
+    either.
 
     Args:
         model: The model to explain.
 
     Raises:
-        ConfigurationError: One of its lazy modules has not run yet (see :func:`uninitialized`).
+        ConfigurationError: A lazy module has not run yet (see :func:`uninitialized`).
 
     Example:
         >>> model = nn.Sequential(nn.Dropout())
@@ -76,7 +79,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def sharded_again(model: nn.Module) -> Iterator[None]:
-    """Reshards a model's FSDP2 modules on entry and exit, so that each rank holds only its own part of the weights."""
+    """Reshards a model's FSDP2 modules on entry and exit, so that each rank stores only its own part of the weights."""
     kinds = ((part, {kind.__name__ for kind in type(part).__mro__}) for part in model.modules())
     wrapped: list[Any] = [part for part, names in kinds if "FSDPModule" in names]
     for part in wrapped:
@@ -93,7 +96,7 @@ def sharded_again(model: nn.Module) -> Iterator[None]:
 
 
 def _end_forward(part: Any) -> None:
-    """Cleans up FSDP2's state after a failed forward; otherwise the full weights would stay gathered."""
+    """Cleans up FSDP2's state after a failed forward pass; otherwise the full weights would stay gathered."""
     # FSDP2 has no public function for this, and these private names may disappear.
     state: Any = getattr(part, "_get_fsdp_state", lambda: None)()
     groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
@@ -123,9 +126,9 @@ def _evaluate_script(module: torch.jit.ScriptModule, stack: ExitStack) -> None:
 
 
 def uninitialized(model: nn.Module) -> list[str]:
-    """Returns the names of the lazy modules whose first forward, which creates their parameters, has not run yet.
+    """Returns the names of the lazy modules whose parameters have not been created by a first forward pass yet.
 
-    That forward also changes the module's class and hooks permanently, so it cannot be undone.
+    That forward pass also changes the module's class and hooks permanently, so it cannot be undone.
 
     Example:
         >>> uninitialized(nn.Sequential(nn.LazyLinear(2), nn.ReLU()))
@@ -134,7 +137,7 @@ def uninitialized(model: nn.Module) -> list[str]:
     return [
         f"{name!r} ({type(module).__name__})"
         for name, module in model.named_modules()
-        # Loading a state dict fills the parameters but keeps the hook, which only the first forward removes.
+        # Loading a state dict fills the parameters but keeps the hook, which only the first forward pass removes.
         if "_initialize_hook" in vars(module)
         or any(is_lazy(held) for held in (*module._parameters.values(), *module._buffers.values()))
     ]

@@ -1,4 +1,4 @@
-"""Snapshots of what objects hold (attributes, containers, tensors, generators), to restore it later."""
+"""Takes snapshots of objects' state (attributes, containers, tensors, generators) to restore it later."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from torch.nn.parameter import is_lazy
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _CONTAINERS = (dict, list, set, deque)
-# Types that hold neither a generator nor anything that indexing a data set would change.
+# Types that contain neither a generator nor anything that indexing a data set would change.
 _LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
 SMALL, _HUGE, _ENOUGH = 256, 100_000, 5000
 
 
 @lru_cache(maxsize=4096)
 def _kind(kind: type) -> Literal["container", "tensor", "array", "generator"] | None:
-    """How values of a type are saved and restored; cached, because this check costs more than everything else here."""
+    """Returns how values of a type are saved and restored; cached, because this check costs more than all the rest."""
     if issubclass(kind, _CONTAINERS):
         return "container"
     if issubclass(kind, Tensor):
@@ -37,14 +37,14 @@ def _kind(kind: type) -> Literal["container", "tensor", "array", "generator"] | 
 
 
 class Attributes:
-    """Snapshot of the ``__dict__``s of objects: references, and copies of their containers, tensors and arrays.
+    """Snapshot of objects' ``__dict__``s: references, and copies of their containers, tensors and arrays.
 
     A model has thousands of these, nearly all empty or unchanged, so all modules are checked together and values are
     compared by identity.
 
     Args:
         owners: The ``__dict__``s.
-        tensors: Copy the content of tensors and arrays.
+        tensors: Whether to copy the content of tensors and arrays.
     """
 
     def __init__(self, owners: Iterable[dict[str, Any]], *, tensors: bool = True) -> None:
@@ -161,12 +161,12 @@ def generators_of(owners: Iterable[object]) -> list[Any]:
 
 def changes_by_use(owner: object) -> bool:
     """Whether an object may change its own attributes when it is indexed or called."""
-    # Data sets and transforms; a trainer or logger that one of them happens to hold may change on its own meanwhile.
+    # This selects data sets and transforms. A trainer or logger inside one of them may change on its own meanwhile.
     return hasattr(owner, "__dict__") and not isfunction(owner) and (callable(owner) or hasattr(owner, "__getitem__"))
 
 
 def held_by(owners: Iterable[object]) -> Iterator[object]:
-    """Yields the owners and the objects they hold, each once."""
+    """Yields the owners and the objects inside them, each once."""
     seen: set[int] = set()
     queue: deque[object] = deque(owners)
     while queue and len(seen) < _ENOUGH:
@@ -213,7 +213,7 @@ def state_of(generator: Any) -> Any:
 
 
 def _once(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """Returns a view with each memory location once; a tensor from ``expand()`` repeats them and can't be written."""
+    """Returns a view with each memory location once; ``expand()`` repeats locations, which can't be written."""
     if 0 not in strides:
         return tensor
     for axis, stride in enumerate(strides):

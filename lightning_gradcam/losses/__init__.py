@@ -1,4 +1,4 @@
-"""Differentiable losses on the maps of a training forward, for any ``nn.Module`` and without a second forward.
+"""Differentiable losses on maps from the training forward pass itself, for any ``nn.Module``.
 
 Does not depend on Lightning, records, drawing or files.
 """

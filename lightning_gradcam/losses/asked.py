@@ -56,7 +56,7 @@ def asked_of(
     layout: str | Mapping[str, str] | None,
     class_names: Sequence[str] | str | None,
 ) -> Request:
-    """Parses the options of a loss.
+    """Parses the options for a loss.
 
     Raises:
         ConfigurationError: An option is invalid.
@@ -75,11 +75,11 @@ def explained_by(
     """Returns the scores of all targets, by name.
 
     Args:
-        targets: What is explained.
+        targets: The targets to explain.
         score: The kind of class score.
         output: The model's output.
         labels: The true classes, if known.
-        masks: Where the evidence should be, if known.
+        masks: The region where the evidence should be, if known.
 
     Raises:
         TargetError: A target does not fit the output or the labels.

@@ -1,4 +1,4 @@
-"""A training loss on where a network looks."""
+"""A training loss on where the network looks."""
 
 from __future__ import annotations
 
@@ -31,42 +31,43 @@ Explain = Callable[[], dict[str, Scored]]
 
 
 class AttentionLoss(nn.Module):
-    r"""A loss on where the network looks, computed from the training forward itself, without a second forward.
+    r"""A loss on where the network looks, computed from the training forward pass without a second one.
 
-    The maps :math:`M` of the batch are those of :func:`~lightning_gradcam.compute_cams` after the ReLU, but
-    differentiable and in the model's current mode. Objectives:
+    The batch's maps :math:`M` equal those from :func:`~lightning_gradcam.compute_cams` after the ReLU, but they are
+    differentiable and computed in the model's current mode. Objectives:
 
     - ``"inside"``: the share of the evidence outside a mask or box, :math:`1 - \sum_{s \in B} M_s / \sum_s M_s`, with
       the map resized to the image's pixels :math:`s`: 1 minus :func:`~lightning_gradcam.energy_inside`. Rao et al.,
       "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023 (energy loss).
-    - ``"match"``: the distance to given maps :math:`Q`, a teacher's or a person's,
+    - ``"match"``: the distance to reference maps :math:`Q`, for instance from a teacher network or a person,
       :math:`\frac{1}{2} \| M / \|M\| - Q / \|Q\| \|^2`. Zagoruyko and Komodakis, "Paying More Attention to Attention:
-      Improving the Performance of Convolutional Neural Networks via Attention Transfer", ICLR 2017, equation 2,
-      squared and halved.
-    - ``"reasons"``: right for the right reasons, the input gradients outside a mask or box,
+      Improving the Performance of Convolutional Neural Networks via Attention Transfer", ICLR 2017, equation 2, squared
+      and halved.
+    - ``"reasons"``: the squared input gradients outside a mask or box (right for the right reasons),
       :math:`\sum_d ((1 - B_d)\, \partial y / \partial x_d)^2`, with :math:`y = \sum_k \log p_k`. Ross et al., "Right
       for the Right Reasons: Training Differentiable Models by Constraining their Explanations", IJCAI 2017, equation 1.
 
-    The loss is the mean over the samples that count, and over layers, methods and targets. Samples without a mask, box
-    or map do not count, nor do samples with a blank map (zero everywhere after the ReLU). The first two objectives are
+    The loss is the mean over layers, methods, targets and all samples that count. Samples without a mask, box or map do
+    not count, and neither do samples with a blank map (zero everywhere after the ReLU). The first two objectives are
     between 0 and 1; the third grows with the number of pixels.
 
-    It has no parameters. With ``warm_up``, it counts steps in the buffer ``steps``, which is saved and loaded with the
-    module's state. Without it, its state is empty, so checkpoints also fit a model without this loss.
+    The module has no parameters. With ``warm_up``, it counts steps in the buffer ``steps``, which is saved and loaded
+    with its state. Otherwise its state is empty, so checkpoints also fit a model without this loss.
 
     Args:
-        layers: The layers, as in :func:`~lightning_gradcam.compute_cams`, with names relative to the watched model;
-            ``"reasons"`` uses the input and accepts none.
+        layers: The layers, as in :func:`~lightning_gradcam.compute_cams`, with names relative to the watched model.
+            ``"reasons"`` uses the input and accepts no layers.
         objective: ``"inside"``, ``"match"`` or ``"reasons"``.
         methods: Names of methods that only use activations and gradients, such as ``"gradcam"``, ``"hirescam"`` or
             ``"layercam"``, including registered ones.
         targets: The targets to explain, as in :func:`~lightning_gradcam.compute_cams`. Default: the true class, and
-            with ``"reasons"`` the sum of all classes' log-probabilities. Each further target costs another backward.
+            with ``"reasons"`` the sum of all classes' log-probabilities. Each additional target costs another backward
+            pass.
         score: ``"logit"``, ``"probability"`` or ``"sigmoid"``, as in :func:`~lightning_gradcam.compute_cams`.
         layout: The meaning of a layer's axes, if it can't be detected, as in :func:`~lightning_gradcam.compute_cams`.
         class_names: Names of all classes by index, for targets given by name.
-        warm_up: Number of steps over which the loss rises linearly to its full value; a step is a call with a graph in
-            training mode. 0: full value from the start.
+        warm_up: Number of steps over which the loss rises linearly to its full value. A step is a call with a graph in
+            training mode. 0 (default): full value from the start.
 
     Raises:
         ConfigurationError: An argument is invalid.
@@ -125,20 +126,20 @@ class AttentionLoss(nn.Module):
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[AttentionLoss]:
-        """Watches one forward of a model; run the model as usual inside.
+        """Watches one forward pass of a model; run the model as usual inside the ``with``.
 
-        Hooks are removed when the ``with`` ends, after an exception too. Under ``no_grad``, the graph starts at the
-        earliest layer. Attention (``scaled_dot_product_attention``) uses the kernel with second derivatives, which is
-        reported once in a warning. Modules compiled by ``torch.compile`` run uncompiled inside, because compiled code
-        has no second derivatives; a warning reports this too. You may call parts of the model instead of the model
-        itself (``self.net(x)`` in a watched LightningModule).
+        Hooks are removed when the ``with`` ends, even after an exception. Under ``no_grad``, the graph starts at the
+        earliest layer. Attention (``scaled_dot_product_attention``) uses the kernel with second derivatives; a warning
+        reports this once. Modules compiled by ``torch.compile`` run uncompiled inside, because compiled code has no
+        second derivatives; a warning reports this as well. You may call parts of the model instead of the model itself
+        (``self.net(x)`` in a watched LightningModule).
 
         Args:
             model: The model to which layer names refer; in a LightningModule, ``self``.
 
         Raises:
             ConfigurationError: The model is not a module, or inference mode is active.
-            LayerError: A layer does not exist, or the forward did not reach it.
+            LayerError: A layer does not exist, or the forward pass did not reach it.
         """
         check_module(model, "whose forward is watched")
         require_no_inference_mode()
@@ -170,14 +171,16 @@ class AttentionLoss(nn.Module):
         maps: Tensor | Mapping[str, Tensor] | None = None,
         inputs: Tensor | None = None,
     ) -> Tensor:
-        """Returns the loss of the last watched forward; each watched forward can be used once.
+        """Returns the loss for the last watched forward pass; each one can be used only once.
 
         Args:
-            output: The output to explain, unchanged from the watched forward, such as logits ``[N, C]``.
+            output: The unchanged output from the watched forward pass, such as logits ``[N, C]``.
             labels: True classes ``[N]``, or 0/1 for each class ``[N, C]``.
-            masks: Where the evidence should be, bool ``[N, H, W]`` at the image's size (for volumes and clips also
-                ``[N, D, H, W]``, for signals ``[N, L]``). A sample with only False values does not count.
-            boxes: The same as boxes in pixels ``[N, 4]``: left, top, right, bottom. A sample with NaN does not count.
+            masks: The region where the evidence should be, bool ``[N, H, W]`` at the image's size (for volumes and
+                clips also ``[N, D, H, W]``, for signals ``[N, L]``). A sample whose mask is false everywhere does not
+                count.
+            boxes: The same region as one box per sample, ``[N, 4]``: left, top, right, bottom in pixels. A sample with
+                NaN does not count.
             maps: The reference maps for ``"match"``: ``[N, h, w]`` at any resolution, or a dict of these by layer. Only
                 positive values count; a sample with NaN does not count.
             inputs: The images, exactly the tensor passed to the model. Needed if only parts of the model were called,
@@ -188,7 +191,7 @@ class AttentionLoss(nn.Module):
             warm-up.
 
         Raises:
-            CaptureError: No forward was watched, or no gradient reaches a layer or the input.
+            CaptureError: No forward pass was watched, or no gradient reaches a layer or the input.
             ConfigurationError: Masks, boxes, maps or inputs have the wrong form, or inference mode is active.
             TargetError: A target does not fit the output or the labels.
         """
@@ -284,7 +287,7 @@ class AttentionLoss(nn.Module):
         return torch.stack(found).mean()
 
     def _lay_out(self, watch: Watch) -> None:
-        """Finds the layouts, once for each shape, because this may need a survey of the model."""
+        """Finds the layouts once per shape, because this may need a survey of the model."""
         picture = watch.picture
         shapes = tuple((name, tuple(unit.activation.shape)) for name, unit in watch.units.items())
         key = shapes, None if picture is None else tuple(picture.shape)

@@ -1,4 +1,4 @@
-"""Differentiable maps of a watched forward."""
+"""Computes differentiable maps from a watched forward pass."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lightning_gradcam.targets import Scored
 
 
 def maps_of(watch: Watch, explained: Mapping[str, Scored], *, graph: bool) -> Iterator[tuple[str, Tensor]]:
-    """Yields the maps of each layer, method and target: the layer's name and ``[N, *S]`` after the ReLU.
+    """Yields the layer's name and the maps ``[N, *S]`` after the ReLU, for each layer, method and target.
 
     A map that is only rounding error counts as blank, because its values are noise.
 
     Args:
-        watch: The watched forward, with its layouts.
-        explained: Target name to scores.
-        graph: Make the maps differentiable.
+        watch: The watched forward pass, with its layouts.
+        explained: Scores by target name.
+        graph: Whether to make the maps differentiable.
 
     Raises:
         CaptureError: No gradient reaches a layer.
         LayerError: The score depends on a level without spatial axes.
-        MethodError: A method returns another shape.
+        MethodError: A method returns maps of the wrong shape.
     """
     units, methods = watch.units, watch.asked.methods
     features = {n: full_precision(u.layout.rows(u.activation)) for n, u in units.items() if u.layout is not None}

@@ -1,7 +1,7 @@
-r"""The objectives: pure functions from a batch's maps to a loss for each sample.
+r"""The objectives, as pure functions from a batch's maps to a loss per sample.
 
-Throughout, :math:`M` is a map after its ReLU and :math:`s` one of its positions. A sample counts only if it has
-something to compare; :func:`mean_of` ignores the others.
+Throughout, :math:`M` is a map after its ReLU and :math:`s` one of its positions. A sample counts only if there is
+something to compare; :func:`mean_of` ignores all others.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def share_outside(maps: Tensor, marked: Tensor, whole: Tensor) -> tuple[Tensor, 
     loss is 1 minus that. Resizing is linear, so the mask is resampled to the map's grid instead (see
     :func:`lightning_gradcam.losses.regions.on_grid`), which adds nothing to the graph.
 
-    Rao et al., "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023: their energy
-    loss. The measure is that of Wang et al., "Score-CAM", CVPR 2020 workshops.
+    Rao et al., "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023 (energy loss).
+    The measure comes from Wang et al., "Score-CAM", CVPR 2020 workshops.
 
     Args:
         maps: Non-negative maps, ``[N, *S]``.
@@ -41,17 +41,18 @@ def share_outside(maps: Tensor, marked: Tensor, whole: Tensor) -> tuple[Tensor, 
 
 
 def distance(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Distance to given maps: :math:`L = \frac{1}{2} \| M / \|M\| - Q / \|Q\| \|^2 = 1 - \cos(M, Q)`.
+    r"""Distance to reference maps: :math:`L = \frac{1}{2} \| M / \|M\| - Q / \|Q\| \|^2 = 1 - \cos(M, Q)`.
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention: Improving the Performance of Convolutional Neural
-    Networks via Attention Transfer", ICLR 2017, equation 2 with the distance squared and halved: it is
-    :func:`lightning_gradcam.drift`, from 0 to 1, and has a gradient where both maps are the same. With a person's maps:
-    Selvaraju et al., "Taking a HINT: Leveraging Explanations to Make Vision and Language Models More Grounded",
+    Networks via Attention Transfer", ICLR 2017, equation 2 with the distance squared and halved. This equals
+    :func:`lightning_gradcam.drift`, ranges from 0 to 1, and has a gradient where both maps are the same. With human
+    maps: Selvaraju et al., "Taking a HINT: Leveraging Explanations to Make Vision and Language Models More Grounded",
     ICCV 2019.
 
     Args:
         maps: Non-negative maps, ``[N, *S]``.
-        others: The reference maps, in the same shape; only their positive part counts. A row with NaN means no map.
+        others: The reference maps, in the same shape; only their positive part counts. A row with NaN means that the
+            sample has no map.
 
     Returns:
         The loss of each sample, and whether both of its maps exist and are not blank, both ``[N]``.
@@ -71,13 +72,13 @@ def distance(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 def gradients_outside(gradients: Tensor, outside: Tensor) -> Tensor:
     r"""Right for the right reasons: :math:`L = \sum_d ((1 - B_d)\, \partial y / \partial x_d)^2` over all inputs.
 
-    Ross et al., "Right for the Right Reasons: Training Differentiable Models by Constraining their Explanations",
-    IJCAI 2017, equation 1, where :math:`y = \sum_k \log p_k` is the sum of all classes' log-probabilities, which is
-    the default score. It grows with the number of pixels and has no upper bound, unlike the other objectives.
+    Ross et al., "Right for the Right Reasons: Training Differentiable Models by Constraining their Explanations", IJCAI
+    2017, equation 1, where :math:`y = \sum_k \log p_k` is the sum of all classes' log-probabilities, which is the
+    default score. Unlike the other objectives, this loss grows with the number of pixels and has no upper bound.
 
     Args:
         gradients: Gradients of the scores with respect to the inputs, ``[N, …]``.
-        outside: The fraction of each entry outside the mask, 0 to 1, with the same number of axes.
+        outside: The fraction of each entry outside the mask, 0 to 1, with the same number of axes as ``gradients``.
 
     Returns:
         The loss of each sample ``[N]``.
@@ -107,6 +108,6 @@ def _relative(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Returns maps ``[N, S]`` divided by their maximum, and which of them are not blank; NaN is not blank."""
     flat = maps.flatten(1)
     top = flat.detach().amax(dim=1)
-    # Below this, the gradient of the quotient overflows.
+    # Below this limit, the gradient of the quotient overflows.
     shown = ~(top < torch.finfo(flat.dtype).tiny * 1e8)
     return torch.where(shown[:, None], flat / torch.where(shown, top, 1)[:, None], 0), shown

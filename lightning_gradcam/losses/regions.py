@@ -18,20 +18,21 @@ from lightning_gradcam.targets.reading import described
 def region_of(
     masks: Any, boxes: Any, like: Tensor, sizes: Sequence[tuple[int, ...]], layer: str = ""
 ) -> tuple[Tensor, Tensor]:
-    """Reads masks or boxes: the region of each image where the evidence should be.
+    """Converts masks or boxes to the region of each image where the evidence should be.
 
     Args:
-        masks: bool ``[N, *P]``, or ``None``.
-        boxes: ``[N, 4]``, or ``None``.
+        masks: Masks, bool ``[N, *P]``, or ``None``.
+        boxes: Boxes in pixels, ``[N, 4]``, or ``None``.
         like: A layer's maps ``[N, *S]``, or the inputs.
-        sizes: The shapes that a mask may have, ending in the image's height and width; empty if these are unknown.
+        sizes: The shapes that a mask may have, which end in the image's height and width; empty if these are unknown.
         layer: The layer's name; ``""`` for the inputs.
 
     Returns:
-        The fraction of each pixel inside the region, 0 to 1, ``[N, *P]``, and which samples have one, bool ``[N]``.
+        The fraction of each pixel inside the region, 0 to 1, ``[N, *P]``, and which samples have a region, bool
+        ``[N]``.
 
     Raises:
-        ConfigurationError: They do not match the samples or their images.
+        ConfigurationError: The masks or boxes do not match the samples or their images.
     """
     samples = len(like)
     if (masks is None) == (boxes is None):
@@ -88,7 +89,7 @@ def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
     shape, own = values.shape[1:], tuple(grid[-(values.dim() - 1) :])
     whole = values.new_ones(own)
     for axis, (pixels, places) in enumerate(zip(shape, own, strict=True)):
-        # Each column holds a position's contribution to every pixel.
+        # Each row contains a position's contribution to every pixel.
         shares = functional.interpolate(
             torch.eye(places, dtype=values.dtype, device=values.device)[None], pixels, mode="linear"
         )[0]
@@ -100,7 +101,7 @@ def on_grid(values: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def over_axes(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Adds to pixels ``[N, *P]`` an axis of size 1 for each axis of the input ``[N, …]`` that they lack.
+    """Adds an axis of size 1 to pixels ``[N, *P]`` for each axis of the input ``[N, …]`` that they lack.
 
     Example:
         >>> over_axes(torch.zeros(2, 8, 9), (2, 3, 8, 9)).shape, over_axes(torch.zeros(2, 8, 9), (2, 8, 9, 3)).shape
@@ -116,15 +117,15 @@ def over_axes(values: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def maps_on(given: Any, maps: Tensor, layer: str) -> Tensor:
-    """Reads a layer's reference maps at the size of its own: enlarged bilinearly, or averaged if finer.
+    """Resizes reference maps to the size of a layer's maps: enlarges them bilinearly, or averages finer ones.
 
     Args:
         given: The reference maps, ``[N, *P]``.
-        maps: The layer's own, ``[N, *S]``.
+        maps: The layer's maps, ``[N, *S]``.
         layer: The layer's name.
 
     Raises:
-        ConfigurationError: Their shape or values are invalid.
+        ConfigurationError: The reference maps are not floating-point, or their shape does not match.
     """
     if not isinstance(given, Tensor) or not given.is_floating_point() or given.dim() != maps.dim():
         raise ConfigurationError(

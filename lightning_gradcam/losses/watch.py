@@ -1,4 +1,4 @@
-"""Watches one forward of a training step: the layers' activations with their graph, and the model's inputs."""
+"""Watches one forward pass of a training step: the layers' activations with their graph, and the model's inputs."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from lightning_gradcam.targets import Given
 
 @dataclass(frozen=True, eq=False)
 class Entrance:
-    """One call of the watched model, or of a part if its parts are called one by one.
+    """One call of the watched model, or of one of its parts if these are called individually.
 
     Attributes:
         name: The part's name; ``""`` for the model itself.
         module: The part.
-        inputs: Its positional and keyword arguments, among them the image passed by the user.
+        inputs: The positional and keyword arguments, including the image passed by the user.
         leaf: The tensor with respect to which to differentiate; ``None`` unless the input gradient is needed.
     """
 
@@ -54,7 +54,7 @@ class Entrance:
     leaf: Tensor | None
 
     def search(self, asked: Request) -> Search:
-        """Returns the survey of this part, run with the same inputs."""
+        """Returns the search for layers in this part, which surveys it with the same inputs."""
         start = len(self.name) + 1 if self.name else 0
         inner = f"{self.name}." if self.name else ""
         layouts = {name[start:]: spec for name, spec in asked.layouts.items() if name.startswith(inner)}
@@ -65,14 +65,14 @@ class Entrance:
 
 @dataclass(eq=False)
 class Watch:
-    """The observations from one forward.
+    """The observations from one forward pass.
 
     Attributes:
         asked: The request.
-        modules: Layer name to module.
+        modules: Modules by layer name.
         units: Every feature map of every layer, attached to its graph.
         entrances: The calls, in order.
-        attends: Whether it called torch's attention, which has fused kernels; ``None`` if unknown.
+        attends: Whether the forward pass called torch's attention, which has fused kernels; ``None`` if unknown.
     """
 
     asked: Request
@@ -90,10 +90,10 @@ class Watch:
         """Returns the image passed by the user, and the tensor with respect to which to differentiate.
 
         Args:
-            inputs: Which image; ``None`` if there is only one.
+            inputs: The image in question; ``None`` if there is only one call.
 
         Raises:
-            ConfigurationError: It was not passed to the model, holds integers, or there are several.
+            ConfigurationError: The image was not passed to the model or contains integers, or there are several calls.
         """
         own = [e for e in self.entrances if inputs is None or e.inputs.picture is inputs]
         if len(own) != 1:
@@ -113,7 +113,7 @@ class Watch:
         """Returns the layout of a layer's activation.
 
         Raises:
-            LayerError: It has no spatial axes, or its layout is unknown.
+            LayerError: The activation has no spatial axes, or its layout is unknown.
         """
         entrance = next((e for e in reversed(self.entrances) if not e.name or name.startswith(f"{e.name}.")), None)
         shape, given = activation.shape, self.asked.layout_of(name)
@@ -146,18 +146,19 @@ class Watch:
 def watched(
     model: nn.Module, layers: LayerSpec | None, asked: Request, *, found: list[str], first: bool, ask: bool
 ) -> Iterator[Watch]:
-    """Watches the forward inside; on leaving, removes hooks and restores grad mode and attention kernels.
+    """Watches the forward pass inside; on exit, removes hooks and restores grad mode and attention kernels.
 
     Args:
         model: The model.
-        layers: The layers; ``None`` means no layers, because the input gradient is needed.
+        layers: The layers; ``None`` if the input gradient is needed instead.
         asked: The request.
-        found: The layer names resolved earlier, if resolving ``layers`` needs a survey; filled by the first forward.
-        first: Check the user's arguments.
-        ask: Detect whether the model calls attention.
+        found: The layer names resolved earlier, if resolving ``layers`` needs a survey; filled by the first forward
+            pass.
+        first: Whether to check the user's arguments.
+        ask: Whether to detect if the model calls attention.
 
     Raises:
-        LayerError: A layer does not exist or, on leaving, was not reached.
+        LayerError: A layer does not exist or, on exit, was not reached.
     """
     training = torch.is_grad_enabled()
     watch = Watch(asked)
@@ -203,7 +204,7 @@ def watched(
 
 
 def needs_look(layers: LayerSpec) -> bool:
-    """Whether resolving the layers needs a forward."""
+    """Whether resolving the layers needs a forward pass."""
     return any(spec == AUTO or (isinstance(spec, str) and spec.endswith("#*")) for spec in check_layers(layers))
 
 
@@ -228,7 +229,7 @@ def _around(names: Sequence[str] | Mapping[str, nn.Module]) -> Iterator[str]:
 
 
 def _looking(layers: LayerSpec, asked: Request, found: list[str], begin: Any) -> Any:
-    """Returns the hook that resolves the layers right before the watched forward."""
+    """Returns the hook that resolves the layers right before the watched forward pass."""
     looked: list[bool] = []
 
     def look(model: nn.Module, args: Any, kwargs: Any) -> None:
@@ -263,7 +264,7 @@ def _entered(watch: Watch, name: str, module: nn.Module, args: Any, kwargs: Any,
     try:
         inputs = Inputs((args, kwargs))
     except ConfigurationError:
-        return None  # there is no image; names and layouts may work without one
+        return None  # there is no image; layer names and layouts may work without one
     picture, leaf = inputs.picture, None
     if leaves and picture.is_floating_point():
         leaf = picture if picture.requires_grad else picture.detach().requires_grad_()

@@ -9,9 +9,9 @@ from torch import Tensor
 def eigencam(activations: Tensor) -> Tensor:
     r"""Eigen-CAM: the projection of the activations onto their first principal component; class-independent.
 
-    Positions are treated as samples, and channels are centred, as in pytorch-grad-cam; in the paper they are not
-    centred, so that after a ReLU the mean dominates the first component. A component's sign is arbitrary; it is chosen
-    so that the map's largest magnitude is positive.
+    Positions are treated as samples, and channels are centred, as in pytorch-grad-cam; the paper does not centre them,
+    so after a ReLU the mean dominates the first component. A component's sign is arbitrary; it is chosen so that the
+    map's largest magnitude is positive.
 
     Muhammad and Yeasin, "Eigen-CAM: Class Activation Map using Principal Components", IJCNN 2020.
 
@@ -19,7 +19,7 @@ def eigencam(activations: Tensor) -> Tensor:
         activations: The layer's output ``[N, C, *S]``.
 
     Returns:
-        Signed map ``[N, *S]``; zero everywhere if the activation is constant. Cost: one forward, and a singular
+        Signed map ``[N, *S]``; zero everywhere if the activation is constant. Cost: one forward pass, and one singular
         value decomposition per sample.
     """
     samples = activations.flatten(2).transpose(1, 2)
@@ -39,10 +39,11 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
-        Signed map ``[N, *S]``. Cost: one forward, one backward, and a singular value decomposition per sample.
+        Signed map ``[N, *S]``. Cost: one forward pass, one backward pass, and one singular value decomposition per
+        sample.
     """
     return eigencam(activations * gradients)
 
@@ -50,14 +51,14 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 def random(activations: Tensor) -> Tensor:
     """Weights channels at random, uniformly from -1 to 1: the baseline that any method must beat.
 
-    The weights are the same in every call, for every sample and on every device, so maps are comparable over epochs.
+    The weights are the same in every call, for every sample and on every device, so maps are comparable across epochs.
     The global random state is not used.
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
 
     Returns:
-        Signed map ``[N, *S]``. Cost: one forward.
+        Signed map ``[N, *S]``. Cost: one forward pass.
     """
     return weighted_at_random(activations, 0)
 

@@ -1,9 +1,9 @@
 r"""Methods that weight activations by gradients.
 
 Throughout, :math:`A_{ks}` is the activation of channel :math:`k` at position :math:`s`, :math:`S` the set of positions
-of the layer, :math:`y` the explained score and :math:`g_{ks} = \partial y / \partial A_{ks}`. Every function takes
-activations and gradients ``[N, C, *S]`` and returns a signed map ``[N, *S]``. Each costs one forward and one backward,
-shared with all other methods, layers and targets of the same call.
+of the layer, :math:`y` the explained score and :math:`g_{ks} = \partial y / \partial A_{ks}`. Every function accepts
+activations and gradients ``[N, C, *S]`` and returns a signed map ``[N, *S]``. The cost is one forward pass, and one
+backward pass per target; all methods and layers of a call share them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
-        Signed map ``[N, *S]``; :func:`~lightning_gradcam.methods.registry.relu` gives the published one.
+        Signed map ``[N, *S]``; applying :func:`~lightning_gradcam.methods.registry.relu` yields the published map.
 
     Example:
         >>> import torch
@@ -34,18 +34,18 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    r"""Grad-CAM++: :math:`\alpha_k = \sum_s a_{ks} \max(g_{ks}, 0)`, which counts several objects of a class alike.
+    r"""Grad-CAM++: :math:`\alpha_k = \sum_s a_{ks} \max(g_{ks}, 0)`, which counts several objects of a class equally.
 
-    With :math:`a_{ks} = g_{ks}^2 / (2 g_{ks}^2 + g_{ks}^3 \sum_t A_{kt})`, and 0 where the denominator is 0;
-    computed as :math:`1 / (2 + g_{ks} \sum_t A_{kt})`, since powers of small gradients underflow. The paper explains
-    :math:`e^y`; its factor :math:`e^y` scales a whole map and is left out, as all implementations do.
+    With :math:`a_{ks} = g_{ks}^2 / (2 g_{ks}^2 + g_{ks}^3 \sum_t A_{kt})`, and 0 where the denominator is 0; computed
+    as :math:`1 / (2 + g_{ks} \sum_t A_{kt})`, since powers of small gradients underflow. The paper explains
+    :math:`e^y`; its factor :math:`e^y` scales a whole map and is left out, as in other implementations.
 
     Chattopadhyay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep Convolutional Networks",
     WACV 2018, equations 7 and 19.
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Signed map ``[N, *S]``.
@@ -63,7 +63,7 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Signed map ``[N, *S]``.
@@ -82,7 +82,7 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Signed map ``[N, *S]``.
@@ -98,7 +98,7 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Signed map ``[N, *S]``; non-negative wherever the activations are.
@@ -113,7 +113,7 @@ def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: The layer's output ``[N, C, *S]``.
-        gradients: Gradients of the score with respect to it, in the same shape.
+        gradients: Gradients of the score with respect to it, of the same shape.
 
     Returns:
         Map ``[N, *S]``, never negative.
@@ -122,8 +122,8 @@ def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
-    # A matrix product avoids a weighted copy of the activations, which costs three times as much on a CPU; on a GPU, it
-    # may be allowed to round to TF32.
+    # On a CPU, a matrix product avoids a weighted copy of the activations, which costs three times as much. On a GPU, a
+    # matrix product may be allowed to round to TF32.
     places = activations.flatten(2)
     maps = (places * weights[:, :, None]).sum(dim=1) if places.is_cuda else weights[:, None].bmm(places)[:, 0]
     return maps.reshape(-1, *activations.shape[2:])

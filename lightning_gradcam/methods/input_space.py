@@ -25,7 +25,7 @@ def guided_backprop(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, H, W]`` under the key ``"model"``. Cost: a forward and a backward per target.
+        Signed maps ``[T, N, H, W]`` under the key ``"model"``. Cost: one forward and one backward pass per target.
 
     Raises:
         MethodError: The model runs none of these activations.
@@ -43,7 +43,8 @@ def guided_gradcam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, H, W]`` at the input's resolution. Cost: two forwards and backwards per target.
+        Signed maps ``[T, N, H, W]`` at the input's resolution. Cost: one forward pass, plus one forward and two
+        backward passes per target.
 
     Raises:
         MethodError: The model runs none of the activations that :func:`guided_backprop` changes.
@@ -59,7 +60,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
 
     :math:`f^b` is the gradient at the output of a convolution or batch norm times its bias; :math:`\psi` takes the
     magnitude, scales a layer's channels together to 0…1, for each sample, and resizes them (bilinear) to the input.
-    Biases without a map, in linear layers and other norms, are left out.
+    Biases in linear layers and other norms have no map and are left out.
 
     Srinivas and Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS 2019, equation 8.
     Scaling the channels together follows their code (idiap/fullgrad-saliency): channels that contribute little stay
@@ -69,7 +70,8 @@ def fullgrad(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Maps ``[T, N, H, W]``, never negative, under the key ``"model"``. Cost: two forwards and backwards per target.
+        Maps ``[T, N, H, W]``, never negative, under the key ``"model"``. Cost: one forward pass, plus one forward and
+        two backward passes per target.
 
     Raises:
         MethodError: The model has no convolution or batch norm with a bias.
@@ -98,7 +100,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
 
 
 def scaled_maps(maps: Tensor) -> Tensor:
-    """Scales ``[T, N, C, *S]`` to 0…1, jointly over the channels of each target and sample."""
+    """Scales maps ``[T, N, C, *S]`` to 0…1, jointly over the channels of each target and sample."""
     axes = tuple(range(2, maps.dim()))
     low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
     span = high - low
@@ -106,7 +108,7 @@ def scaled_maps(maps: Tensor) -> Tensor:
 
 
 def at_size(maps: Tensor, size: torch.Size) -> Tensor:
-    """Resizes ``[T, N, *S]`` linearly, without aligned corners; a single frame's map is repeated for a whole clip."""
+    """Resizes maps ``[T, N, *S]`` linearly, without aligned corners; repeats a single frame's map for a whole clip."""
     places = size[-(maps.dim() - 2) :]
     mode = ("linear", "bilinear", "trilinear")[len(places) - 1]
     resized = F.interpolate(maps, size=tuple(places), mode=mode, align_corners=False)

@@ -1,7 +1,7 @@
-"""Methods that run the model on changed inputs or activations; none of them needs a gradient.
+"""Methods that run the model on modified inputs or activations; they need no gradient.
 
-They run the model once for every channel of the layer, in batches of 32 samples, for all targets together: with 8
-probes and a layer of 512 channels, that is 128 forwards for each logged step.
+They run the model once for every channel of the layer, in batches of 32 samples, for all targets together. With 8
+probes and a layer of 512 channels, each logged step takes 128 forward passes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def scorecam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]`` of every target. Cost: a forward of the batch for every channel.
+        Signed maps ``[T, N, *S]`` for all targets. Cost: one forward pass of the batch per channel.
 
     Raises:
         MethodError: The input is not an image.
@@ -37,7 +37,7 @@ def scorecam(rerun: Rerun) -> Tensor:
 
     def masked() -> Iterator[Tensor]:
         for channel in activations.unbind(dim=1):
-            # In the shape of maps of a single target and channel.
+            # In the shape of maps for a single target and channel.
             mask = scaled_maps(at_size(channel[:, None], places)[None])[0]
             yield picture * mask.to(picture.dtype)
 
@@ -49,8 +49,8 @@ def ablationcam(rerun: Rerun) -> Tensor:
     r"""Ablation-CAM: :math:`M_s = \sum_k w_k A_{ks}`, :math:`w_k = (y - y_k) / |y|`.
 
     :math:`y_k` is the score when channel :math:`k` of the layer is set to 0. The paper divides by :math:`y`, which
-    flips every sign if the score is negative; here the magnitude is used, so that a channel whose removal lowers the
-    score always has a positive weight. If the score is 0, differences are not scaled.
+    flips every sign if the score is negative; here the magnitude is used, so a channel whose removal lowers the score
+    always has a positive weight. If the score is 0, differences are not scaled.
 
     Desai and Ramaswamy, "Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
     Localization", WACV 2020, equation 4.
@@ -59,7 +59,7 @@ def ablationcam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]`` of every target. Cost: a forward of the batch for every channel.
+        Signed maps ``[T, N, *S]`` for all targets. Cost: one forward pass of the batch per channel.
     """
     activations, scores = rerun.activations, rerun.scores
 

@@ -23,10 +23,10 @@ class Method:
 
     Attributes:
         function: The formula.
-        needs: ``"gradients"``: it takes activations and gradients ``[N, C, *S]`` and returns ``[N, *S]``.
-            ``"activations"``: it takes only activations. ``"rerun"``: it takes a :class:`~lightning_gradcam.Rerun` for
-            each layer and returns ``[T, N, …]`` for all targets. ``"model"``: the same, once for all layers together;
-            its maps have the key ``"model"``.
+        needs: ``"gradients"``: it accepts activations and gradients ``[N, C, *S]`` and returns ``[N, *S]``.
+            ``"activations"``: it accepts only activations. ``"rerun"``: it accepts a :class:`~lightning_gradcam.Rerun`
+            for each layer and returns ``[T, N, …]`` for all targets. ``"model"``: the same, but called once for all
+            layers; its maps have the key ``"model"``.
     """
 
     function: CamMethod
@@ -76,15 +76,16 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
         name: The method's name in options, keys and tags: lower-case letters, digits, ``_`` and ``+``.
         method: A pure function from activations ``[N, C, *S]`` and gradients of the same shape to a signed map
             ``[N, *S]``; both inputs are float32 (float64 if the model runs in it).
-        needs: ``"gradients"`` (default); ``"activations"``: the method is called with activations only. ``"rerun"``: it
-            is called with a :class:`~lightning_gradcam.Rerun`, which runs the model again, and returns the maps
-            ``[T, N, *S]`` of all targets. ``"model"``: the same, once for all layers; its maps have the key ``"model"``
-            instead of a layer's name.
-        overwrite: Replace a method registered earlier under this name, for instance when a notebook cell runs again. By
-            default, a name that is taken is an error. The built-in methods are never replaced.
+        needs: ``"gradients"`` (default): the method is called with activations and gradients. ``"activations"``: it is
+            called with activations only. ``"rerun"``: it is called with a :class:`~lightning_gradcam.Rerun`, which runs
+            the model again, and returns the maps ``[T, N, *S]`` for all targets. ``"model"``: the same, but called once
+            for all layers; its maps have the key ``"model"`` instead of a layer's name.
+        overwrite: Whether to replace a method registered earlier under this name, for instance when a notebook cell
+            runs again. By default, reusing a name is an error. Built-in methods are never replaced.
 
     Raises:
-        MethodError: The name has other characters or is taken, ``method`` can't be called, or ``needs`` is unknown.
+        MethodError: The name contains other characters or is taken, ``method`` can't be called, or ``needs`` is
+            unknown.
 
     Example:
         >>> register_method("mean_activation", lambda activations: activations.mean(1), needs="activations")
@@ -106,7 +107,7 @@ def register_method(name: str, method: CamMethod, *, needs: Needs = "gradients",
 def _checked(name: str, method: CamMethod) -> CamMethod:
     @wraps(method)
     def call(*given: Any) -> Tensor:
-        # Later methods get the same tensors, and this one may work in place.
+        # Later methods receive the same tensors, and this one may work in place.
         maps = method(*(value.clone() if isinstance(value, Tensor) else value for value in given))
         if not isinstance(maps, Tensor):
             raise MethodError(
@@ -126,7 +127,7 @@ def resolve_methods(methods: str | Sequence[str]) -> dict[str, Method]:
     """Looks up one or more methods by name.
 
     Returns:
-        Name to method, in the order requested.
+        Methods by name, in the order requested.
 
     Raises:
         MethodError: No name was given, or a name is unknown.

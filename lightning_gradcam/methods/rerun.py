@@ -1,4 +1,4 @@
-"""The handle with which methods rerun the model without knowing its modules."""
+"""The handle through which methods rerun the model without knowing its modules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ScoreOf = Callable[[Tensor, Tensor], Tensor]
 class Rerun:
     """Runs the model again with each target's choices (class, region, box) fixed.
 
-    ``T`` is the number of targets, ``N`` of samples, ``V`` of variants; ``S`` is the layer's spatial shape.
+    ``T``, ``N`` and ``V`` are the numbers of targets, samples and variants; ``S`` is the layer's spatial shape.
 
     Args:
         model: The model to run, with its inputs and targets.
@@ -81,41 +81,41 @@ class Rerun:
         return torch.stack([e.classes for e in self._targets])
 
     def on_pictures(self, pictures: Iterable[Tensor]) -> Tensor:
-        """Scores other images in place of the input.
+        """Scores the model on other images.
 
         Args:
             pictures: Variants ``[N, C, …]`` of the input, consumed lazily. For a model with integer inputs, they are
-                rounded and clipped to the range of the type.
+                rounded and clipped to the dtype's range.
 
         Returns:
-            ``[V, T, N]``.
+            The scores of all targets and samples for each variant, ``[V, T, N]``.
         """
         return self._model.scores_of((self._form.restored(picture), None) for picture in pictures)
 
     def on_activations(self, feature_maps: Iterable[Tensor]) -> Tensor:
-        """Scores the model's output with other feature maps in place of the layer's.
+        """Scores the model with the layer's feature maps replaced.
 
         Args:
             feature_maps: Variants ``[N, C, *S]``, consumed lazily.
 
         Returns:
-            ``[V, T, N]``.
+            The scores of all targets and samples for each variant, ``[V, T, N]``.
         """
         return self._model.scores_of(((self._form.own, other) for other in feature_maps), self._replaced)
 
     def gradients(self, picture: Tensor | None = None, score: ScoreOf | None = None) -> Tensor:
-        """Differentiates at the layer, for another image or another score.
+        """Differentiates at the layer, optionally for a different image or score.
 
         Args:
-            picture: Replaces the input, ``[N, C, …]``.
+            picture: The image to use instead of the input, ``[N, C, …]``.
             score: Maps the scores of all classes ``[N, K]`` and the explained classes ``[N]`` to the scores to
                 differentiate, ``[N]``; default: the targets' own.
 
         Returns:
-            ``[T, N, C, *S]``.
+            The gradients, ``[T, N, C, *S]``.
 
         Raises:
-            MethodError: ``score`` is given but a target has no classes.
+            MethodError: ``score`` is given but a target does not explain exactly one class.
         """
         with self._captured() as captured:
             output = self._model.forward(self._form.own if picture is None else self._form.restored(picture))
@@ -151,14 +151,14 @@ class Rerun:
         """Differentiates with respect to the input.
 
         Args:
-            guided: Make ReLUs and similar activations propagate only positive gradients (guided backpropagation).
+            guided: Whether ReLUs and similar activations propagate only positive gradients (guided backpropagation).
 
         Returns:
-            ``[T, N, C, …]``.
+            The gradients, ``[T, N, C, …]``.
 
         Raises:
-            MethodError: ``guided`` is requested but the model has no such activation, or the input is not a
-                floating-point image.
+            MethodError: ``guided`` is true but the model has no such activation, or the input is not a floating-point
+                image.
         """
         self._form.require(gradient=True)
         found = []
@@ -181,7 +181,7 @@ class Rerun:
         return torch.stack(found)
 
     def bias_gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Differentiates at every convolution and batch norm with a bias, in one forward and backward.
+        """Differentiates at every convolution and batch norm with a bias, with one forward pass.
 
         Yields:
             The bias ``[C]`` (for a batch norm, its total offset in evaluation mode) and the gradients ``[T, N, C, *S]``
@@ -279,7 +279,7 @@ class Rerun:
         return self._hooked(replace)
 
     def _hooked(self, act: Callable[[Any], Any]) -> AbstractContextManager[Any]:
-        """Hooks the layer; if it is called several times, ``act`` gets the output of the explained call."""
+        """Hooks the layer; if it is called several times, ``act`` receives the output of the explained call."""
         calls = count()
 
         def hook(_module: nn.Module, _args: Any, output: Any) -> Any:

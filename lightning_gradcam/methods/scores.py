@@ -1,4 +1,4 @@
-"""Methods that need gradients other than that of the target's score with respect to the layer."""
+"""Methods that need gradients other than the target score's gradient with respect to the layer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NO_SECOND_DERIVATIVE = re.compile(r"double backward|differentiate twice|derivat
 
 
 def cam(rerun: Rerun) -> Tensor:
-    r"""CAM, for a head of global average pooling and one linear layer: :math:`M_s = \sum_k w_{k} A_{ks}`.
+    r"""CAM, for a head with global average pooling and one linear layer: :math:`M_s = \sum_k w_{k} A_{ks}`.
 
     For a linear head on pooled activations, the weight is the gradient summed over positions, so no module has to be
-    found. The model itself is used to test for this kind of head: the gradient must be equal at all positions, and the
-    scores for the activation times sixteen and times minus one must be those of a linear function.
+    identified. The model itself is used to test for this kind of head: the gradient must be equal at all positions, and
+    the scores for the activation times zero, sixteen and minus sixteen must be those of a linear function.
 
     Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, equation 2.
 
@@ -28,7 +28,8 @@ def cam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]``. Cost: a forward and a backward, and three forwards for the check.
+        Signed maps ``[T, N, *S]``. Cost: one forward pass, one backward pass per target, and three forward passes for
+        the check.
 
     Raises:
         MethodError: The layer is not followed by pooling and one linear layer.
@@ -72,7 +73,7 @@ def finercam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]``. Cost: a forward, and a backward per target.
+        Signed maps ``[T, N, *S]``. Cost: one forward pass, and one backward pass per target.
 
     Raises:
         MethodError: A target is not exactly one class.
@@ -93,7 +94,7 @@ def finercam(rerun: Rerun) -> Tensor:
 def shapleycam(rerun: Rerun) -> Tensor:
     r"""ShapleyCAM: :math:`\alpha_k = \frac{1}{|S|} \sum_s (g - \tfrac{1}{2} H A)_{ks}`, with :math:`H` the Hessian.
 
-    It is the second-order expansion of the score between the activation and zero; Grad-CAM keeps only the first term.
+    This is the second-order expansion of the score between the activation and zero; Grad-CAM keeps only the first term.
     With a ReLU and a linear head, the Hessian of a logit is 0 and the map equals Grad-CAM's; the paper explains
     non-linear scores, such as ``score="probability"``.
 
@@ -103,7 +104,7 @@ def shapleycam(rerun: Rerun) -> Tensor:
         rerun: The handle to the model.
 
     Returns:
-        Signed maps ``[T, N, *S]``. Cost: a forward and two backwards per target.
+        Signed maps ``[T, N, *S]``. Cost: one forward and two backward passes per target.
 
     Raises:
         MethodError: A part of the model has no second derivative.
@@ -127,19 +128,19 @@ def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.
     :math:`\alpha_{ks} = \bar{D_2} / (2 \bar{D_2} + \bar{D_3} \sum_t A_{kt})` and weights
     :math:`\sum_s \alpha_{ks} \max(\bar{D_1}, 0)_{ks}`, where :math:`D_1 = g`, :math:`D_2 = g^2`, :math:`D_3 = g^3` and
     the bar is the mean over ``samples`` copies with Gaussian noise. The noise has its own seed and is the same at every
-    step, so that maps are comparable over epochs.
+    step, so maps are comparable across epochs.
 
     Omeiza et al., "Smooth Grad-CAM++: An Enhanced Inference Level Visualization Technique for Deep Convolutional
     Neural Network Models", arXiv 1908.01224, equations 9 to 11.
 
     Args:
         rerun: The handle to the model.
-        samples: Number of noisy copies; to use another number, register a :func:`functools.partial` with
+        samples: Number of noisy copies; to use a different number, register a :func:`functools.partial` with
             ``register_method``.
         noise: Standard deviation of the noise, as a fraction of each image's range from minimum to maximum.
 
     Returns:
-        Signed maps ``[T, N, *S]``. Cost: ``samples`` forwards and, for each target, as many backwards.
+        Signed maps ``[T, N, *S]``. Cost: ``samples`` forward passes and, for each target, as many backward passes.
     """
     picture, activations = rerun.picture, rerun.activations
     generator = torch.Generator().manual_seed(0)
@@ -178,10 +179,10 @@ def legrad(rerun: Rerun) -> Tensor:
         rerun: The handle to the model; its layer is an attention module, or a block that contains one.
 
     Returns:
-        Maps ``[T, N, *S]``, never negative. Cost: a forward, and a backward per target.
+        Maps ``[T, N, *S]``, never negative. Cost: one forward pass, and one backward pass per target.
 
     Raises:
-        MethodError: The layer has no attention, or only attention within windows.
+        MethodError: The layer contains no attention, or only attention within windows.
     """
     _, gradients = rerun.attention()
     return rerun.tokens_to_map(gradients.clamp(min=0).mean(dim=(2, 3)))

@@ -1,4 +1,4 @@
-"""Reruns a model on variants of its input or of a layer's output, several in one forward if possible."""
+"""Reruns a model on variants of its input or of a layer's output, several per forward pass if possible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.errors import MethodError
 from lightning_gradcam.targets import Scored
 
-# Samples per forward; Score-CAM and similar methods have one variant for each channel.
+# Samples per forward pass; Score-CAM and similar methods have one variant for each channel.
 _BATCH = 32
 
 # An image, and a replacement for a layer's output.
@@ -34,7 +34,7 @@ class RerunLayer:
         name: The layer's name.
         module: The layer.
         activation: Its output, detached.
-        layout: The meaning of its axes.
+        layout: The meaning of the output's axes.
         place: The explained call of the layer, and the explained feature map in its output.
     """
 
@@ -53,13 +53,13 @@ class RerunModel:
         module: The model.
         run: Maps inputs to the explained output.
         inputs: The batch.
-        explained: Target name to that target's choices.
-        whole_graph: Whether the model needs its graph from the input on; see
+        explained: Scores and choices by target name.
+        whole_graph: Whether the graph must start at the input; see
             :func:`lightning_gradcam.capture.activations.capture`.
         axes: The meaning of the image's axes, if its shape is ambiguous; see
             :class:`~lightning_gradcam.capture.inputs.InputForm`.
-        halve: Halve the number of variants per forward if memory runs out; not possible if all ranks must run the same
-            forwards.
+        halve: Whether to halve the number of variants per forward pass if memory runs out; not possible if all ranks
+            must run the same forward passes.
     """
 
     module: nn.Module
@@ -71,7 +71,7 @@ class RerunModel:
     axes: str = ""
 
     def forward(self, picture: Tensor, *, copies: int = 1) -> Any:
-        """Returns the model's output for another image, or for ``copies`` consecutive images."""
+        """Returns the model's output for a different image, or for ``copies`` consecutive images."""
         if self.whole_graph and torch.is_grad_enabled() and not picture.requires_grad:
             picture = with_gradient(picture)
         # The model may modify its inputs in place.
@@ -82,15 +82,15 @@ class RerunModel:
     ) -> Tensor:
         """Scores variants of the model's input or of a layer's output.
 
+        If memory runs out, the number of variants per forward pass is halved for the rest of this call. The next call
+        starts with the full number again.
+
         Args:
             variants: The variants, consumed lazily.
             replaced: A context in which a variant's second part replaces the layer's output.
 
-        If memory runs out, the number of variants per forward is halved for the rest of this call; the next call starts
-        with the full number again.
-
         Returns:
-            ``[V, T, N]``.
+            The scores of all targets and samples for each variant, ``[V, T, N]``.
         """
         # Copies that run together would share batch statistics.
         mixing = mixing_layers(named_layers(self.module))
@@ -106,7 +106,7 @@ class RerunModel:
                     short = is_out_of_memory(error)
                     if size == 1 or (short and not self.halve):
                         raise
-                    # An input shared by all samples may happen to have as many entries as there are samples.
+                    # An input shared by all samples may happen to have one entry per sample; repeating it then fails.
                     together = (size + 1) // 2 if short else 1
                     # Retry outside this block: the error's traceback keeps this attempt's tensors alive.
                     continue
@@ -126,7 +126,7 @@ class RerunModel:
 
 
 def refused(why: str) -> MethodError:
-    """Returns the error for a method that can't be used here; most others can."""
+    """Returns the error for a method that can't be used here; it names methods that can."""
     return MethodError(f"methods: {why}; use gradcam, hirescam or layercam here")
 
 

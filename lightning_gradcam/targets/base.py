@@ -1,4 +1,4 @@
-"""The common part of all targets: their inputs, their results, and how outputs become class scores."""
+"""The parts common to all targets: their inputs, their results, and the conversion of outputs to class scores."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Given:
         samples: Number of samples in this part.
         labels: True classes ``[N]``, 0/1 for every class ``[N, C]`` (several labels per sample), regression values, or
             ``None``.
-        masks: bool ``[N, H, W]``, or ``None``.
+        masks: Region masks, bool ``[N, H, W]``, or ``None``.
         score: ``"logit"``, ``"probability"`` or ``"sigmoid"``; see :func:`class_scores`.
         first: Index of this part's first sample among all samples.
         total: Number of samples in all parts; ``None`` if this part is everything.
-        output_of: Returns the model's output for the sample at an index among all samples.
+        output_of: Returns the model's output for one sample, given its index among all samples.
         several: Whether classes are independent, so that probabilities are sigmoids rather than a softmax. This is
             the default with ``score="sigmoid"``, and with ``"logit"`` if any label marks no class or several classes.
-        names: Number of class names from the user; ``None`` if there are none.
+        names: Number of the user's class names; ``None`` if there are none.
         kind: The kind of output; see :func:`~lightning_gradcam.targets.reading.output_kind`.
     """
 
@@ -65,10 +65,10 @@ class Given:
         return self.samples if self.total is None else self.total
 
     def check(self) -> None:
-        """Rejects labels and masks whose number differs from the samples'; a part of too many would look correct.
+        """Rejects labels and masks that are not one per sample; a slice of too many would look correct.
 
         Raises:
-            TargetError: Their number differs.
+            TargetError: The number of labels or masks differs from the number of samples.
         """
         for name, values, wanted in (
             ("labels", self.labels, "one class for each, or a 0 or 1 for each of its classes"),
@@ -83,15 +83,15 @@ class Given:
         return replace(self, samples=stop - start, first=self.first + start, total=self.all, output_of=output_of, **own)
 
     def own(self, values: Sequence[T], name: str, what: str) -> Sequence[T]:
-        """Returns this part's share of a target's values, one for each sample.
+        """Returns this part's share of a target's values, one per sample.
 
         Args:
-            values: One for each sample of all parts.
+            values: One value per sample, for all parts.
             name: The target's name.
             what: What the values are, for the error.
 
         Raises:
-            TargetError: Their number differs from the number of samples.
+            TargetError: The number of values differs from the number of samples.
         """
         if len(values) != self.all:
             raise TargetError(
@@ -105,17 +105,17 @@ class Scored:
     """A target's result for one output.
 
     Attributes:
-        scores: ``[N]``, attached to the graph.
+        scores: The explained scores ``[N]``, attached to the graph.
         classes: The explained classes ``[N]`` (int64; -1 if there is none).
-        again: Scores another output with the same choices (classes, regions, boxes); the output holds ``m`` consecutive
-            copies of the batch: ``(output, m)`` to ``[m * N]``.
+        again: Scores a different output with the same choices (classes, regions, boxes). It maps ``(output, m)``, where
+            the output contains ``m`` consecutive copies of the batch, to scores ``[m * N]``.
         repeats: Whether ``again`` accepts more than one copy at a time; a user's callable may depend on the number of
             samples.
         of_classes: Whether the scores are exactly those of ``classes``.
         kind: The kind of output, if the scores are class scores.
         is_cut_off: Whether a callable detached its scores from the output's graph, by ``detach()`` or through NumPy.
-        constant: Which scores have no gradient by definition, bool ``[N]``: a sample compared with itself. ``None`` if
-            none.
+        constant: Which scores have no gradient by definition, bool ``[N]``, such as a sample's similarity to itself.
+            ``None`` if there are none.
     """
 
     scores: Tensor
@@ -129,7 +129,7 @@ class Scored:
 
 
 class Selector(ABC):
-    """How one kind of target chooses the score to explain.
+    """Chooses the score to explain for one kind of target.
 
     Attributes:
         has_classes: Whether the model outputs classes, so that a most likely class exists.
@@ -148,7 +148,7 @@ def check_score(score: str) -> ScoreKind:
     """Returns ``score`` if it is valid.
 
     Raises:
-        TargetError: It is not ``"logit"``, ``"probability"`` or ``"sigmoid"``.
+        TargetError: ``score`` is not ``"logit"``, ``"probability"`` or ``"sigmoid"``.
     """
     if score in get_args(ScoreKind):
         return score  # type: ignore[return-value]
@@ -162,7 +162,7 @@ def check_samples(output: Any, samples: int) -> None:
     """Rejects an output that does not have one row for each sample.
 
     Raises:
-        TargetError: It has more or fewer; one sample's classes could be mistaken for many samples' single logits.
+        TargetError: The number of rows differs; one sample's classes could be mistaken for many samples' single logits.
     """
     if isinstance(output, Tensor) and (not output.dim() or len(output) != samples):
         raise TargetError(
@@ -180,7 +180,7 @@ def check_place(name: str, what: str, place: int, whole: str, count: int) -> Non
         name: The target's name.
         what: What the target selects: ``"class"``.
         place: The index, from 0.
-        whole: The end of the error message: ``", but the output has 3 classes"``.
+        whole: The rest of the error message: ``", but the output has 3 classes"``.
         count: The number of valid indices.
 
     Raises:
@@ -208,17 +208,17 @@ def class_scores(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> 
     Args:
         output: Logits ``[N, C]`` with two or more classes; or one logit ``z`` for each sample, ``[N]`` or ``[N, 1]``,
             whose sign decides between class 0 and class 1; or probabilities of the same shapes. A single probability
-            ``p`` gives the classes ``1 - p`` and ``p``.
-        score: ``"logit"``: the logits unchanged; for a single one, ``-z`` and ``z``. ``"probability"``: their softmax;
-            for a single one, the sigmoids of ``-z`` and ``z``. ``"sigmoid"``: the sigmoid of each. Outputs that are
-            probabilities stay unchanged in all three cases.
+            ``p`` yields the class scores ``1 - p`` and ``p``.
+        score: ``"logit"``: the logits unchanged; for a single logit, ``-z`` and ``z``. ``"probability"``: their
+            softmax; for a single logit, the sigmoids of ``-z`` and ``z``. ``"sigmoid"``: the sigmoid of each. Outputs
+            that are probabilities stay unchanged in all three cases.
         kind: The kind of output.
 
     Returns:
-        ``[N, C]``, attached to the graph; ``[N, 2]`` for a single logit.
+        The scores ``[N, C]``, attached to the graph; ``[N, 2]`` for a single logit.
 
     Raises:
-        TargetError: The output has another form; a callable target can handle it.
+        TargetError: The output has a different form; a callable target can handle it.
     """
     if isinstance(output, Tensor) and output.is_floating_point():
         if output.dim() == 2 and output.shape[1] >= 2:
@@ -235,7 +235,8 @@ def class_scores(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> 
 def scored_axis(values: Tensor, score: ScoreKind, kind: OutputKind = "logits") -> Tensor:
     """Returns the scores of an output ``[N, C, …]``.
 
-    A single channel of logits ``z`` gives ``-z`` and ``z``; one of probabilities ``p`` gives ``1 - p`` and ``p``.
+    A single channel of logits ``z`` yields ``-z`` and ``z``; a single channel of probabilities ``p`` yields ``1 - p``
+    and ``p``.
     """
     if values.shape[1] == 1:
         if kind == "logits":
@@ -253,7 +254,7 @@ def scored_axis(values: Tensor, score: ScoreKind, kind: OutputKind = "logits") -
 
 
 def class_logits(output: Any, kind: OutputKind) -> Tensor:
-    """Returns the logits of every class ``[N, C]``; from a softmax, up to a constant for each sample."""
+    """Returns the logits of every class ``[N, C]``; for a softmax output, up to a constant per sample."""
     scores = class_scores(output, "logit", kind)
     if kind in ("logits", "log_softmax"):
         return scores
@@ -263,7 +264,7 @@ def class_logits(output: Any, kind: OutputKind) -> Tensor:
 
 
 def class_probabilities(output: Any, score: ScoreKind, kind: OutputKind = "logits") -> Tensor | None:
-    """Returns the probability of every class, ``[N, C]``, float32 or float64; ``None`` without classes.
+    """Returns the probability of every class, ``[N, C]``, float32 or float64; ``None`` if the output has no classes.
 
     Args:
         output: As in :func:`class_scores`.

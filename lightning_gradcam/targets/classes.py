@@ -42,9 +42,9 @@ class Class(Selector):
 
 @dataclass(frozen=True)
 class ClassName(Selector):
-    """The class with a name, spelled exactly as in the data set: ``{"class": name}``.
+    """A class given by name, spelled exactly as in the data set: ``{"class": name}``.
 
-    Class names come with the probes; until then, the class has no index.
+    The probes provide the class names; until then, the class has no index.
 
     Attributes:
         name: The class name.
@@ -63,7 +63,7 @@ class ClassName(Selector):
 
 @dataclass(frozen=True)
 class Rank:
-    """The class at one rank for each sample; rank 0 is the most likely."""
+    """Each sample's class at a given rank; rank 0 is the most likely."""
 
     place: int
 
@@ -92,7 +92,7 @@ class Output(Selector):
     """One number of the output, unchanged, for regression: ``{"output": index}``.
 
     Attributes:
-        index: Its index, from 0; outputs ``[N]`` and ``[N, 1]`` only have index 0.
+        index: The number's index, from 0; outputs ``[N]`` and ``[N, 1]`` only have index 0.
     """
 
     index: int
@@ -126,7 +126,7 @@ class Called(Selector):
     is_particular = True
 
     def explain(self, output: Any, given: Given, name: str) -> Scored:
-        """Explains its scores, which must have the shape ``[N]``."""
+        """Explains the callable's scores, which must have the shape ``[N]``."""
         scores = self._scores(output, given.samples, name)
         attached = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(output))
         return Scored(
@@ -219,7 +219,7 @@ def _several(output: Any, given: Given, name: str) -> Scored:
 
 
 def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
-    """Rejects an output with other rows, and a predicted or true class if the labels show that there are no classes."""
+    """Rejects an output without one row per sample, and class targets if the labels show that there are no classes."""
     check_samples(output, given.samples)
     if not isinstance(which, (str, Rank)) or (wrong := no_class_in(output, given.labels)) is None:
         return

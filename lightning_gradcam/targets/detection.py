@@ -18,7 +18,7 @@ _SAME_OBJECT = 0.5
 
 @dataclass(frozen=True)
 class Detect(Selector):
-    """A detector's score for one box in each image, for outputs like those of torchvision's detectors.
+    """A detector's score for one box per image, for outputs in the format of torchvision's detectors.
 
     In a dict: ``{"detect": category}`` or ``{"detect": category, "boxes": [[x1, y1, x2, y2], …]}``.
 
@@ -27,8 +27,8 @@ class Detect(Selector):
 
     Attributes:
         category: A class index, or ``"predicted"``: the class of the box with the highest score.
-        boxes: One box for each image; its match is the detection of the class with the largest overlap (intersection
-            over union), which must be at least 0.5. Without boxes, the detection with the highest score is explained.
+        boxes: One box per image. Its match is the detection of the class with the largest overlap (intersection over
+            union), which must be at least 0.5. Without boxes, the detection with the highest score is explained.
     """
 
     category: int | str
@@ -96,5 +96,6 @@ def overlaps(boxes: Tensor, box: Tensor) -> Tensor:
 
 
 def _score(detections: Mapping[str, Tensor], place: int | None) -> Tensor:
-    # Attached to the graph if the image has boxes, so that without a match the gradient is 0 rather than missing.
+    # If the image has boxes, the sum keeps the score attached to the graph: without a match, the gradient is 0 rather
+    # than missing.
     return detections["scores"].sum() * 0 if place is None else detections["scores"][place]

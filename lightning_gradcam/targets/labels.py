@@ -12,14 +12,14 @@ from lightning_gradcam.probes.class_names import named_classes
 
 
 def check_names(names: Any) -> Any:
-    """Returns the class names, reading those a string refers to; rejects a dict, whose values would be ignored.
+    """Returns the class names, resolving a string; rejects a dict, whose values would be ignored.
 
     Args:
         names: The user's ``class_names=``: a list, or a string such as ``"imagenet"`` or a file's path
             (:func:`~lightning_gradcam.probes.class_names.names_of`).
 
     Raises:
-        TargetError: They are a dict, or a string that does not refer to any names.
+        TargetError: ``names`` is a dict, or a string that does not refer to any names.
     """
     if not isinstance(names, (bytes, Mapping)):
         return named_classes(names)
@@ -41,10 +41,10 @@ def are_multi_hot(labels: Tensor) -> bool:
 
 
 def no_class_in(output: Any, labels: Tensor | None) -> float | None:
-    """Returns a label that shows that an output holds numbers rather than classes; ``None`` if none does.
+    """Returns a label which shows that an output contains numbers rather than classes; ``None`` if none does.
 
     Args:
-        output: The model's output. One number for each sample may be a logit, with the classes 0 and 1.
+        output: The model's output. A single number per sample may be a logit, with the classes 0 and 1.
         labels: True classes or numbers.
     """
     if labels is None or not isinstance(output, Tensor) or output.dim() not in (1, 2):
@@ -56,7 +56,7 @@ def no_class_in(output: Any, labels: Tensor | None) -> float | None:
     if output.shape[1:] in ((), (1,)) and labels.shape[1:] in ((), (1,)):
         wrong = numbers[(numbers != 0) & (numbers != 1)]
     else:
-        # Rows of proportions, as for mixed images, are class labels; rows of integers are a mistake in them.
+        # Rows of proportions, as for mixed images, are class labels. Rows of integers count as mistaken class labels.
         rows = labels.shape == output.shape and bool((numbers != numbers.round()).any())
         wrong = numbers[(numbers < 0) | (numbers > 1)] if rows else numbers[:0]
     return wrong[0].item() if len(wrong) else None
@@ -67,7 +67,7 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
 
     Args:
         output: The model's class scores: ``[N]``, or ``[N, C, …]``; all other outputs are ignored.
-        labels: True classes ``[N]``; labels of another shape are ignored.
+        labels: True classes ``[N]``; labels of other shapes are ignored.
         names: Number of class names given by the user; ``None`` if there are none.
 
     Raises:

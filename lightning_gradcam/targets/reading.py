@@ -1,6 +1,6 @@
 """Detects the kind of a model's output: logits, or probabilities from a final sigmoid or softmax.
 
-The graph shows it; without one, the operations of one call under ``no_grad`` do.
+The graph reveals the kind; without a graph, the operations of one call under ``no_grad`` do.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def kind_of(output: Any, node: Any) -> OutputKind:
 
     Args:
         output: The model's output.
-        node: The operation that made it: a node of autograd's graph or a compatible object; ``None`` if unknown.
+        node: The operation that computed it: a node of autograd's graph or a compatible object; ``None`` if unknown.
     """
     if not isinstance(output, Tensor) or not output.is_floating_point() or not output.dim() or node is None:
         return "logits"
@@ -76,7 +76,7 @@ def probabilities(values: Tensor, kind: OutputKind) -> Tensor:
 
 
 def is_whole_numbers(output: Any) -> bool:
-    """Whether an output holds only integers, such as the classes from an argmax.
+    """Whether an output contains only integers, such as the classes from an argmax.
 
     Example:
         >>> is_whole_numbers({"class": torch.tensor([2, 0])}), is_whole_numbers([torch.tensor([2]), torch.rand(3)])
@@ -99,7 +99,7 @@ def whole_numbers(output: Any) -> TargetError:
 
 
 def described(value: Any) -> str:
-    """Returns an error's description of an output: its shape, or its type and keys."""
+    """Describes an output for an error: its shape, or its type and keys."""
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)} of {value.dtype}"
     if isinstance(value, dict):
@@ -110,7 +110,7 @@ def described(value: Any) -> str:
 
 
 def _ends(node: Any, left: int) -> tuple[frozenset[OutputKind], bool]:
-    """Returns the activations at the end of a graph, and whether sums or products follow them; none if unsure."""
+    """Returns the activations at the end of a graph (none if unsure), and whether sums or products follow them."""
     name = re.sub(r"Backward\d*$", "", node.name())
     none: frozenset[OutputKind] = frozenset()
     if name in _ENDS:
@@ -129,7 +129,7 @@ def _ends(node: Any, left: int) -> tuple[frozenset[OutputKind], bool]:
     parts = [_ends(parent, left - 1) for parent in before]
     if not all(found for found, _ in parts):
         return none, False
-    # Concatenated or multiplied with each other, they are probabilities whatever their sums.
+    # Concatenated or multiplied with each other, they remain probabilities whatever their sums.
     sound = name in ("Cat", "Stack") or (name == "Mul" and len(parts) > 1)
     return frozenset().union(*(found for found, _ in parts)), not sound or any(combined for _, combined in parts)
 
@@ -140,7 +140,7 @@ def _confirmed(values: Tensor, found: frozenset[OutputKind], *, combined: bool) 
     if any(end.startswith("log_") for end in found) and (len(found) > 1 or combined):
         return "logits"
     shares = probabilities(values.double() if values.dtype == torch.float64 else values.float(), kind)
-    # A diverged model still outputs probabilities.
+    # Ignore values that are not finite: a diverged model still outputs probabilities.
     shares = shares[shares.flatten(1).isfinite().all(dim=1)] if shares.dim() > 1 else shares[shares.isfinite()]
     slack = 2e-2 if values.dtype in (torch.float16, torch.bfloat16) else 1e-3
     in_range = bool(((shares >= -slack) & (shares <= 1 + slack)).all())
@@ -171,7 +171,7 @@ class _Step:
 
 
 class _Traced(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records the operation that made each existing tensor."""
+    """Records the operation that computed each existing tensor."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -200,7 +200,7 @@ def traced_output(model: Callable[[Tensor], Any], inputs: Tensor) -> tuple[Any, 
 
     Args:
         model: Any callable.
-        inputs: Its inputs, which it may change in place.
+        inputs: The input tensor, which the model may change in place.
 
     Returns:
         The output, and its kind as in :func:`~lightning_gradcam.targets.reading.output_kind`.

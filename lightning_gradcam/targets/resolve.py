@@ -26,7 +26,7 @@ class PerProbe:
 
 @dataclass(frozen=True)
 class Top:
-    """The k most likely classes of each sample, as the targets ``top1`` to ``topk``: ``{"top": k}``.
+    """Each sample's k most likely classes, as the targets ``top1`` to ``topk``: ``{"top": k}``.
 
     Attributes:
         count: Number of classes, ``k``.
@@ -69,8 +69,8 @@ class Target:
             The scores with their classes, and a function that scores another output with the same choices.
 
         Raises:
-            TargetError: The output has another shape, labels or masks are missing, an index is out of range, or a
-                callable returns another shape.
+            TargetError: The output has the wrong shape, labels or masks are missing, an index is out of range, or a
+                callable returns the wrong shape.
         """
         return self.select.explain(output, given, self.name)
 
@@ -78,27 +78,27 @@ class Target:
 def resolve_targets(
     targets: TargetSpec | Sequence[TargetSpec], class_names: Sequence[str] | None = None
 ) -> tuple[Target, ...]:
-    """Parses the user's choice of targets.
+    """Parses the user's targets.
 
     Args:
         targets: One of these, or a list:
 
             - ``"predicted"``: each sample's most likely class; ``"label"``: its true class (if several, the sum);
-            - a class index; if names are known, a class name exactly as in the data set, or ``{"class": name}``, which
-              also works for a class named ``label`` or ``predicted``; ``{"class": [name, …]}``: several classes, one
-              target each;
+            - a class index; if class names are known, a class name spelled exactly as in the data set, or
+              ``{"class": name}``, which also works for a class named ``label`` or ``predicted``;
+              ``{"class": [name, …]}``: several classes, one target each;
             - ``{"per_probe": [index, …]}``: one class for each sample;
             - ``{"top": k}``: each sample's k most likely classes, as ``top1`` to ``topk``;
             - ``{"contrast": [a, b]}``: the score of a minus the score of b, each an index, ``"predicted"`` or
               ``"label"``;
-            - ``{"output": k}``: the k-th number of the output, unchanged (regression);
-            - ``{"segment": c}``: the logits of class c, summed where c is predicted (``"predicted"``: the class with
-              the largest area); ``{"segment_mask": c}``: summed over the probes' masks;
-            - ``{"detect": c}``: the score of the best box of class c (``"predicted"``: of any);
-              ``{"detect": c, "boxes": [[x1, y1, x2, y2], …]}``: the score of the box that matches the given one, one
-              for each sample;
+            - ``{"output": k}``: the number at index k of the output, unchanged (regression);
+            - ``{"segment": c}``: the scores of class c, summed where c is predicted (``"predicted"``: the class with
+              the largest area); ``{"segment_mask": c}``: the same, summed over the probes' masks;
+            - ``{"detect": c}``: the score of the best detection of class c (``"predicted"``: of any class);
+              ``{"detect": c, "boxes": [[x1, y1, x2, y2], …]}``: the score of the detection that matches the given box,
+              one box for each sample;
             - ``{"similar_to": i}``: the cosine similarity between the embedding and that of probe i;
-            - a callable from the model's output to scores ``[N]``.
+            - a callable that maps the model's output to scores ``[N]``.
 
             Each dict form has an equivalent Python object: :class:`~lightning_gradcam.ClassName`,
             :class:`~lightning_gradcam.PerProbe`, :class:`~lightning_gradcam.Top`, :class:`~lightning_gradcam.Contrast`,
@@ -108,10 +108,11 @@ def resolve_targets(
             can't be explained.
 
     Returns:
-        The targets in the order requested, with unique names. A class given by name is named by its index.
+        The targets in the order requested, with unique names. The target for a class given by name is named by the
+        class index.
 
     Raises:
-        TargetError: An entry is invalid, two have the same name, or a class name is unknown or ambiguous.
+        TargetError: An entry is invalid, two targets have the same name, or a class name is unknown or ambiguous.
 
     Example:
         >>> [target.name for target in resolve_targets(["predicted", 3])]
@@ -150,7 +151,7 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
     if isinstance(spec, Mapping) and (found := _resolve_kind(dict(spec), class_names)):
         return found
     if callable(spec):
-        # A functools.partial gets its function's name unless it has its own.
+        # A functools.partial is named after its function unless it has its own name.
         name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
         return [Target(name or type(spec).__name__, Called(spec))]
     by_name = f"; a class of that name is {{'class': {spec!r}}}, with class_names=" if isinstance(spec, str) else ""
@@ -236,7 +237,7 @@ def written(target: Any) -> Any:
 
 
 def plain_numbers(value: Any) -> Any:
-    """Converts numbers, arrays and tensors of other libraries to plain Python numbers and lists."""
+    """Converts numbers, arrays and tensors from other libraries to plain Python numbers and lists."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return [plain_numbers(entry) for entry in value] if isinstance(value, (list, tuple)) else value

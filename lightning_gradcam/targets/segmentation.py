@@ -18,19 +18,19 @@ from lightning_gradcam.targets.reading import described
 
 @dataclass(frozen=True)
 class Segment(Selector):
-    """One class of a segmentation: the sum of its scores over a region.
+    """The sum of one class's scores over a region, for segmentation models.
 
     In a dict: ``{"segment": category}``, or with masks ``{"segment_mask": category}``.
 
-    A single channel means two classes, as a single logit does: its sign decides.
+    A single channel represents two classes, like a single logit: its sign decides.
 
     Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation Mapping",
     AAAI 2020 (Seg-Grad-CAM).
 
     Attributes:
         category: A class index, or ``"predicted"``: the class with the largest area in each image.
-        masked: Use the probes' masks as the region. Otherwise the region is where the class is predicted: where it is
-            the most likely class or, with ``score="sigmoid"``, where its probability exceeds 0.5.
+        masked: Whether to use the probes' masks as the region. Otherwise the region is where the class is predicted:
+            where it is the most likely class or, with ``score="sigmoid"``, where its probability exceeds 0.5.
     """
 
     category: int | str
@@ -41,7 +41,7 @@ class Segment(Selector):
         logits = scored_axis(self._checked(output, name), "logit", given.kind)
         check_samples(logits, given.samples)
         several = given.score == "sigmoid"
-        # On a CPU, argmax over an axis other than the last takes four times as long.
+        # On a CPU, argmax over an axis other than the last takes four times as long as max.
         even = 0.0 if given.kind == "logits" else math.log(0.5) if given.kind.startswith("log_") else 0.5
         found = logits > even if several else logits.max(dim=1).indices
         if self.category != "predicted":
