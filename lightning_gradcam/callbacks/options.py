@@ -100,7 +100,7 @@ label_key: Location of the true class in a batch, in the same forms as ``input_k
 class_names: Names of all classes by index, if the data set has none: a list, ``"imagenet"`` for torchvision's 1000
     names, the path to a text file with one name per line or to a JSON file, or the import path of a list of names or
     of weights, such as ``"torchvision.models:ResNet18_Weights"``.
-mean: Mean used to normalize the inputs, per channel or one for all. Undone for display if the data set's transform has
+mean: Mean used to normalise the inputs, per channel or one for all. Undone for display if the data set's transform has
     no visible ``Normalize``.
 std: Standard deviation used with ``mean``, per channel or one for all.
 layout: Meaning of a layer's axes, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"``, ``"(NT)CHW"`` (frames

@@ -50,7 +50,7 @@ def normalization(mean: float | Sequence[float] | None, std: float | Sequence[fl
 
 
 def find_normalization(transform: Any) -> Normalization | None:
-    """Finds a ``Normalize`` in a transform, also inside compositions, without importing torchvision.
+    """Finds a ``Normalize`` in a transform, including inside compositions, without importing torchvision.
 
     Returns:
         Its mean and standard deviation; mean 0 and deviation 1 if the transform only scales to a tensor; ``None`` if
@@ -114,7 +114,7 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
 
 
 def displayed(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels, str]:
-    """Converts inputs to images before the model's reading of their axes is known; see :func:`to_pixels`.
+    """Converts inputs to images before it is known how the model interprets their axes; see :func:`to_pixels`.
 
     Args:
         inputs: As in :func:`to_pixels`; signals ``[N, L]``, shown as one row; frames ``[N, T, C, H, W]`` if
