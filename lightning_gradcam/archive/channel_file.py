@@ -1,4 +1,4 @@
-"""The file format of one logged step of channels, like ``cam_file.py`` for maps."""
+"""The file format for one logged step of channels, like ``cam_file.py`` for maps."""
 
 from __future__ import annotations
 
