@@ -102,8 +102,7 @@ class ChannelRecord:
         return sum(values.nbytes for part in (self.channels, *self.numbers.values()) for values in part.values())
 
     def part(self, rows: Sequence[int]) -> ChannelRecord:
-        """Returns the record restricted to the probes at these indices; patterns belong to no probe and are unchanged.
-        """
+        """Returns the record restricted to the probes at these indices; patterns, which have none, are unchanged."""
         if self.kind == "patterns":
             return self
         chosen = list(rows)
