@@ -41,7 +41,7 @@ class Manifest:
         created: Date and time in UTC, ISO 8601.
         versions: Versions of the libraries in use.
         schema: Version of the archive's layout.
-        kind: ``"cams"``, or for a :class:`~lightning_gradcam.ChannelRecord` ``"features"`` or ``"patterns"``. These have
+        kind: ``"cams"``, or for :class:`~lightning_gradcam.ChannelRecord` ``"features"`` or ``"patterns"``. These have
             empty ``methods`` and ``targets``, and ``map_shapes`` contains ``[C, h, w]`` for feature maps and
             ``[F, c, H, W]`` for patterns.
         settings: How sheets of channels are drawn, which filters are shown and how their patterns are found, so that
