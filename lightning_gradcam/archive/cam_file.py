@@ -119,7 +119,7 @@ def open_step(source: bytes | BinaryIO, schema: int) -> Npz:
 def unpacked_cams(
     source: bytes | BinaryIO, keys: Collection[CamKey] | None = None, maps: Collection[CamKey] | None = None
 ) -> CamRecord:
-    """Reads the output of :func:`packed_cams`; corrupt bytes raise any error of zip, NumPy or JSON.
+    """Reads the output of :func:`packed_cams`; corrupt bytes raise any error from zip, NumPy or JSON.
 
     Args:
         source: The file's bytes, or the open file, from which only the required parts are read.

@@ -15,8 +15,8 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
     """Returns the folders of the archives at or below a folder, sorted.
 
     Args:
-        path: An archive's folder, a local folder that contains archives, such as a run's or a logger's, or an archive's
-            URL that fsspec supports.
+        path: An archive's folder (local, or a URL that fsspec supports), or a local folder that contains archives, such
+            as a run's or a logger's.
 
     Raises:
         ArchiveError: No archive is found.

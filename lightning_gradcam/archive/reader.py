@@ -163,8 +163,8 @@ class Archive(ArchiveFolder):
         """Returns the whole archive as an ``xarray.Dataset`` with named axes, for your own statistics.
 
         Each layer is a variable ``[step, probe, cam_method, target, y, x]`` with signed maps (NaN if there is no such
-        map; maps with a different shape are named ``layer/method``), and each statistic in
-        :data:`lightning_gradcam.STATS` is a variable with a ``layer`` axis. Further variables are ``predicted``,
+        map; maps with a different shape are named ``layer/method``). Each statistic measured when steps were logged
+        (see :data:`lightning_gradcam.STATS`) is a variable with a ``layer`` axis. Further variables are ``predicted``,
         ``confidence``, ``score`` and ``explained_class``, and ``metrics``, ``[step, metric]``, if steps have any. Needs
         the extra ``xarray``. (The axis is called ``cam_method`` because ``sel`` already has a ``method=`` argument.)
 

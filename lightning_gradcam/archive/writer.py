@@ -61,7 +61,7 @@ class ArchiveWriter(Archive):
                 :meth:`take_over` describes the entries.
             copy_steps: Whether training continues from the checkpoint: the parent's steps up to it are taken over; in
                 the parent's own folder, later ones are deleted.
-            later: Leave the steps to a later call of :meth:`take_over`, which can take long for a large archive.
+            later: Leave the steps to a later call to :meth:`take_over`, which can take long for a large archive.
 
         Returns:
             The writer, and a remark for the user if some of the parent's steps are not in the archive.

@@ -46,7 +46,7 @@ class ProbeCallback(Callback):
         self._validated = ValidatedWeights()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns the state without the run, for copies and pickles (tuners, new ranks): threads can't be copied."""
+        """Returns the state to copy or pickle (tuners, spawned ranks), without the run: threads can't be copied."""
         return {**vars(self), "_run": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -118,7 +118,7 @@ class ProbeCallback(Callback):
         if host.stage == "validate":
             self._start(host)
 
-    # Under `trainer.test` too.
+    # Also under `trainer.test`.
     on_test_start = on_train_start
 
     def on_validation_batch_start(
@@ -129,7 +129,7 @@ class ProbeCallback(Callback):
         if host.explains and dataloader_idx == 0:
             self._run.meet(host, batch)
 
-    # Under `trainer.test` too.
+    # Also under `trainer.test`.
     on_test_batch_start = on_validation_batch_start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -215,8 +215,8 @@ class ProbeCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues the run that the checkpoint belongs to, with its probes and archive."""
-        # A state that is loaded in the middle of training (a learning-rate finder restores its trial) resumes nothing.
-        # Kept until the next `fit`, it would delete the steps recorded since.
+        # A state loaded during training (a learning-rate finder restores its trial) resumes nothing: kept until the
+        # next `fit`, it would delete the steps recorded since.
         if not self._run.running:
             self._run.resume(state_dict)
 
@@ -252,7 +252,7 @@ class ProbeCallback(Callback):
             )
 
     def _end(self, host: Host) -> None:
-        """Prints where the results are. The trainer's last callback does so for all of them."""
+        """Prints where the results are; the trainer's last callback does so for all callbacks."""
         # A callback that wraps this one keeps it out of the trainer's list.
         callbacks = _siblings(host.trainer) or [self]
         if callbacks[-1]._run is self._run:
@@ -277,8 +277,8 @@ class ProbeCallback(Callback):
             return earlier
         # Without a logger, a trainer keeps its numbered folder.
         run = Run(self._options, _find_log_dir, module, None if trainer.loggers else earlier.log_dir)
-        # Records of `validate` and `test` are deleted when training begins; `validate` and `test` of any module leave a
-        # training's record alone.
+        # Records of `validate` and `test` are deleted when training begins; `validate` and `test` with any module leave
+        # a training run's record unchanged.
         if same or earlier.fitted != (stage == "fit"):
             run.succeed(earlier)
         return run

@@ -30,7 +30,7 @@ def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
     """Rejects numbers below 1, and both options at once.
 
     Raises:
-        ConfigurationError: The message names the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and the valid values.
     """
     check_whole("every_n_epochs", every_n_epochs)
     if every_n_validations is None:
@@ -46,7 +46,7 @@ def check_overhead(max_overhead: object) -> None:
     """Rejects anything but a share of the time, or ``None``.
 
     Raises:
-        ConfigurationError: The message names the value and what is valid.
+        ConfigurationError: The message names the value and the valid values.
     """
     if max_overhead is None:
         return
@@ -62,7 +62,7 @@ def check_share(argument: str, value: object) -> None:
     """Rejects anything but a number above 0 and up to 1, or ``None``.
 
     Raises:
-        ConfigurationError: The message names the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and the valid values.
     """
     if value is None:
         return
@@ -74,7 +74,7 @@ def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None
     """Rejects anything but one of ``choices``.
 
     Raises:
-        ConfigurationError: The message names the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and the valid values.
     """
     if value not in choices:
         raise ConfigurationError(
@@ -86,7 +86,7 @@ def check_monitor(monitor: object) -> None:
     """Rejects anything but true, false or a list of names.
 
     Raises:
-        ConfigurationError: The message names the value and what is valid.
+        ConfigurationError: The message names the value and the valid values.
     """
     names = isinstance(monitor, list) and bool(monitor) and all(isinstance(name, str) and name for name in monitor)
     if not isinstance(monitor, bool) and not names:
@@ -100,7 +100,7 @@ def check_on_alarm(on_alarm: object, min_energy_inside: object) -> None:
     """Rejects anything but the three reactions, and a reaction without an alarm.
 
     Raises:
-        ConfigurationError: The message names the value and what is valid.
+        ConfigurationError: The message names the value and the valid values.
     """
     check_choice("on_alarm", on_alarm, choices=("warn", "stop", "checkpoint"))
     if on_alarm != "warn" and min_energy_inside is None:
@@ -236,7 +236,7 @@ def checked_options(given: Mapping[str, Any], drawing: type) -> dict[str, Any]:
         drawing: The class of its drawing options.
 
     Raises:
-        ConfigurationError: An option is invalid; the message names it, its value and what is valid.
+        ConfigurationError: An option is invalid; the message names it, its value and the valid values.
     """
     options = {name: value for name, value in given.items() if name not in ("self", "__class__")}
     if "targets" in options:

@@ -33,7 +33,7 @@ def last_words(recorded: Sequence[Recorded], board: str) -> list[str]:
 
     Args:
         recorded: Each callback's record.
-        board: The folder of a TensorBoard logger; empty if there is none.
+        board: The TensorBoard logger's folder; empty if there is none.
     """
     if not recorded:
         return []

@@ -23,7 +23,7 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def plain(value: Any) -> Any:
-    """Converts lists, dicts and numbers of other libraries to Python's own; everything else is returned unchanged.
+    """Converts other libraries' lists, dicts and numbers to Python's own; everything else is returned unchanged.
 
     Example:
         >>> import numpy as np

@@ -74,12 +74,12 @@ class Host:
 
     @property
     def explains(self) -> bool:
-        """Whether this rank takes part in explaining: rank zero, and all if the weights are sharded."""
+        """Whether this rank takes part in explaining: rank zero, or every rank if the weights are sharded."""
         return self.unsupported is None and (self.trainer.is_global_zero or self.shards)
 
     @property
     def unsupported(self) -> str | None:
-        """The strategy whose weights can't be explained, with the alternative; ``None`` if they can be."""
+        """The strategy and an alternative, if its weights can't be explained; otherwise ``None``."""
         strategy: Any = self.trainer.strategy
         if "FSDPStrategy" in kinds(strategy):
             return "FSDPStrategy (FSDP1) flattens the weights of a rank; ModelParallelStrategy with fully_shard (FSDP2)"
@@ -96,7 +96,7 @@ class Host:
 
     @property
     def fitting(self) -> bool:
-        """Whether this is ``trainer.fit``, its validations included."""
+        """Whether this is ``trainer.fit``, including its validations."""
         return self.stage == "fit"
 
     @property
@@ -204,7 +204,7 @@ class Host:
             directory = getattr(logger, "log_dir", None)
             if directory:
                 return absolute(str(directory))
-            # Next to the checkpoints, whose folder Lightning names like this.
+            # Next to the checkpoints: Lightning names their folder like this.
             version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
             return absolute(join(str(logger.save_dir or root), f"{logger.name}/{version}"))
         runs = join(root, RUNS_FOLDER)

@@ -30,7 +30,7 @@ class Probing:
 
     Attributes:
         drawn: The probes, with the batch that contained them; ``None`` until they are selected.
-        streams: Whether they can only be taken from the first batches; ``None`` until :meth:`look` has found out.
+        streams: Whether they can only come from the first batches; ``None`` until :meth:`look` has checked.
     """
 
     def __init__(self, options: ProbeOptions) -> None:

@@ -30,7 +30,7 @@ EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the traine
 
 
 class Run:
-    """The shared state of one trainer's ``fit``, ``validate`` and ``test`` of one module.
+    """The state shared by one trainer's ``fit``, ``validate`` and ``test`` with one module.
 
     Args:
         options: The callback's options.
@@ -53,7 +53,7 @@ class Run:
         self._resumed: dict[str, Any] = {}
         self._schedule = Schedule(options.every_n_epochs, options.every_n_validations, options.max_overhead)
         if options.forward_fn is not None and options.probes.input_key is None:
-            # It receives the whole batch, so it matters less which entry the maps are drawn on.
+            # It receives the whole batch, so it matters less on which entry the maps are drawn.
             options = replace(options, probes=replace(options.probes, input_key=any_picture))
         self._options = options
         self._failures = Failures(options.on_error, rank_zero_warn)
@@ -61,9 +61,9 @@ class Run:
         self._recording = Recording(options, find_log_dir, log_dir, self._failures, self.steering)
         self._probing = self._recording.probing
         self._lazy: list[str] = []
-        # Between the start and the end of a stage.
+        # Whether a stage has started and has not ended.
         self.running = False
-        # Whether there is a record that the run's last lines have not named yet.
+        # Whether there is a record that the run's final lines have not named yet.
         self._unsaid = self._early = self._told = False
 
     @property
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def log_dir(self) -> str | None:
-        """The folder of archives, if known."""
+        """The folder for archives, if known."""
         return self._recording.log_dir
 
     def start_or_wait(self, host: Host) -> None:
@@ -85,11 +85,11 @@ class Run:
         waited = self.waiting
         self.running = True
         if self.recorder is not None and host.fitting and not self.fitted:
-            # A training's record does not include the records of `validate` or `test`: the probes may differ.
+            # A training run's record does not include those of `validate` or `test`: the probes may differ.
             self._recording.drop(discard=True)
             self.steering.resume(self._resumed)
         elif self.recorder is not None and self._successor and (host.fitting or not self.fitted):
-            # With its own options and sinks, as if resumed from a checkpoint saved now.
+            # Continue with this callback's options and sinks, as if resumed from a checkpoint saved now.
             now = self.state(self.recorder)
             if not self._resumed and self.recorder.place:
                 self.resume(now)

@@ -45,9 +45,9 @@ class SteeringOptions:
 
 
 class _Held:
-    """Replaces a method of an EarlyStopping: calls the original only if the monitored number has a new value.
+    """Replaces an EarlyStopping's method: calls the original only if the monitored number has a new value.
 
-    Copies of the EarlyStopping, including pickled ones, have the original method.
+    Copies of the EarlyStopping, including pickled ones, keep the original method.
     """
 
     def __init__(self, callback: Any, check: Callable[..., Any], is_new: Callable[[Any], bool]) -> None:
@@ -141,7 +141,7 @@ class Steering:
         measured, blocked = recorder.measured()
         self._renewed = [name for name in self._numbers if name in measured.numbers]
         if measured.numbers:
-            # NaN for a number that no probe has: its last value would be mistaken for one of the current weights.
+            # NaN for a number that no probe has: its last value would be mistaken for the current weights' value.
             self._numbers = {name: measured.numbers.get(name, math.nan) for name in self._numbers}
         self._alarm = measured.alarm
         return blocked

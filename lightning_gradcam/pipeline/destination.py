@@ -23,7 +23,7 @@ class Destination:
         loggers: The loggers that receive images and numbers.
         sinks: Additional sinks.
         run: The run's id.
-        resumed: The checkpoint's state of the resumed run; empty without one.
+        resumed: The resumed run's state from its checkpoint; empty without one.
         copy_steps: Whether to take over that run's steps.
     """
 

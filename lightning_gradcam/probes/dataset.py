@@ -199,7 +199,7 @@ def _check_indices(indices: Sequence[int], total: int) -> None:
 
 
 def _label(sample: Any, label_key: Key | None) -> Hashable | None:
-    # Possibly only the collate function understands a sample; missing labels are detected on the batch.
+    # If only the collate function understands a sample, missing labels are detected on the batch.
     known = isinstance(sample, (Mapping, list, tuple)) or entries_of(sample) is not None
     try:
         return class_in(label_of(sample, label_key, required=False)) if known else None

@@ -53,8 +53,8 @@ def find_normalization(transform: Any) -> Normalization | None:
     """Finds a ``Normalize`` in a transform, including inside compositions, without importing torchvision.
 
     Returns:
-        Its mean and standard deviation; mean 0 and deviation 1 if the transform only scales to a tensor; ``None`` if
-        the transform does not reveal it.
+        Its mean and standard deviation; mean 0 and deviation 1 if the transform only scales values to 0…1; ``None`` if
+        the transform reveals neither.
     """
     steps = _steps(transform)
     for step in reversed(steps):
@@ -70,11 +70,11 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
     """Converts inputs to images, or clips and volumes to frames.
 
     Args:
-        inputs: ``[N, C, H, W]`` or ``[N, H, W]``; a clip or volume ``[N, C, T, H, W]``; float or uint8; 1, 3 or 4
-            channels may come last. One channel is shown in grey, three or four in colour (the fourth is dropped), any
+        inputs: Images ``[N, C, H, W]`` or ``[N, H, W]``, clips or volumes ``[N, C, T, H, W]``; float or uint8. 1, 3 or
+            4 channels may be last. One channel is shown in grey, three or four in colour (the fourth is dropped), any
             other number as the mean over channels.
         normalized: The normalisation to undo; ``None`` stretches each image between its minimum and maximum, and a clip
-            between those of all its frames.
+            between those over all its frames.
 
     Returns:
         uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``, and a caption that states how the pixels were recovered.

@@ -31,7 +31,7 @@ _TYPES = {"masks": torch.bool, "boxes": torch.float32, "values": torch.float32}
 
 @dataclass(frozen=True, eq=False)
 class ProbeSet:
-    """A fixed set of inputs whose maps are compared over epochs, runs and resumes.
+    """A fixed set of inputs whose maps are compared across epochs, runs and resumes.
 
     Attributes:
         inputs: The model's inputs ``[N, …]``, preprocessed, on the CPU.
@@ -164,8 +164,8 @@ class ProbeSet:
         """Returns the probes with their axes interpreted as the model interprets them; frames are drawn accordingly.
 
         Args:
-            axes: ``"NTCHW"`` or ``"NTHW"`` for frames, ``"NCL"``, ``"NLC"`` or ``"NL"`` for signals; ``""``: the model
-                does not show them, and nothing changes.
+            axes: ``"NTCHW"`` or ``"NTHW"`` for frames, ``"NCL"``, ``"NLC"`` or ``"NL"`` for signals; ``""`` if the
+                model does not reveal them, which changes nothing.
         """
         if not axes or axes == self.axes:
             return self
@@ -287,7 +287,7 @@ class ProbeSet:
         """Reads the output of :meth:`to_bytes`; errors refer to it by ``name``.
 
         Raises:
-            ProbeFileError: As :meth:`load`.
+            ProbeFileError: As for :meth:`load`.
         """
         from lightning_gradcam.probes.file import from_bytes
 

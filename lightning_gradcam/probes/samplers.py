@@ -39,7 +39,8 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
     Args:
         loader: A loader with a ``dataset``; without a ``sampler``, it is assumed to yield every sample.
         seed: Random seed for the copy.
-        batches: Use only this many first batches of the loader, in data set order, as with ``overfit_batches``.
+        batches: Number of the loader's first batches to use, in data set order, as with ``overfit_batches``; ``None``:
+            all.
 
     Raises:
         UnindexedError: The data set can't be indexed, or the sampler does not yield indices or can't be copied.
@@ -150,7 +151,7 @@ def _numbers(found: Iterable[Any], total: int) -> Sequence[int]:
 # Number of samples whose labels are read if the data set does not list them: a class with 1 % of the samples is missed
 # once in 20,000 draws.
 LOOKED_AT = 1000
-# Samples read first, for each probe; how many follow depends on the time they would take, in seconds.
+# Samples per probe to read first; how many follow depends on the time they would take, in seconds.
 _POOL = 8
 _PATIENCE = 20.0
 # A prefix of the order that is long enough for a draw from many classes.

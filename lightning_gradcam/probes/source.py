@@ -41,11 +41,11 @@ def obtain_probes(
         options: The user's choice.
         find_loader: Returns the dataloader (``dataset``, ``collate_fn``) to draw from; called only if needed.
         resumed: The checkpoint's state (``indices``, ``fingerprint``, ``archive``); empty without a checkpoint.
-        archived: Reads the probes of the archive in a folder; not called without a checkpoint.
+        archived: Reads the probes from the archive in a folder; not called without a checkpoint.
         redraw: Whether the resumed run's indices belong to the loader's data set. ``False``: use the archived inputs
             unchanged.
         passing: Samples collected from passing batches, for data that can't be indexed.
-        batches: Draw only from the loader's first batches, this many.
+        batches: Number of the loader's first batches to draw from; ``None``: all.
 
     Returns:
         The probes with their batch, and a note for the user if they are not the expected ones.

@@ -49,7 +49,7 @@ def find_transform(dataset: Any) -> Any:
 
 
 def find_labels(dataset: Any, label_key: Any = None) -> npt.NDArray[np.int64] | None:
-    """Returns the true class of every sample without decoding any, or ``None`` if they are unknown.
+    """Returns the true classes of all samples without decoding any, or ``None`` if they are unknown.
 
     Args:
         dataset: The data set.
@@ -113,7 +113,7 @@ def _column(dataset: Any, name: str) -> Any:
     """Returns a column of a Hugging Face data set, without its other columns or its transform."""
     try:
         return dataset.with_format("numpy").select_columns([name])[:][name]
-    except Exception:  # data sets of other libraries may have `features` too
+    except Exception:  # other libraries' data sets may also have `features`
         return None
 
 

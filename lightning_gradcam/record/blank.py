@@ -63,7 +63,7 @@ def codes_of(maps: npt.NDArray[Any], causes: Codes | None) -> Codes:
 
     Args:
         maps: ``[N, *S]``, signed or after their ReLU.
-        causes: Their known causes, int8 ``[N]``; ``None`` if unknown, as in archives of version 0.1.0.
+        causes: Their known causes, int8 ``[N]``; ``None`` if unknown, as in archives from version 0.1.0.
 
     Example:
         >>> codes_of(np.array([[[-1.0, 0.0]], [[-1.0, 2.0]]]), None).tolist()
@@ -78,7 +78,7 @@ def codes_of(maps: npt.NDArray[Any], causes: Codes | None) -> Codes:
 def record_codes(
     maps: Mapping[CamKey, npt.NDArray[Any]], causes: Mapping[CamKey, Codes], keys: Iterable[CamKey], rows: Sequence[int]
 ) -> Codes:
-    """Returns the causes of some of a record's maps in one array.
+    """Returns the causes for some of a record's maps in one array.
 
     Args:
         maps: The record's maps.

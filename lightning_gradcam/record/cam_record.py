@@ -51,7 +51,7 @@ class CamRecord:
         limits: Key to the upper limits of each map's colours on the run's scale, float32 ``[N, 2]``: the largest 98th
             percentile over its positions in this and all earlier logged steps, after the ReLU and of the magnitudes
             (for signed drawing). A resumed run continues them. Empty if unknown, as in archives from version 0.1.0.
-        causes: Key to the causes of blank maps, int8 ``[N]``, 0 for maps that are not blank (see
+        causes: Key to the cause of each blank map, int8 ``[N]``, 0 for maps that are not blank (see
             :class:`~lightning_gradcam.Cause`); keys without a blank map are missing.
         levels: For layers with several feature maps, ``(layer, target)`` to the one at which each probe is explained,
             ``N`` names such as ``"fpn[1]"`` or ``"head#2"`` (see :class:`~lightning_gradcam.Cams`).

@@ -83,12 +83,12 @@ class Cams(Mapping[CamKey, Tensor]):
         gradients: ``(layer, target)`` to gradient statistics, if requested
             (:class:`~lightning_gradcam.GradientSummary`); only for methods that use activations and gradients.
         levels: ``(layer, target)`` to the feature map at which each sample is explained, ``N`` names: ``"fpn[1]"`` is
-            the second map that ``fpn`` returns, ``"head#2"`` the third call of ``head``. Only for layers with several
+            the second map that ``fpn`` returns, ``"head#2"`` the third call to ``head``. Only for layers with several
             maps on which the scores depend, such as a detector's pyramid; their maps have the size of the finest level,
             and coarser ones are enlarged by repetition.
         axes: The meaning of the input's axes if its shape is ambiguous and the model resolves it: ``"NCL"``, ``"NLC"``
             or ``"NL"`` for a signal, ``"NTCHW"`` or ``"NTHW"`` for frames; otherwise ``""``.
-        causes: :class:`CamKey` to the causes of blank maps, int8 ``[N]``, 0 for maps that are not blank; see
+        causes: :class:`CamKey` to the cause of each blank map, int8 ``[N]``, 0 for maps that are not blank; see
             :class:`~lightning_gradcam.Cause`. Keys without a blank map may be missing.
         class_names: Names of all classes by index, if they were given; :meth:`save` shows them.
     """

@@ -32,7 +32,7 @@ class Entry(_AtStep):
     """The images that loggers receive for one logged step.
 
     Attributes:
-        step: The x value: the step at which Lightning logs this validation's metrics.
+        step: The x value, which is the step at which Lightning logs this validation's metrics.
         epoch: The epoch, counted from 0; -1 is the untrained baseline.
         pictures: Tag (``gradcam/<layer>``) to image.
     """
@@ -173,13 +173,13 @@ class Sink(ABC):
 
     @abstractmethod
     def log(self, entry: Entry) -> None:
-        """Logs all images of one step; called in the order of the steps."""
+        """Logs all images for one step; called in the order of the steps."""
 
     def log_numbers(self, numbers: Numbers) -> None:  # noqa: B027 - a backend may take pictures alone
-        """Logs numbers of one step, after its images; there may be several calls per step."""
+        """Logs numbers for one step, after its images; there may be several calls per step."""
 
     def log_histograms(self, histograms: Histograms) -> None:  # noqa: B027 - a backend may have none
-        """Logs histograms of one step; ignored by default."""
+        """Logs histograms for one step; ignored by default."""
 
     def log_evolution(self, evolution: Evolution) -> None:  # noqa: B027 - a backend may take sheets alone
         """Logs film strips of the run so far, and animations at its end; ignored by default."""
