@@ -1,4 +1,4 @@
-"""One folder for each run: the probes, and a small file of signed maps for each logged step.
+"""One folder per run: the probes, and a small file of signed maps for each logged step.
 
 ::
 
@@ -6,7 +6,7 @@
     probes.npz      the probe set
     steps/step-0000000469-epoch-0003.npz
 
-Step files store each map in float16 relative to a float32 scale (its largest magnitude), so that maps of small
+Step files store each map in float16 relative to a float32 scale (its largest magnitude), so maps for small
 probabilities do not underflow. No pickle is read or written. Files are written atomically and the manifest last, so a
 run killed at any moment leaves a readable archive. A folder with another run's archive is not modified: the new archive
 is created next to it, in ``<name>-1``, ``<name>-2``, …

@@ -1,4 +1,4 @@
-"""Chooses a folder next to the requested one if that already holds another run's record."""
+"""Chooses a folder next to the requested one if that one already contains another run's record."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def start_beside(
 
     Args:
         root: The folder.
-        manifest: The manifest of the new run; see :meth:`ArchiveWriter.start` for this and the other arguments.
-        probes: Its probes.
+        manifest: The new run's manifest; see :meth:`ArchiveWriter.start` for this and the other arguments.
+        probes: The new run's probes.
         parent: The run that it continues, as stored in a checkpoint; ``None`` for a new run.
-        copy_steps: Take over the parent's earlier steps.
+        copy_steps: Whether to take over the parent's earlier steps.
 
     Returns:
         The writer, and a note for the user on why it is not in ``root``; empty if it is, or if a run continues.
 
     Raises:
-        ArchiveError: The folder can't be written.
+        ArchiveError: The folder can't be written to.
     """
     why = ""
     for place in _places(root, owned_by(manifest, parent, copy_steps)):
@@ -50,7 +50,7 @@ def start_beside(
 
 
 def _places(root: str, own: Collection[str]) -> Iterator[str]:
-    """Yields the folders that hold a run in ``own``, then all folders in the order of their numbers."""
+    """Yields the folders that contain a run in ``own``, then all others in the order of their numbers."""
     above, name = root.rsplit("/", 1)
     siblings = re.compile(rf"{re.escape(name)}(-[1-9][0-9]*)?")
     names: list[str] = []

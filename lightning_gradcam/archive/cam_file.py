@@ -1,4 +1,4 @@
-"""The file of one logged step: its name and its bytes."""
+"""One logged step's file: its name and its bytes."""
 
 from __future__ import annotations
 
@@ -119,12 +119,13 @@ def open_step(source: bytes | BinaryIO, schema: int) -> Npz:
 def unpacked_cams(
     source: bytes | BinaryIO, keys: Collection[CamKey] | None = None, maps: Collection[CamKey] | None = None
 ) -> CamRecord:
-    """Reads the output of :func:`packed_cams`; corrupt bytes raise any error of zip, NumPy or JSON.
+    """Reads the output of :func:`packed_cams`; corrupt bytes raise any error from zip, NumPy or JSON.
 
     Args:
         source: The file's bytes, or the open file, from which only the required parts are read.
         keys: Maps to read, with their statistics and gradients; ``None`` means all.
-        maps: The subset of ``keys`` whose maps to read; for the others, only statistics are read. ``None`` means all.
+        maps: The subset of ``keys`` whose maps to read; for the others, only statistics and gradients are read.
+            ``None`` means all.
 
     Raises:
         KeyError: One of the keys is not in the file.
@@ -194,7 +195,7 @@ def unpacked_maps(source: bytes | BinaryIO, key: CamKey) -> FloatArray | None:
 
 
 def metrics_of(meta: Mapping[str, Any]) -> dict[str, float]:
-    """Reads the trainer's metrics at a step; empty for archives of version 0.1.0."""
+    """Reads the trainer's metrics at a step; empty for archives from version 0.1.0."""
     found = meta.get("metrics", {})
     if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
         raise TypeError("'metrics' is not an object of numbers")
@@ -219,7 +220,7 @@ def _maps(file: Npz, place: int, count: int) -> FloatArray:
 
 
 def _levels(meta: Mapping[str, Any], samples: int) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Reads the feature map at which each probe is explained; empty for archives of version 0.1.0."""
+    """Reads the feature map at which each probe is explained; empty for archives from version 0.1.0."""
     found = {_pair(entry["key"]): texts(entry, "names") for entry in meta.get("levels", ())}
     for key, names in found.items():
         if len(names) != samples:

@@ -1,4 +1,4 @@
-"""The file format of one logged step of channels, like ``cam_file.py`` for maps."""
+"""The file format for one logged step of channels, like ``cam_file.py`` for maps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def packed_channels(record: ChannelRecord) -> bytes:
 
 
 def unpacked_channels(source: bytes | BinaryIO, only: str | None = None) -> ChannelRecord:
-    """Reads the output of :func:`packed_channels`; corrupt bytes raise any error of zip, NumPy or JSON.
+    """Reads the output of :func:`packed_channels`; corrupt bytes raise any error from zip, NumPy or JSON.
 
     Args:
         source: The file's bytes, or the open file, from which only the required parts are read.

@@ -1,4 +1,4 @@
-"""Finding archives below a folder."""
+"""Finds archives below a folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
     """Returns the folders of the archives at or below a folder, sorted.
 
     Args:
-        path: An archive's folder, or a local folder that contains archives, such as a run's or a logger's; or the URL
-            of an archive that fsspec supports.
+        path: An archive's folder (local, or a URL that fsspec supports), or a local folder that contains archives, such
+            as a run's or a logger's.
 
     Raises:
         ArchiveError: No archive is found.
@@ -33,7 +33,7 @@ def find_archives(path: str | os.PathLike[str]) -> list[str]:
         archive = STEPS in folders and MANIFEST in files and _has_manifest(folder)
         if archive:
             found.append(folder)
-        # Nothing inside an archive is another archive.
+        # An archive contains no other archives.
         deep = archive or folder[len(root) :].count(os.sep) >= _DEEPEST
         folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
     if not found:

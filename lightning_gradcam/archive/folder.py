@@ -1,4 +1,4 @@
-"""The information in an archive's manifest and file names, available before any step is read."""
+"""The information in an archive's manifest and file names, available without reading any step."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lightning_gradcam.storage import Storage
 
 
 class ArchiveFolder:
-    """A folder with an archive, possibly one that is still being written.
+    """An archive's folder, possibly still being written.
 
     Args:
         storage: The folder.
-        manifest: Its manifest.
+        manifest: The archive's manifest.
     """
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self._storage = storage
-        # Called for every step read, so that long reads in the background are not mistaken for a stall.
+        # Called for every step read, so a long read in the background is not mistaken for a stall.
         self.tick: Callable[[], object] = lambda: None
         self._names: list[str] = []
         self._listed: list[tuple[int, int, int, str]] = []
@@ -48,17 +48,17 @@ class ArchiveFolder:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers, in the order configured."""
+        """The layers' names, in the order configured."""
         return self.manifest.layers
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods, in the order configured."""
+        """The methods' names, in the order configured."""
         return self.manifest.methods
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the targets, in the order configured."""
+        """The targets' names, in the order configured."""
         return self.manifest.targets
 
     def _file(self, index: int) -> str:
@@ -89,7 +89,7 @@ class ArchiveFolder:
         """Returns the shape of a probe's map, ``[h, w]`` or ``[d, h, w]``; ``None`` if there is no such map."""
         shapes = self.manifest.map_shapes
         own = shapes.get(f"{layer}/{method}")
-        # A method with the key "model" has no maps for the layers and is listed with its own shape.
+        # A method with the key "model" has no maps at the layers, and is listed with its own shape.
         return own if own is not None or f"{MODEL}/{method}" in shapes else shapes.get(layer)
 
     def _check_cams(self) -> None:

@@ -1,4 +1,4 @@
-"""The manifest of an archive: its run and its contents."""
+"""An archive's manifest: its run and its contents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Kind = Literal["cams", "features", "patterns"]
 
 @dataclass(frozen=True)
 class Manifest:
-    """The description of an archive.
+    """Describes an archive.
 
     Attributes:
         run: The run's own id; a folder with a different id is never written to.
@@ -33,7 +33,7 @@ class Manifest:
         layers: Names of the layers, in the order configured.
         methods: Names of the methods, in the order configured.
         targets: Names of the targets, in the order configured.
-        score: ``"logit"`` or ``"probability"``.
+        score: ``"logit"``, ``"probability"`` or ``"sigmoid"``.
         map_shapes: Layer to ``[h, w]`` (``[d, h, w]`` in 3-D); ``layer/method`` to the shape for methods whose maps
             have a different one, such as the input's.
         fingerprint: Fingerprint of the probes.
@@ -41,11 +41,11 @@ class Manifest:
         created: Date and time in UTC, ISO 8601.
         versions: Versions of the libraries in use.
         schema: Version of the archive's layout.
-        kind: ``"cams"``; ``"features"`` or ``"patterns"`` (:class:`~lightning_gradcam.ChannelRecord`): then ``methods``
-            and ``targets`` are empty, and ``map_shapes`` has ``[C, h, w]`` for feature maps and ``[F, c, H, W]`` for
-            patterns.
-        settings: How sheets of channels are drawn, and how the patterns of which filters are found, so that the report
-            can be recreated; ``None`` for CAMs.
+        kind: ``"cams"``, or for :class:`~lightning_gradcam.ChannelRecord` ``"features"`` or ``"patterns"``. These have
+            empty ``methods`` and ``targets``, and ``map_shapes`` contains ``[C, h, w]`` for feature maps and
+            ``[F, c, H, W]`` for patterns.
+        settings: How sheets of channels are drawn, which filters are shown and how their patterns are found, so that
+            the report can be recreated; ``None`` for CAMs.
     """
 
     run: str
@@ -98,7 +98,7 @@ class Manifest:
             ) from error
 
     def to_bytes(self) -> bytes:
-        """Returns the content of the file."""
+        """Returns the content of the manifest's file."""
         return json.dumps(asdict(self), indent=1).encode()
 
     def stamped(self, parent: Mapping[str, Any] | None) -> Manifest:
@@ -115,7 +115,7 @@ class Manifest:
         return replace(self, parent=parent, created=now, versions=versions)
 
     def differences(self, other: Manifest) -> list[str]:
-        """Returns the fields that prevent joining the maps of two archives: differing fields by name."""
+        """Returns the names of the fields whose differences prevent joining two archives' maps."""
         names = ("kind", "layers", "methods", "targets", "score", "map_shapes", "fingerprint")
         own, others = self._found_by(), other._found_by()
         return [
@@ -124,7 +124,7 @@ class Manifest:
         ]
 
     def _found_by(self) -> dict[str, Any]:
-        """The settings that determine the records, as read back; the settings for drawing may differ."""
+        """Returns the settings that determine the records, as read back; those for drawing may differ."""
         return {name: value for name, value in json.loads(json.dumps(self.settings or {})).items() if name != "drawing"}
 
 

@@ -1,4 +1,4 @@
-"""The owner of an archive, and the steps that a resumed run finds in it."""
+"""Determines an archive's owner, and which of a resumed run's steps are missing from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_gradcam.storage import Hold, Storage
 
 
 class TakenError(ArchiveError):
-    """A folder holds a record to which this run may not write.
+    """A folder contains a record to which this run may not write.
 
     Args:
         path: The folder.
@@ -36,13 +36,13 @@ def owned_by(manifest: Manifest, parent: Mapping[str, Any] | None, copy_steps: b
     Args:
         manifest: The run's manifest.
         parent: The run that it continues; see :meth:`ArchiveWriter.start`.
-        copy_steps: Take over the parent's earlier steps.
+        copy_steps: Whether to take over the parent's earlier steps.
     """
     return {manifest.run, str(parent["run"])} if parent is not None and copy_steps else {manifest.run}
 
 
 def abandoned(storage: Storage) -> Hold | None:
-    """Locks a record without steps that nobody is writing; ``None`` if it has steps or may be in use."""
+    """Locks a record that has no steps and is not being written; ``None`` if it has steps or may be in use."""
     if all(parse_step_file_name(name) is None for name in storage.names(STEPS)):
         with suppress(BlockingIOError):
             return storage.hold(PROBES)
@@ -50,7 +50,7 @@ def abandoned(storage: Storage) -> Hold | None:
 
 
 def missing_steps(steps: Sequence[int], last: int, logged: int | None) -> str | None:
-    """Reports the steps up to a checkpoint that are missing from an archive.
+    """Returns a remark on the steps up to a checkpoint that are missing from an archive; ``None`` if none is.
 
     Args:
         steps: The steps in the archive.

@@ -43,7 +43,7 @@ class Archive(ArchiveFolder):
         """Opens the archive in a folder.
 
         Args:
-            path: The folder: a local path or a URL that fsspec supports.
+            path: The folder, as a local path or a URL that fsspec supports.
 
         Raises:
             ArchiveError: The manifest is missing, unreadable, damaged or has a different schema.
@@ -63,7 +63,7 @@ class Archive(ArchiveFolder):
         return cls(storage, Manifest.parse(raw, storage.root))
 
     def _repr_html_(self) -> str:
-        # The page belongs to a later folder; import it only for a notebook.
+        # The page belongs to a later folder; import it only in a notebook.
         return str(import_module("lightning_gradcam.report.notebook").archive_html(self))
 
     def reader(self) -> Archive:
@@ -95,9 +95,9 @@ class Archive(ArchiveFolder):
 
         Args:
             layer: One of :attr:`layers`.
-            method: One of :attr:`methods`; ``None``: the first configured method that this layer has.
+            method: One of :attr:`methods`; ``None``: the first configured method with maps at this layer.
             target: One of :attr:`targets` (a class index also works); ``None``: the first configured target.
-            relu: Keep only positive evidence for the target; ``False`` returns signed maps.
+            relu: Whether to keep only positive evidence for the target; ``False`` returns signed maps.
 
         Raises:
             ArchiveError: The layer, method or target is not in the archive, or a step's file is damaged.
@@ -120,7 +120,7 @@ class Archive(ArchiveFolder):
     def findings(self) -> tuple[Finding, ...]:
         """The run's findings: sentences with their evidence, most severe first.
 
-        They are computed once, and again after further steps. Empty for channels, and if nothing reaches its threshold.
+        They are computed once, and again if there are new steps. Empty for channels, and if no threshold is reached.
 
         Raises:
             ArchiveError: A step's file is damaged.
@@ -137,11 +137,11 @@ class Archive(ArchiveFolder):
         return self._found[1]
 
     def numbers(self, layer: str, method: str | None = None, target: str | int | None = None) -> dict[str, FloatArray]:
-        """Returns the statistics of one map at every step, each ``[steps, N]``.
+        """Returns one map's statistics at every step, each ``[steps, N]``.
 
         :data:`lightning_gradcam.STATS` describes them: those measured when the step was logged, plus ``drift_to_last``
-        and ``rank_correlation_to_last``, which compare with the latest step in the archive. NaN where a value is
-        undefined, such as the drift of the first step.
+        and ``rank_correlation_to_last``, which compare with the latest step in the archive. Undefined values are NaN,
+        such as the drift at the first step.
 
         Args:
             layer: One of :attr:`layers`.
@@ -160,13 +160,13 @@ class Archive(ArchiveFolder):
         return numbers_of(self, self._key(layer, method, target))
 
     def to_xarray(self) -> Any:
-        """Returns everything as an ``xarray.Dataset`` with named axes, for your own statistics.
+        """Returns the whole archive as an ``xarray.Dataset`` with named axes, for your own statistics.
 
-        It has one variable for each layer, ``[step, probe, cam_method, target, y, x]``, with signed maps (NaN if there
-        is no such map; maps with a different shape are named ``layer/method``); one for each statistic in
-        :data:`lightning_gradcam.STATS` by layer; ``predicted``, ``confidence``, ``score`` and ``explained_class``; and
-        ``metrics``, ``[step, metric]``, if steps have any. Needs the extra ``xarray``. (The axis is called
-        ``cam_method`` because ``sel`` already has a ``method=`` argument.)
+        Each layer is a variable ``[step, probe, cam_method, target, y, x]`` with signed maps (NaN if there is no such
+        map; maps with a different shape are named ``layer/method``). Each statistic measured when steps were logged
+        (see :data:`lightning_gradcam.STATS`) is a variable with a ``layer`` axis. Further variables are ``predicted``,
+        ``confidence``, ``score`` and ``explained_class``, and ``metrics``, ``[step, metric]``, if steps have any. Needs
+        the extra ``xarray``. (The axis is called ``cam_method`` because ``sel`` already has a ``method=`` argument.)
 
         Raises:
             ConfigurationError: xarray is not installed.
@@ -188,8 +188,8 @@ class Archive(ArchiveFolder):
             layer: One of :attr:`layers`.
 
         Returns:
-            For a ``FeatureMapCallback`` the activations ``[steps, N, C, h, w]`` (``[steps, N, C, d, h, w]`` in 3-D),
-            for a ``FilterPatternCallback`` the images in the model's input space, ``[steps, F, c, H, W]``.
+            For a ``FeatureMapCallback``, the activations ``[steps, N, C, h, w]`` (``[steps, N, C, d, h, w]`` in 3-D);
+            for a ``FilterPatternCallback``, the images in the model's input space, ``[steps, F, c, H, W]``.
 
         Raises:
             ArchiveError: The layer is not in the archive, this is an archive of CAMs, or a step's file is damaged.
@@ -207,7 +207,7 @@ class Archive(ArchiveFolder):
         return np.stack(stacked) if stacked else np.zeros((0, *shape), np.float32)
 
     def channel_record(self, index: int) -> ChannelRecord:
-        """Returns one logged step of a ``FeatureMapCallback`` or ``FilterPatternCallback``.
+        """Returns one logged step from a ``FeatureMapCallback`` or ``FilterPatternCallback``.
 
         Args:
             index: As in :meth:`record`.
@@ -230,7 +230,8 @@ class Archive(ArchiveFolder):
             index: Its index in :attr:`steps`, as last read; negative values count from the end.
             keys: Maps to read, with their statistics and gradients; others are missing from the record. Default:
                 all.
-            maps: The subset of ``keys`` whose maps to read; for the others, only statistics are read. Default: all.
+            maps: The subset of ``keys`` whose maps to read; for the others, only statistics and gradients are read.
+                Default: all.
 
         Raises:
             ArchiveError: There is no such step or key, this is not an archive of CAMs, or the step's file is damaged.
@@ -246,12 +247,12 @@ class Archive(ArchiveFolder):
     def recall(self) -> tuple[CamRecord | ChannelRecord | None, dict[CamKey, FloatArray], list[str]]:
         """Returns the data that a resumed run needs about its earlier steps.
 
-        If the last step has :attr:`CamRecord.limits`, only one file is read. In archives from older versions no step
+        If the last step has :attr:`CamRecord.limits`, only one file is read. In archives from older versions, no step
         has them, so every step's maps are read, one step at a time. Damaged steps are skipped.
 
         Returns:
-            The last readable record, or ``None``; each map's limits over all steps, ``[N, 2]`` (none for channels); and
-            why steps could not be read.
+            The last readable record, or ``None``; each map's limits over all steps, ``[N, 2]`` (empty for channels);
+            and the reasons why steps could not be read.
         """
         last: CamRecord | ChannelRecord | None = None
         limits: dict[CamKey, FloatArray] = {}
@@ -287,7 +288,7 @@ class Archive(ArchiveFolder):
 
 
 def _fitting(values: FloatArray | None, shape: tuple[int, ...], file: str, what: object) -> FloatArray:
-    """Returns the content of a step's file if its shape matches the manifest."""
+    """Returns values from a step's file if their shape matches the manifest."""
     if values is None or values.shape != shape:
         came = "nothing" if values is None else list(values.shape)
         raise ArchiveError(f"archive: {file} contains {came} for {what!r}, expected {list(shape)}")

@@ -20,7 +20,7 @@ _KEY = ("layer", "cam_method", "target")
 
 
 def numbers_of(archive: Archive, key: CamKey) -> dict[str, FloatArray]:
-    """Returns the statistics of one map at all steps; see :meth:`Archive.numbers`.
+    """Returns one map's statistics at all steps; see :meth:`Archive.numbers`.
 
     Args:
         archive: The run's archive.
@@ -104,7 +104,7 @@ def to_dataset(archive: Archive) -> Any:
 
 
 def _groups(archive: Archive, keys: list[CamKey]) -> dict[str, list[CamKey]]:
-    """Returns the maps that share an array: those of one layer; maps of another shape get their own array."""
+    """Groups maps by array: one for each layer, and one for each method at it whose maps have a different shape."""
     found: dict[str, list[CamKey]] = {}
     for key in keys:
         own = f"{key.layer}/{key.method}"
@@ -115,7 +115,7 @@ def _groups(archive: Archive, keys: list[CamKey]) -> dict[str, list[CamKey]]:
 def _filled(
     found: list[dict[CamKey, FloatArray]], coords: dict[str, Any], dims: Sequence[str], own: Sequence[int] = ()
 ) -> FloatArray:
-    """Returns each step's values of all probes, by those parts of their keys; NaN where a step has none."""
+    """Returns each step's values for all probes, by these parts of their keys; NaN where a step has none."""
     sizes = [len(found), *(len(coords[name]) for name in ("probe", *dims)), *own]
     values = np.full(sizes, np.nan, np.float32)
     for row, of_keys in enumerate(found):

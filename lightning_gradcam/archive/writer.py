@@ -29,13 +29,13 @@ class ArchiveWriter(Archive):
     """Appends steps to an archive that this run owns."""
 
     continued = False
-    """Whether the folder had a manifest of this run, so that it already contains its steps."""
+    """Whether the folder had a manifest from this run, and therefore already contains its steps."""
 
     # Number of files for each step and epoch; the folder is listed once rather than at every step.
     _written: Counter[tuple[int, int]] | None = None
     # The manifest's file state when it was last read and belonged to this run.
     _owned: Stamp | None = None
-    # Tells other processes that the archive is in use.
+    # Signals other processes that the archive is in use.
     _held: Hold | None = None
     # The hash of the probe file, and the probes.
     _given: tuple[bytes, ProbeSet] | None = None
@@ -59,17 +59,17 @@ class ArchiveWriter(Archive):
             probes: The probes, written once.
             parent: ``{"archive": folder, "run": id, "step": last}`` of the checkpoint's run, if one was resumed;
                 :meth:`take_over` describes the entries.
-            copy_steps: Training continues from the checkpoint: take over the parent's steps up to it; in the parent's
-                own folder, later ones are deleted.
-            later: Leave the steps to a later call of :meth:`take_over`, which can take a long time for a large archive.
+            copy_steps: Whether training continues from the checkpoint: the parent's steps up to it are taken over; in
+                the parent's own folder, later ones are deleted.
+            later: Leave the steps to a later call to :meth:`take_over`, which can take long for a large archive.
 
         Returns:
             The writer, and a remark for the user if some of the parent's steps are not in the archive.
 
         Raises:
-            TakenError: The folder holds steps of another run, a record that another process is writing, or a record of
-                this run with another configuration.
-            ArchiveError: The folder can't be written.
+            TakenError: The folder contains steps from another run, a record that another process is writing, or this
+                run's record with a different configuration.
+            ArchiveError: The folder can't be written to.
         """
         storage = Storage(path)
         try:
@@ -113,7 +113,7 @@ class ArchiveWriter(Archive):
             storage.remove(MANIFEST)
             left.release()
         filled = manifest.stamped(parent)
-        # Steps without a manifest are left over from a run that was killed during its start.
+        # Steps without a manifest were left by a run that was killed during its start.
         for file in filter(is_ours, storage.names(STEPS)):
             storage.remove(f"{STEPS}/{file}")
         writer = cls(storage, filled)
@@ -136,7 +136,7 @@ class ArchiveWriter(Archive):
         """
         if self._given is not None:
             digest, probes = self._given
-            # If it can't be read, reading it again raises the reason.
+            # If the file can't be read, reading it again raises the reason.
             with suppress(Exception):
                 if hashlib.sha256(self._storage.read(PROBES)).digest() == digest:
                     return probes
@@ -156,7 +156,7 @@ class ArchiveWriter(Archive):
             A remark for the user if some of these steps are not in the archive.
 
         Raises:
-            OSError: The folder can't be written.
+            OSError: The folder can't be written to.
         """
         last, logged = int(parent["step"]), parent.get("logged")
         if self.continued:
@@ -204,7 +204,7 @@ class ArchiveWriter(Archive):
         """Locks the archive against other processes until :meth:`release`, if the file system supports locks.
 
         Raises:
-            TakenError: Another process is writing it.
+            TakenError: Another process is writing to it.
         """
         if self._held is None:
             try:
@@ -213,7 +213,7 @@ class ArchiveWriter(Archive):
                 raise TakenError(self.path, "is being written by another process or Trainer") from error
 
     def release(self) -> None:
-        """Releases the lock: another run may then resume here, or take over the record if it has no steps."""
+        """Releases the lock: another run may then resume here, or take over the folder if it has no steps."""
         if self._held is not None:
             self._held.release()
             self._held = None
@@ -237,8 +237,8 @@ class ArchiveWriter(Archive):
     def append(self, record: CamRecord | ChannelRecord) -> None:
         """Writes one step's maps or channels without overwriting existing ones: two validations can share a step.
 
-        If the manifest exists but is not a regular file, this blocks, as it would for an unresponsive disk, so call it
-        from a thread on which others only wait for a limited time.
+        If the manifest exists but is not a regular file, this blocks, as it would for an unresponsive disk. Call it
+        from a thread for which others wait only a limited time.
 
         Raises:
             ArchiveError: The folder no longer belongs to this run.
@@ -269,11 +269,11 @@ class ArchiveWriter(Archive):
                 f"archive: {self.path!r} was taken over by another run ({owner}) that started at the same time,"
                 " and is no longer written to; give each run its own log directory or version"
             )
-        # Get the state before reading: any replacement of the manifest since then has a different state.
+        # This state was taken before reading: a manifest replaced since then has a different state.
         self._owned = stamp
 
     def discard(self) -> None:
-        """Deletes the steps, manifest and probes, so that no run owns the folder. Another run's record stays."""
+        """Deletes the steps, manifest and probes, so that no run owns the folder; keeps another run's record."""
         try:
             self.reclaim()
         except TakenError:

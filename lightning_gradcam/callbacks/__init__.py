@@ -1,4 +1,4 @@
 """The Lightning callbacks: their options, hooks, ranks and resuming.
 
-The only folder that knows Lightning; computes, draws and writes nothing itself.
+The only folder that depends on Lightning; computes, draws and writes nothing itself.
 """

@@ -1,4 +1,4 @@
-"""The base of this package's callbacks: which Lightning hook does what on which rank."""
+"""The base class of this package's callbacks: what each Lightning hook does, and on which rank."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ProbeCallback(Callback):
         self._validated = ValidatedWeights()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles (from tuners or spawned ranks) have the options but no run: threads can't be copied."""
+        """Returns the state to copy or pickle (tuners, spawned ranks), without the run: threads can't be copied."""
         return {**vars(self), "_run": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -63,19 +63,19 @@ class ProbeCallback(Callback):
 
     @property
     def name(self) -> str:
-        """The root of tags and the archive's folder."""
+        """The prefix of tags, and the default name of the archive's folder."""
         return self._options.monitor.name
 
     @property
     def probes(self) -> ProbeSet | None:
-        """The probes in use; ``None`` before training has started and on all ranks except zero."""
+        """The probes in use; ``None`` before training has started and on ranks that compute no maps."""
         return self._run.recorder.probes if self._run.recorder is not None else None
 
     @property
     def archive(self) -> Archive | None:
-        """The run's archive, to read while it grows and afterwards; ``None`` before training has started.
+        """The run's archive, readable during and after training; ``None`` before training has started.
 
-        Waits until every explained step is written. If a strategy trains in its own processes (``ddp_spawn``,
+        Waits until every explained step is written. If a strategy trains in separate processes (``ddp_spawn``,
         ``ddp_fork``, notebooks), the archive is available once they have ended.
         """
         elsewhere = record_of(self._token)
@@ -87,7 +87,7 @@ class ProbeCallback(Callback):
         return f"{type(self)._kind}{{'name': {self.name!r}}}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Rejects configurations that are wrong before any data is loaded."""
+        """Rejects invalid configurations before any data is loaded."""
         same = [other for other in _siblings(trainer) if other.name == self.name]
         if len(same) > 1:
             kinds = " and ".join(dict.fromkeys(f"{other._kind}s" for other in same))
@@ -118,22 +118,22 @@ class ProbeCallback(Callback):
         if host.stage == "validate":
             self._start(host)
 
-    # Under `trainer.test` too.
+    # Also under `trainer.test`.
     on_test_start = on_train_start
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Takes probes from data that can't be indexed."""
+        """Collects probes from data that can't be indexed."""
         host = Host(trainer, pl_module)
         if host.explains and dataloader_idx == 0:
             self._run.meet(host, batch)
 
-    # Under `trainer.test` too.
+    # Also under `trainer.test`.
     on_test_batch_start = on_validation_batch_start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Takes probes from data that can't be indexed, if there is no validation."""
+        """Collects probes from data that can't be indexed, if there is no validation."""
         host = Host(trainer, pl_module)
         if self._run.waiting and not host.validates:
             self._run.meet(host, batch)
@@ -141,14 +141,14 @@ class ProbeCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Hands finished sheets to the loggers that can't be called in the background."""
+        """Starts a waiting run; hands finished sheets to the loggers that can't be called in the background."""
         if self._run.waiting:
             self._run.start_or_wait(Host(trainer, pl_module))
         if self._run.recorder is not None:
             self._run.recorder.settle()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Explains here if another callback removes the averaged weights before this one runs."""
+        """Explains after the last batch if another callback swaps out averaged weights before this one's epoch end."""
         host = Host(trainer, pl_module)
         if self._run.waiting and host.stage == "validate":
             self._run.start_or_wait(host)
@@ -159,7 +159,7 @@ class ProbeCallback(Callback):
                 self._validated.remember(host)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Explains, if this validation is due."""
+        """Explains if this validation is due."""
         host = Host(trainer, pl_module)
         if host.explains and not host.checking:
             averaged = averages_before(trainer, self)
@@ -170,7 +170,7 @@ class ProbeCallback(Callback):
         """Records the step together with the metrics, which Lightning has computed by now."""
         self._run.measured(Host(trainer, pl_module))
 
-    # Under `trainer.test`, and without a validation: then the training epoch's own metrics are used.
+    # Also under `trainer.test`, and without validation, where the training epoch's own metrics are used.
     on_test_end = on_train_epoch_start = on_validation_end
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
@@ -193,7 +193,7 @@ class ProbeCallback(Callback):
         self._run.trained(Host(trainer, pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the whole run, checks the maps in the meantime, and waits until the last sheets are finished."""
+        """Draws the whole run, meanwhile checks the maps if requested, and waits for the last sheets."""
         self._run.measured(Host(trainer, pl_module))
         if self._run.recorder is not None:
             self._run.recorder.conclude()
@@ -201,9 +201,9 @@ class ProbeCallback(Callback):
             self._run.recorder.finish()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Stores which probes are in use, where the archive is, the module's class and the layers, in plain types."""
-        # Not `state_dict`: Lightning refuses two stateful callbacks of one key in the Trainer's constructor, before
-        # `setup` can say that they need different names.
+        """Stores the run's state, the module's class and the layers, in plain types."""
+        # Not `state_dict`: Lightning rejects two stateful callbacks with the same key in the Trainer's constructor,
+        # before `setup` can report that they need different names.
         if self._run.recorder is not None and trainer.is_global_zero:
             state = self._run.state(self._run.recorder)
             if (name := name_of_class(type(pl_module))) is not None:
@@ -214,14 +214,14 @@ class ProbeCallback(Callback):
             checkpoint.setdefault("callbacks", {})[self.state_key] = state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over probes and archive of the run that the checkpoint belongs to."""
-        # A state that is loaded in the middle of training (a learning-rate finder restores its trial) resumes nothing.
-        # Kept until the next `fit`, it would delete the steps recorded since.
+        """Continues the run that the checkpoint belongs to, with its probes and archive."""
+        # A state loaded during training (a learning-rate finder restores its trial) resumes nothing: kept until the
+        # next `fit`, it would delete the steps recorded since.
         if not self._run.running:
             self._run.resume(state_dict)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Closes the sinks and reports where the record is: Lightning calls no ``teardown`` after an exception."""
+        """Closes the sinks and reports where the record is: Lightning skips ``teardown`` after an exception."""
         self._run.close()
         self._end(Host(trainer, pl_module))
 
@@ -231,7 +231,7 @@ class ProbeCallback(Callback):
         self._run.report(Host(trainer, pl_module))
         self._end(Host(trainer, pl_module))
         if parent_process() is not None and self.archive is not None:
-            # The process that launched this one only gets the trainer's state back.
+            # The launching process receives only the trainer's state.
             vars(trainer.state)[f"_lightning_gradcam_{self._token}"] = Note(self._token, self.archive.path)
 
     def _start(self, host: Host) -> None:
@@ -242,7 +242,7 @@ class ProbeCallback(Callback):
         self._run.steering.begin(host)
 
     def _compare(self, host: Host, hook: str, *, logged: bool) -> None:
-        """Reports, once, that the logged weights are not the validated ones: a user's own EMA had swapped them back."""
+        """Warns once if the logged weights are not the validated ones, such as after a user's EMA has swapped back."""
         if logged and self._validated.gone(host):
             before = " and ".join(called_before(host.trainer, self, hook))
             rank_zero_warn(
@@ -252,7 +252,7 @@ class ProbeCallback(Callback):
             )
 
     def _end(self, host: Host) -> None:
-        """Prints where the results are. The trainer's last callback does so for all of them."""
+        """Prints where the results are; the trainer's last callback does so for all callbacks."""
         # A callback that wraps this one keeps it out of the trainer's list.
         callbacks = _siblings(host.trainer) or [self]
         if callbacks[-1]._run is self._run:
@@ -267,8 +267,8 @@ class ProbeCallback(Callback):
             trainer: The trainer.
             module: The module that it trains, validates or tests.
             stage: The trainer's stage.
-            earlier: The last run of this trainer under this callback's key. Another callback may have started it, such
-                as one that ``configure_callbacks`` created for the last ``fit``.
+            earlier: The trainer's last run under this callback's key. Another callback may have started it, such as
+                one that ``configure_callbacks`` created for the last ``fit``.
         """
         if earlier is None:
             return Run(self._options, _find_log_dir, module)
@@ -277,19 +277,19 @@ class ProbeCallback(Callback):
             return earlier
         # Without a logger, a trainer keeps its numbered folder.
         run = Run(self._options, _find_log_dir, module, None if trainer.loggers else earlier.log_dir)
-        # Records of `validate` and `test` are deleted when training begins; `validate` and `test` of any module leave a
-        # training's record alone.
+        # Records of `validate` and `test` are deleted when training begins; `validate` and `test` with any module leave
+        # a training run's record unchanged.
         if same or earlier.fitted != (stage == "fit"):
             run.succeed(earlier)
         return run
 
 
-# The last run under each key, for callbacks that replace another one; no entry outlives its trainer.
+# Each trainer's last run under each key, for callbacks that replace another one; no entry outlives its trainer.
 _RUNS: WeakKeyDictionary[Trainer, dict[str, Run]] = WeakKeyDictionary()
 
 
 def _find_log_dir(host: Host) -> str | None:
-    """Callbacks of one trainer share the folder that the first of them has found."""
+    """Returns the folder for archives: callbacks in one trainer share the folder that the first of them found."""
     shared = [other._run.log_dir for other in _siblings(host.trainer) if other._run.log_dir]
     return shared[0] if shared else host.log_dir()
 

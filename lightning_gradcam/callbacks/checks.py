@@ -1,4 +1,4 @@
-"""Checks of a callback's options, one by one and all at once. Each rejects invalid values and names the valid ones."""
+"""Checks a callback's options, one by one or all at once. Each check rejects invalid values and names valid ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_schedule(every_n_epochs: object, every_n_validations: object) -> None:
     """Rejects numbers below 1, and both options at once.
 
     Raises:
-        ConfigurationError: The message names the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and the valid values.
     """
     check_whole("every_n_epochs", every_n_epochs)
     if every_n_validations is None:
@@ -46,7 +46,7 @@ def check_overhead(max_overhead: object) -> None:
     """Rejects anything but a share of the time, or ``None``.
 
     Raises:
-        ConfigurationError: The message names the value and what is valid.
+        ConfigurationError: The message names the value and the valid values.
     """
     if max_overhead is None:
         return
@@ -59,10 +59,10 @@ def check_overhead(max_overhead: object) -> None:
 
 
 def check_share(argument: str, value: object) -> None:
-    """Rejects anything but a number from 0 to 1, or ``None``.
+    """Rejects anything but a number above 0 and up to 1, or ``None``.
 
     Raises:
-        ConfigurationError: The message names the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and the valid values.
     """
     if value is None:
         return
@@ -74,7 +74,7 @@ def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None
     """Rejects anything but one of ``choices``.
 
     Raises:
-        ConfigurationError: The message names the argument, the value and what is valid.
+        ConfigurationError: The message names the argument, the value and the valid values.
     """
     if value not in choices:
         raise ConfigurationError(
@@ -83,10 +83,10 @@ def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None
 
 
 def check_monitor(monitor: object) -> None:
-    """Rejects anything but true, false and a list of names.
+    """Rejects anything but true, false or a list of names.
 
     Raises:
-        ConfigurationError: The message names the value and what is valid.
+        ConfigurationError: The message names the value and the valid values.
     """
     names = isinstance(monitor, list) and bool(monitor) and all(isinstance(name, str) and name for name in monitor)
     if not isinstance(monitor, bool) and not names:
@@ -97,10 +97,10 @@ def check_monitor(monitor: object) -> None:
 
 
 def check_on_alarm(on_alarm: object, min_energy_inside: object) -> None:
-    """Rejects anything but the three reactions, and one without an alarm.
+    """Rejects anything but the three reactions, and a reaction without an alarm.
 
     Raises:
-        ConfigurationError: The message names the value and what is valid.
+        ConfigurationError: The message names the value and the valid values.
     """
     check_choice("on_alarm", on_alarm, choices=("warn", "stop", "checkpoint"))
     if on_alarm != "warn" and min_energy_inside is None:
@@ -114,7 +114,8 @@ def check_name(name: object) -> str:
     """Returns ``name`` if it can be used as a folder and a tag.
 
     Raises:
-        ConfigurationError: It is empty, or has characters other than letters, digits, ``_``, ``-`` and ``.``.
+        ConfigurationError: It is empty or too long, or contains characters other than letters, digits, ``_``, ``-`` and
+            ``.``.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 100:
         raise ConfigurationError(
@@ -125,14 +126,14 @@ def check_name(name: object) -> str:
 
 
 def check_drawing(drawing: object, kind: type = Drawing) -> Any:
-    """Returns a drawing of this kind; a mapping of its options is accepted too.
+    """Returns drawing options of this kind; also accepts them as a mapping.
 
     Args:
         drawing: The user's value.
-        kind: :class:`Drawing`, or another dataclass of options.
+        kind: :class:`Drawing`, or a different dataclass of options.
 
     Raises:
-        ConfigurationError: It is neither, or an option is unknown.
+        ConfigurationError: The value is neither, or an option is unknown.
     """
     if isinstance(drawing, kind):
         return drawing
@@ -162,7 +163,7 @@ def check_flag(argument: str, value: object) -> None:
     """Rejects anything but true and false.
 
     Raises:
-        ConfigurationError: With the argument and the value.
+        ConfigurationError: The message names the argument and the value.
     """
     if not isinstance(value, bool):
         raise ConfigurationError(f"{argument}: got {value!r}; pass true or false")
@@ -184,7 +185,7 @@ def check_gradients(gradients: object, methods: str | list[str]) -> None:
 
 
 def check_filters(filters: Any) -> None:
-    """Rejects anything but all filters (``None``), the number of the first ones, and a list of them.
+    """Rejects anything but ``None`` (all filters), a number for the first ones, or a list of filters.
 
     Raises:
         ConfigurationError: It is something else, or the list contains a filter twice.
@@ -231,10 +232,10 @@ def checked_options(given: Mapping[str, Any], drawing: type) -> dict[str, Any]:
 
     Args:
         given: The ``locals()`` of its constructor, before anything else is assigned.
-        drawing: The class of its drawing.
+        drawing: The class of its drawing options.
 
     Raises:
-        ConfigurationError: An option is invalid; the message names it, its value and what is valid.
+        ConfigurationError: An option is invalid; the message names it, its value and the valid values.
     """
     options = {name: value for name, value in given.items() if name not in ("self", "__class__")}
     if "targets" in options:

@@ -1,4 +1,4 @@
-"""The end of a run: the check of its maps, its last lines, and the message to the process that launched it."""
+"""The end of a run: the check of its maps, its final lines, and the note to the process that launched it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from lightning_gradcam.storage import Storage, join
 from lightning_gradcam.targets.classes import Class
 from lightning_gradcam.targets.resolve import resolve_targets
 
-# The most layers, or layers and methods, named in one line.
+# Maximum number of layers, or of layers and methods, named in one line.
 _NAMED = 4
 _RECORDS: dict[str, str] = {}
 
-# An archive with at least one step, whether ``"auto"`` chose its layers, and its findings, the most severe first.
+# An archive with at least one step, whether ``"auto"`` chose its layers, and its findings, most severe first.
 Recorded = tuple[Archive, bool, Sequence[Finding]]
 
 
 def last_words(recorded: Sequence[Recorded], board: str) -> list[str]:
-    """Returns a run's last lines, at most three: layers and findings, the report, TensorBoard's command.
+    """Returns a run's final lines, at most three: layers and findings, the report, TensorBoard's command.
 
     Args:
-        recorded: What each callback has recorded.
-        board: The folder of a TensorBoard logger; empty if there is none.
+        recorded: Each callback's record.
+        board: The TensorBoard logger's folder; empty if there is none.
     """
     if not recorded:
         return []
@@ -43,7 +43,7 @@ def last_words(recorded: Sequence[Recorded], board: str) -> list[str]:
     places = [page if there else archive.path for page, there, archive in zip(pages, made, archives, strict=True)]
     lines = [
         "; ".join(
-            # If there are several, each is named by its folder.
+            # If there are several archives, each is named by its folder.
             (f"{PurePath(archive.path).name}: " if len(archives) > 1 else "") + _layers(archive, chosen) + _shown(shown)
             for archive, chosen, shown in recorded
         ),
@@ -99,10 +99,10 @@ def _shown(findings: Sequence[Finding]) -> str:
 
 
 class Note:
-    """Leads the process that unpickles it to a callback's record.
+    """Points the process that unpickles it to a callback's record.
 
-    Strategies that spawn or fork train in their own processes. They hand the trainer's state back to the launching
-    process, where the callback has no record of the run.
+    Strategies that spawn or fork train in separate processes. They return the trainer's state to the launching process,
+    where the callback has no record of the run.
 
     Args:
         callback: The callback's token.
@@ -113,7 +113,7 @@ class Note:
         self._callback, self._path = callback, path
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        """Unpickling stores the note, and returns a new one."""
+        """Makes unpickling store the archive's path and return a new note."""
         return _noted, (self._callback, self._path)
 
 
@@ -123,12 +123,12 @@ def _noted(callback: str, path: str) -> Note:
 
 
 def forget(callback: str) -> None:
-    """Forgets the record that another process made for this token, whose callback starts one here."""
+    """Forgets another process's record for this token, because its callback starts a new one here."""
     _RECORDS.pop(callback, None)
 
 
 def record_of(callback: str) -> Archive | None:
-    """Returns the record that another process has made for a callback with this token, or ``None``."""
+    """Returns the record that another process created for the callback with this token, or ``None``."""
     path = _RECORDS.get(callback)
     return Archive.open(path) if path else None
 
@@ -142,8 +142,8 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
             predicted class is checked instead.
 
     Raises:
-        ConfigurationError: The weights are sharded, or the probes are not one tensor of images.
-        LightningGradCAMError: As :func:`~lightning_gradcam.check_maps`.
+        ConfigurationError: The weights are sharded, ``forward_fn`` is used, or the probes are not one tensor of images.
+        LightningGradCAMError: As for :func:`~lightning_gradcam.check_maps`.
     """
     probes, host = feeding.drawn.probes, feeding.host
     if host.shards:
@@ -172,7 +172,7 @@ def check_at_end(feeding: Feeding, monitor: CamMonitor) -> MapCheck:
             output_key=monitor.output_key,
             forward=subject.forward,
             batch_size=monitor.batch_size,
-            # The other processes wait in the meantime, and a strategy gives up on a process that takes too long.
+            # The other processes wait meanwhile, and a strategy gives up on a process that takes too long.
             quick=host.trainer.world_size > 1,
         )
     if not one_class:

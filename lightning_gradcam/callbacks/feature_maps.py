@@ -1,4 +1,4 @@
-"""The feature-map callback: its own options. Its base has the hooks, and the run does the work."""
+"""The feature-map callback and its own options. Its base class defines the hooks, and the run does the work."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from lightning_gradcam.sinks import Sink
 
 @documented
 class FeatureMapCallback(ProbeCallback):
-    r"""Logs every channel of the chosen layers' activations on fixed probes after every validation.
+    r"""Logs all channels of the selected layers' activations on fixed probes after every validation.
 
-    The channel grids show what a network keeps of an image, layer by layer, as in François Chollet and Matthew
-    Watson, *Deep Learning with Python*, 3rd edition, chapter 10, while the network trains. Training is untouched, as
-    with :class:`~lightning_gradcam.GradCAMCallback`.
+    The channel grids show what each layer keeps of an image as the network trains, as in François Chollet and Matthew
+    Watson, *Deep Learning with Python*, 3rd edition, chapter 10. Training is untouched, as with
+    :class:`~lightning_gradcam.GradCAMCallback`.
 
     Args:
-        num_probes: How many probes to draw; each has its own grid on the sheet.
-        max_channels: Largest number of a layer's channels to keep and show, evenly chosen. Default: all are kept and
+        num_probes: Number of probes to draw; the sheet shows one grid per probe.
+        max_channels: Largest number of channels to keep and show per layer, evenly spaced. Default: all are kept and
             256 are shown. Per probe and step, 64 channels of 112x112 take 1.6 MB in the archive.
-        drawing: How grids are drawn. Default: sixteen channels per row, each normalised separately.
+        drawing: Options for drawing the grids. Default: sixteen channels per row, each normalised separately.
         batch_size: Largest number of probes per forward pass.
 
     Raises:
-        ConfigurationError: An option can't work; at the start of training, one that does not fit model or data.
+        ConfigurationError: An option is invalid; at the start of training, an option does not fit the model or data.
 
     Logged:
-        A sheet for each layer under ``<name>/<layer>``; how many of its channels are zero everywhere on all probes
-        under ``<name>_stats/<layer>/dead``, and their share under ``<name>_stats/<layer>/dead_share``. The activations
-        themselves are in the archive ``<log dir>/<name>/`` (:meth:`Archive.channels`).
+        A sheet for each layer under ``<name>/<layer>``, the number of its channels that are zero everywhere on all
+        probes under ``<name>_stats/<layer>/dead``, and their share under ``<name>_stats/<layer>/dead_share``. The
+        activations themselves are in the archive ``<log dir>/<name>/`` (:meth:`Archive.channels`).
 
     Example::
 

@@ -1,4 +1,4 @@
-"""How the probes go through the module: like its own batches, through its transfer hooks and forward."""
+"""Feeds the probes to the module like its own batches, through its transfer hooks and ``forward()``."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _ROOTS = ("pytorch_lightning", "lightning")
 
 @dataclass(frozen=True, eq=False)
 class Feeding:
-    """The probes of a run, and the module that they go through.
+    """A run's probes, and the module that receives them.
 
     Attributes:
         host: The trainer.
         drawn: The probes, with the batch that contained them.
         ranks: The ranks that explain together.
-        options: The callback's.
+        options: The callback's options.
     """
 
     host: Host
@@ -42,8 +42,8 @@ class Feeding:
 
     @property
     def looks(self) -> Monitor:
-        """The monitor of these probes; one probe at a time if the batch holds them separately."""
-        # A model that gets images in a tuple may run its layers once for each of them.
+        """The monitor for these probes; it explains one at a time if the batch stores them separately."""
+        # A model that receives images in a tuple may run its layers once per image.
         monitor = self.options.monitor
         return replace(monitor, batch_size=1) if self.drawn.form(self.options.probes.input_key) else monitor
 
@@ -64,7 +64,7 @@ class Feeding:
                 except LostRankError:
                     raise
                 except Exception:
-                    # A model of bags, or a callable target, may accept only all of them at once.
+                    # A multiple-instance model or a callable target may only accept all of them at once.
                     if len(self.drawn.probes) <= TRIED:
                         raise
             return seen()
@@ -79,14 +79,14 @@ class Feeding:
             ) from error
 
     def _several(self, error: Exception) -> str:
-        """Returns advice for a forward that may need the batch's other inputs."""
+        """Returns advice for a ``forward()`` that may need the batch's other inputs."""
         inputs = inputs_in(self.drawn.batch)
         if self.options.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
             return ""
         return f"; if forward() takes several inputs, {fed(inputs)}"
 
     def subject(self, what: str) -> Subject:
-        """Returns the module in its trainer, for the recorder.
+        """Returns the module and how to feed it, for the recorder.
 
         Args:
             what: The action that all participating ranks perform, for errors.
@@ -100,7 +100,7 @@ class Feeding:
 
         def load(start: int, stop: int) -> Inputs:
             batch = part(drawn.batch, start, stop, len(drawn.probes))
-            # A failure on one rank must not leave the others waiting in the forward.
+            # A failure on one rank must not leave the others waiting in the forward pass.
             with self.ranks.together("preparing the probes"):
                 batch = host.prepared(batch, transferred=drawn.transferred)
             picture = input_of(batch, key, listed=listed)
@@ -109,7 +109,7 @@ class Feeding:
             return Inputs(picture if forward_fn is None else batch, picture)
 
         def forward_listed(values: Any) -> Any:
-            """The methods use one tensor of all images, and the model gets them one by one."""
+            """Passes the model a tuple or list of images; the methods use one tensor of all images."""
             picture = entry_of(values, key)
             return forward(exchanged(values, picture, kind(picture.unbind())))
 
@@ -126,10 +126,10 @@ class Feeding:
 
 
 def check_forward(module: nn.Module) -> None:
-    """Rejects a module that has no ``forward`` of its own.
+    """Rejects a module that does not define its own ``forward``.
 
     Raises:
-        ConfigurationError: Calling it could not return an output to explain.
+        ConfigurationError: The module only inherits the base class's ``forward``.
     """
     forward = type(module).forward
     inherited = forward.__qualname__ == "LightningModule.forward" and forward.__module__.split(".")[0] in _ROOTS

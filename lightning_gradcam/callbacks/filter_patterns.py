@@ -1,4 +1,4 @@
-"""The filter-pattern callback: its own options. Its base has the hooks, and the run does the work."""
+"""The filter-pattern callback and its own options. Its base class defines the hooks, and the run does the work."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from lightning_gradcam.sinks import Sink
 
 @documented
 class FilterPatternCallback(ProbeCallback):
-    r"""Logs the image that each filter of chosen layers responds to most, after every validation.
+    r"""Logs the image that each filter in the selected layers responds to most, after every validation.
 
-    Gradient ascent in input space, as in François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition,
-    chapter 10, while the network trains. Training is untouched, as with :class:`~lightning_gradcam.GradCAMCallback`,
-    but waits for the ascent: ``steps`` forward and backward passes through the network up to the chosen layer, with all
-    filters as one batch. Raise ``every_n_epochs`` to do it less often; limit ``filters`` to make it shorter.
+    The images are found by gradient ascent in input space, as in François Chollet and Matthew Watson, *Deep Learning
+    with Python*, 3rd edition, chapter 10. Training is untouched, as with :class:`~lightning_gradcam.GradCAMCallback`,
+    but waits for the ascent: ``steps`` forward and backward passes through the network up to each selected layer, with
+    batches of filters. Raise ``every_n_epochs`` to run it less often, or limit ``filters`` to shorten it.
 
     Args:
-        filters: ``None`` (default): all filters. A number: that many of the first filters. A list: filter numbers,
+        filters: Filters to show: ``None`` (default) for all, a number for the first ones, or a list of filter indices,
             counted from 0.
         steps: Number of ascent steps.
-        step_size: Length of a step. Default: 10 for 200x200 RGB images, as in the chapter, scaled for other sizes so
-            that each value changes by the same amount.
-        border: Width of the border of the feature map that is excluded from the maximised mean.
-        jitter: Shift the image by up to this many pixels before each step, which reduces fine noise.
+        step_size: Length of each step. Default: 10 for 200x200 RGB images, as in the chapter; scaled for other sizes
+            so that each value changes by the same amount.
+        border: Width of the feature map's border, in positions, excluded from the maximised mean.
+        jitter: Largest random shift of the image before each step, in pixels; reduces fine noise.
         total_variation: Weight of a term that reduces differences between neighbouring pixels, about 0.1 to 1.
         parametrisation: ``"pixels"`` (default), or ``"fourier"``, which favours coarse shapes over fine noise.
-        value_range: The values of black and white in the model's inputs. Starting images are drawn from 0.4 to 0.6 of
-            this range.
-        seed: Random seed of the starting images, one for each filter, which are the same at every step and in every
-            run. Also the seed of the probe that is drawn to find the image size.
-        drawing: How the sheets are drawn.
-        probes: Source of the image size. Default: a sample of the validation data set.
-        progress: Show a progress bar if the ascent takes more than a second or two.
+        value_range: Values of black and white in the model's inputs. Starting images are drawn from 0.4 to 0.6 of this
+            range.
+        seed: Random seed for the starting images (one per filter, the same at every step and in every run), the jitter,
+            and the probe drawn to find the image size.
+        drawing: Options for drawing the sheets.
+        probes: Source of the image size. Default: a sample from the validation data set.
+        progress: Show a progress bar if the ascent takes more than two seconds.
         batch_size: Largest number of images per forward pass.
 
     Raises:
-        ConfigurationError: An option can't work; at the start of training, one that does not fit model or data.
+        ConfigurationError: An option is invalid; at the start of training, an option does not fit the model or data.
 
     Logged:
         A sheet for each layer under ``<name>/<layer>``, the mean activation that its patterns reach under
-        ``<name>_stats/<layer>/activation``, and how many of its filters never had a gradient under
+        ``<name>_stats/<layer>/activation``, and the number of its filters that never had a gradient under
         ``<name>_stats/<layer>/silent``. The patterns themselves are in the archive ``<log dir>/<name>/``
         (:meth:`Archive.channels`), 0.3 MB per filter and step for images of 3x224x224.
 

@@ -1,4 +1,4 @@
-"""Options from configurations: OmegaConf's containers, NumPy's numbers, and functions given by their import path."""
+"""Converts options from configurations: OmegaConf containers, NumPy numbers, and functions given by import path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def plain(value: Any) -> Any:
-    """Converts lists, dicts and numbers of other libraries to Python's own; everything else is returned unchanged.
+    """Converts other libraries' lists, dicts and numbers to Python's own; everything else is returned unchanged.
 
     Example:
         >>> import numpy as np
@@ -32,7 +32,7 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Enum):
         return value.value
-    # Modules may be sequences (`nn.Sequential` and `nn.ModuleList` are iterable), but are single options.
+    # Modules may be sequences (`nn.Sequential` and `nn.ModuleList` are iterable), but each is a single option.
     if isinstance(value, (str, bytes, bytearray, nn.Module)):
         return value
     if isinstance(value, Mapping):
@@ -70,7 +70,7 @@ def check_kept(**options: Any) -> None:
         options: The options by name.
 
     Raises:
-        ConfigurationError: An option holds a text in place of its value; the message says what to write instead.
+        ConfigurationError: An option contains text in place of its value; the message states what to write instead.
     """
     for name, value in options.items():
         if (text := _lost(value)) is not None:
@@ -97,7 +97,7 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
         argument: The option's name, for errors.
 
     Raises:
-        ConfigurationError: It can't be imported, or it is not a function.
+        ConfigurationError: The path can't be imported, or is not callable.
 
     Example:
         >>> function_at("math.sqrt", "targets")(9.0)
@@ -124,7 +124,7 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
 def with_functions(targets: Any) -> Any:
     """Returns targets with import paths replaced by functions, and everything with a dict form replaced by its dict.
 
-    A class's name becomes ``{"class": name}``, and an object such as ``Top(3)`` its dict; a ``class_path`` is
+    A class name becomes ``{"class": name}``, an object such as ``Top(3)`` becomes its dict, and a ``class_path`` is
     instantiated first. A callback's options can therefore be written to a configuration.
 
     Raises:
@@ -142,7 +142,7 @@ def _target(target: Any) -> Any:
     except ConfigurationError as error:
         by_name = f"; a class of that name is {{'class': {target!r}}}" if isinstance(target, str) else ""
         raise TargetError(f"{error}{by_name}") from error
-    # Class names are known only once the probes are. A mistyped keyword is refused now rather than after set-up.
+    # Class names are known only once the probes are. A mistyped keyword is rejected now rather than after set-up.
     if isinstance(target, str) and not difflib.get_close_matches(target, ("predicted", "label"), cutoff=0.8):
         return {"class": target}
     if isinstance(target, dict):

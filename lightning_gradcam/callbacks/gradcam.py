@@ -1,4 +1,4 @@
-"""The Grad-CAM callback: its own options. Its base has the hooks, and the run does the work."""
+"""The Grad-CAM callback and its own options. Its base class defines the hooks, and the run does the work."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lightning_gradcam.render.drawing import Drawing, check_columns
 from lightning_gradcam.sinks import Sink
 from lightning_gradcam.targets import TargetObject
 
-# jsonargparse tries these in order when it reads and saves a configuration. Types before `Callable` are kept as they
-# are; a `Callable` before `str` or `list` would accept these and could not save them. A `dict` with typed entries would
-# turn the name "3" into a number.
+# jsonargparse tries these types in order when it reads and saves a configuration. Values of types before `Callable`
+# stay unchanged; a `Callable` before `str` or `list` would accept these and could not save them. A `dict` with typed
+# entries would turn the name "3" into a number.
 _PlainTarget = int | dict | str | TargetObject  # type: ignore[type-arg]
 
 
@@ -31,68 +31,68 @@ class GradCAMCallback(ProbeCallback):
     r"""Logs Grad-CAM overlays of a fixed probe set after every validation.
 
     Training is untouched: weights, gradients, buffers, modes and random numbers are what they would have been
-    without the callback. The signed maps of every logged step are kept in an archive next to the logs.
+    without the callback. The signed maps of every logged step are stored in an archive next to the logs.
 
     Args:
-        methods: A name of :func:`~lightning_gradcam.available_methods`, or a list.
-        targets: Which score to explain: ``"predicted"`` (default), ``"label"``, a class index or name,
+        methods: A name from :func:`~lightning_gradcam.available_methods`, or a list of names.
+        targets: Score to explain: ``"predicted"`` (default), ``"label"``, a class index or name,
             ``{"per_probe": [3, 5, …]}``, ``{"top": 3}``, ``{"contrast": ["predicted", "label"]}`` (in Python also
             ``PerProbe([3, 5, …])``, ``Top(3)``, ``Contrast("predicted", "label")``), a callable from the model's
             output to scores ``[N]``, or a list of these; for segmentation, detection, regression and embeddings see
             :func:`~lightning_gradcam.resolve_targets`.
-        score: ``"logit"`` (default), ``"probability"`` (its softmax) or ``"sigmoid"`` (several labels per sample).
-        num_probes: How many probes to draw. Default: 8, or all samples if there are fewer.
-        drawing: Colour map, opacity, columns, scale and so on.
-        output_key: Which part of the model's output is explained: an index in a tuple, a key, an attribute, or a
-            callable.
-        batch_size: Largest number of probes per forward pass; bounds memory. A callable target is called once for
-            each batch. If memory runs out, half the number is tried.
-        min_energy_inside: Warn once if, in a trained step, less than this share of a layer's maps (mean over the
-            probes) is inside the probes' masks or boxes. Default: no warning.
-        on_alarm: What else happens when ``min_energy_inside`` warns. ``"warn"`` (default): nothing; ``"stop"``:
-            training ends, as with Lightning's ``EarlyStopping``; ``"checkpoint"``: Lightning saves a checkpoint next to
-            the run's others, with the reason in its name. Training waits for the numbers of a logged step, as with
-            ``monitor``.
-        monitor: Put the numbers of a logged step into ``trainer.callback_metrics`` before Lightning's
-            ``EarlyStopping`` and ``ModelCheckpoint`` read it: all of them (``True``) or a list of names, such as
-            ``["gradcam_stats/backbone.layer4/energy_inside"]``, the same on all ranks. Training waits for them, which
-            ``<name>_stats/seconds`` includes. In an epoch that is not logged, a number keeps its last value; it is NaN
-            before its first value, and at a step at which no probe has it. ``EarlyStopping`` reads each new value once,
-            so its ``patience`` counts logged steps. Default: ``False``.
-        gradients: Also log statistics of the gradients behind the maps: histograms of them and of the channel weights
-            in loggers that support histograms, the channels with the largest weights in the archive
+        score: ``"logit"`` (default), ``"probability"`` (softmax) or ``"sigmoid"`` (several labels per sample).
+        num_probes: Number of probes to draw. Default: 8, or all samples if there are fewer.
+        drawing: Options for drawing sheets: colour map, opacity, columns, scale, …
+        output_key: Part of the model's output to explain: an index into a tuple, a key, an attribute, or a callable.
+        batch_size: Largest number of probes per forward pass; limits memory use. A callable target is called once per
+            batch. If memory runs out, the number is halved.
+        min_energy_inside: Warn once if, at any step except the untrained baseline, less than this share of a layer's
+            maps (mean over the probes) is inside the probes' masks or boxes. Default: no warning.
+        on_alarm: Reaction when ``min_energy_inside`` is not reached: ``"warn"`` (default) only warns; ``"stop"`` also
+            ends training, as Lightning's ``EarlyStopping`` does; ``"checkpoint"`` also saves a checkpoint next to the
+            run's others, with the reason in its name. With ``"stop"`` or ``"checkpoint"``, training waits for each
+            logged step's numbers, as with ``monitor``.
+        monitor: Add each logged step's numbers to ``trainer.callback_metrics``, with the same values on all ranks,
+            before Lightning's ``EarlyStopping`` and ``ModelCheckpoint`` read them: all numbers (``True``) or a list of
+            names, such as ``["gradcam_stats/backbone.layer4/energy_inside"]``. Training waits for the numbers;
+            ``<name>_stats/seconds`` includes this time. In an epoch that is not logged, a number keeps its last value.
+            It is NaN before its first value, and at a step for which no probe has a value. ``EarlyStopping`` reads each
+            new value once, so its ``patience`` counts logged steps. Default: ``False``.
+        gradients: Also log statistics of the gradients behind the maps: histograms of gradients and channel weights in
+            loggers that support histograms, the channels with the largest weights in the archive
             (``archive.record(-1).gradients``), and a warning if no gradient reaches a layer. Needs no extra
             backward pass. Default: ``False``.
-        evolution: Draw film strips after 1, 2, 4, 8, … logged steps, and when training ends also animations and
-            ``report.html`` (default).
+        evolution: Draw film strips after 1, 2, 4, 8, … logged steps. When training ends, also draw animations and
+            write ``report.html``. Default: ``True``.
         check: When training ends, check once on the probes whether the maps can be trusted, as
-            :func:`~lightning_gradcam.check_maps` does: three lines give the result, and ``check.json`` and
-            ``check.html`` in the run's folder have the details. With several targets, only the predicted class is
-            checked, and the first line says so. Takes hundreds of forwards per probe, layer and method (fewer with
-            several processes, because the others wait), and never stops training. Default: ``False``.
-        numbers: Which numbers of the maps loggers get: ``"default"`` (``drift``, ``half_area``, ``blank`` and, with
-            masks or boxes, ``energy_inside``) or ``"all"`` (:data:`lightning_gradcam.STATS`, scores and confidences).
-            The archive, the report and the findings always include all of them.
+            :func:`~lightning_gradcam.check_maps` does. At most three lines report the result; ``check.json`` and
+            ``check.html`` in the run's folder contain the details. With several targets, or one that is not a class,
+            only the predicted class is checked, and the first line states this. Takes hundreds of forward passes per
+            probe, layer and method (fewer with several processes, because the others wait), and never stops training.
+            Default: ``False``.
+        numbers: Numbers to log: ``"default"`` (``drift``, ``half_area``, ``blank`` and, with masks or boxes,
+            ``energy_inside``) or ``"all"`` (:data:`lightning_gradcam.STATS`, scores and confidences). The archive, the
+            report and the findings always include all of them.
 
     Raises:
-        ConfigurationError: From the constructor, an option that can't work; at the start of training, one that does
-            not fit the model or data (a layer that does not exist or is never reached, a class out of range, …).
-        ArchiveError: At the start of training, if the folder can't be written.
+        ConfigurationError: In the constructor, if an option is invalid; at the start of training, if an option does not
+            fit the model or the data (a layer that does not exist or is never reached, a class out of range, …).
+        ArchiveError: At the start of training, if the archive's folder can't be written to.
 
     ``trainer.validate`` and ``trainer.test`` also log maps, except after training in the same run, whose record covers
-    training only. A folder with another run's record is not changed: the new record goes to ``<name>-1``, ``<name>-2``,
-    … next to it, and one line reports this.
+    training only. A folder that contains another run's record stays unchanged: the new record is written to
+    ``<name>-1``, ``<name>-2``, … next to it, and one line reports this.
 
     Logged:
-        A sheet for each layer under ``<name>/<layer>`` (``<name>/<layer>/<method>`` for methods other than Grad-CAM),
-        at the step at which Lightning logs the validation metrics; numbers of its maps under
-        ``<name>_stats/<layer>/<stat>``, means over the probes that have them (of :data:`lightning_gradcam.STATS`, those
-        selected by ``numbers``; ``compared``, ``flipped``, ``went_blank`` and ``came_back`` are numbers of probes), and
-        ``<name>_stats/seconds``, how long training was blocked; ``<name>_stats/background_seconds``, how long
-        drawing and writing took in the background;
-        film strips of the run so far under ``<name>_evolution/<layer>``; with ``gradients=True`` histograms under
-        ``<name>_gradients/<layer>`` and ``<name>_weights/<layer>``, and the share of probes whose gradient has vanished
-        under ``<name>_stats/<layer>/vanished``.
+        At the step at which Lightning logs the validation metrics, a sheet for each layer under ``<name>/<layer>``
+        (``<name>/<layer>/<method>`` for methods other than Grad-CAM), and its maps' numbers under
+        ``<name>_stats/<layer>/<stat>``: those of :data:`lightning_gradcam.STATS` selected by ``numbers``, as means over
+        the probes that have a value (``compared``, ``flipped``, ``went_blank`` and ``came_back`` count probes).
+        ``<name>_stats/seconds`` is how long training was blocked, ``<name>_stats/background_seconds`` how long drawing
+        and writing took in the background. Film strips of the run so far are logged under
+        ``<name>_evolution/<layer>``. With ``gradients=True``, histograms are logged under ``<name>_gradients/<layer>``
+        and ``<name>_weights/<layer>``, and the share of probes whose gradient has vanished under
+        ``<name>_stats/<layer>/vanished``.
 
     Example::
 

@@ -1,7 +1,7 @@
-"""The differences between Lightning's namespaces, loops and loaders. Nothing here knows CAMs or pixels.
+"""Hides the differences between Lightning's namespaces, loops and loaders. Knows nothing about CAMs or pixels.
 
 Two packages contain the same framework: ``pytorch_lightning`` and ``lightning.pytorch``. A callback derived from one
-works in a Trainer of the other, but the other's command line rejects it. The base class is therefore taken from the
+works in the other's Trainer, but the other's command line rejects it. The base class is therefore taken from the
 package that is already loaded, or else from the one that is installed.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities import rank_zero_only as _rank_zero_only
 else:
     _packages = ("pytorch_lightning", "lightning.pytorch")
-    # In the order of import: a script's own Lightning comes before the one that its libraries import.
+    # In import order: a script's own Lightning precedes the one that its libraries import.
     _loaded = [name for name in sys.modules if name in _packages]
     _package = _loaded[0] if _loaded else _packages[0 if find_spec(_packages[0]) is not None else 1]
     Callback = import_module(_package).Callback
@@ -57,7 +57,7 @@ def rank_zero_warn(message: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """A running trainer and its module, as far as explaining needs them.
+    """The parts of a running trainer and its module that explaining needs.
 
     Attributes:
         trainer: The running trainer.
@@ -69,17 +69,17 @@ class Host:
 
     @property
     def shards(self) -> bool:
-        """Whether each rank holds only a part of the weights, so that a forward needs all ranks."""
+        """Whether each rank holds only part of the weights, so a forward pass needs all ranks."""
         return bool(kinds(self.trainer.strategy) & {"ModelParallelStrategy"})
 
     @property
     def explains(self) -> bool:
-        """Whether this rank takes part in explaining: rank zero, and all if the weights are sharded."""
+        """Whether this rank takes part in explaining: rank zero, or every rank if the weights are sharded."""
         return self.unsupported is None and (self.trainer.is_global_zero or self.shards)
 
     @property
     def unsupported(self) -> str | None:
-        """The strategy whose weights can't be explained, with the alternative; ``None`` if they can be."""
+        """The strategy and an alternative, if its weights can't be explained; otherwise ``None``."""
         strategy: Any = self.trainer.strategy
         if "FSDPStrategy" in kinds(strategy):
             return "FSDPStrategy (FSDP1) flattens the weights of a rank; ModelParallelStrategy with fully_shard (FSDP2)"
@@ -99,7 +99,7 @@ class Host:
 
     @property
     def fitting(self) -> bool:
-        """Whether this is ``trainer.fit``, its validations included."""
+        """Whether this is ``trainer.fit``, including its validations."""
         return self.stage == "fit"
 
     @property
@@ -155,7 +155,7 @@ class Host:
 
     @property
     def overfitted(self) -> int | None:
-        """How many batches of a loader are used under ``overfit_batches``; ``None`` without, or if not known yet."""
+        """The number of batches used under ``overfit_batches``; ``None`` without it, or if not known yet."""
         trainer: Any = self.trainer
         wanted = trainer.overfit_batches
         if not wanted or not self.fitting:
@@ -166,10 +166,10 @@ class Host:
         return int(max(counts)) if counts else None
 
     def probe_loader(self) -> Any:
-        """Returns the dataloader whose data set the probes are drawn from, without iterating it.
+        """Returns the dataloader from whose data set the probes are drawn, without iterating it.
 
-        In ``fit``, this is the first validation loader, or the training loader if there is no validation; otherwise the
-        loader of the running stage.
+        In ``fit``, this is the first validation loader, or the training loader if there is no validation. Otherwise, it
+        is the running stage's loader.
 
         Raises:
             UnindexedError: There is no dataloader with a data set.
@@ -181,7 +181,7 @@ class Host:
             loaders = trainer.val_dataloaders
             if loaders is None:
                 # Lightning requests the loader only when the first validation is due. The loader requested here is
-                # discarded, so that Lightning's own call comes at the same time, and finds the same state, as without
+                # discarded: Lightning's own call then happens at the same time, and finds the same state, as without
                 # this callback.
                 with isolated(trainer.lightning_module, trainer.datamodule, deep=False):  # type: ignore[attr-defined]
                     loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
@@ -196,9 +196,9 @@ class Host:
         return loader
 
     def log_dir(self) -> str | None:
-        """Returns the folder of a new run's archives, ``None`` under ``fast_dev_run``; for rank zero.
+        """Returns the folder for a new run's archives, or ``None`` under ``fast_dev_run``; only called on rank zero.
 
-        A script may change its working directory, so the path is made absolute now.
+        The path is absolute, because a script may change its working directory.
         """
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return None
@@ -207,7 +207,7 @@ class Host:
             directory = getattr(logger, "log_dir", None)
             if directory:
                 return absolute(str(directory))
-            # Next to the checkpoints, whose folder Lightning names like this.
+            # Next to the checkpoints: Lightning names their folder like this.
             version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
             return absolute(join(str(logger.save_dir or root), f"{logger.name}/{version}"))
         runs = join(root, RUNS_FOLDER)
@@ -217,8 +217,8 @@ class Host:
     def metrics(self) -> dict[str, float]:
         """Returns ``trainer.callback_metrics`` as plain floats, without entries that are not a single finite number.
 
-        Call it only at hooks where Lightning has computed them on all ranks, such as ``on_validation_end``: reading
-        them earlier computes missing values, and ranks would wait for each other.
+        Call it only at hooks where Lightning has computed them on all ranks, such as ``on_validation_end``. Reading
+        them earlier computes missing values, for which ranks would wait for each other.
         """
         found = {}
         for name, value in self.trainer.callback_metrics.items():
@@ -234,7 +234,7 @@ class Host:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Guards what explaining must not change: model, random numbers, stage and logging are restored."""
+        """Restores what explaining must not change: the model, random numbers, the stage and logging."""
         training = self.trainer.training
         # FSDP2 swaps whole weights and a rank's own shard in the same attributes; the guard must start and end with the
         # shards.
@@ -268,7 +268,7 @@ class Host:
         return self.trainer.strategy.batch_to_device(copy, dataloader_idx=0)
 
     def forward_of(self, forward_fn: Callable[..., Any] | None = None) -> Callable[[Any], Any]:
-        """Returns the module's forward under the trainer's precision (autocast is off outside the step hooks).
+        """Returns a function that runs the module with the trainer's precision (autocast is off outside step hooks).
 
         Args:
             forward_fn: Called with the module and the inputs, instead of the module itself.
@@ -282,7 +282,7 @@ class Host:
 
 
 def kinds(thing: object) -> set[str]:
-    """Returns an object's class names, all that the classes of Lightning's two packages share."""
+    """Returns the names of an object's class and base classes, all that Lightning's two packages share."""
     return {kind.__name__ for kind in type(thing).__mro__}
 
 

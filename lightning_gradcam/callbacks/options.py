@@ -1,4 +1,4 @@
-"""A callback's options: one frozen object with all of them, and the docstrings of those that callbacks share."""
+"""A callback's options: one frozen object with all of them, and the descriptions of those that callbacks share."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class RunOptions:
     """A callback's options, checked.
 
     Attributes:
-        monitor: What to record, with the options for it.
-        reporter: Measures and draws its steps.
+        monitor: What to record, and its options.
+        reporter: Creates the object that measures and draws the monitor's steps.
         probes: The choice of probes.
-        forward_fn: Called with module and batch instead of the module's ``forward``.
-        every_n_epochs: Log at all validations of every n-th epoch.
+        forward_fn: Called with the module and a batch instead of the module's ``forward``.
+        every_n_epochs: Log at all validations in every n-th epoch.
         every_n_validations: Log at every n-th validation instead.
-        max_overhead: Largest share of the run's time.
+        max_overhead: Largest share of the run's time that the callback may use.
         log_untrained: Log a baseline before the first step.
         background: Draw, write and log in background threads.
-        on_error: What a failure in lightning-gradcam does.
+        on_error: How to react to a failure in lightning-gradcam.
         sinks: Sinks given by the user.
         check: Check the maps at the end of training.
-        steering: What the numbers may do to the training.
+        steering: How the numbers may affect training.
     """
 
     monitor: Monitor
@@ -59,12 +59,12 @@ class RunOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any], monitor: Monitor, reporter: Callable[[Any, ProbeSet], Reporter]) -> Self:
-        """Returns the options of a run.
+        """Returns a run's options.
 
         Args:
             options: As :func:`checked_options` returns them.
             monitor: The monitor built from them.
-            reporter: Measures and draws the monitor's steps.
+            reporter: Creates the object that measures and draws the monitor's steps.
         """
         probes = fill(ProbeOptions, options, given=options["probes"])
         steering = fill(SteeringOptions, options)
@@ -72,12 +72,12 @@ class RunOptions:
 
 
 def fill(kind: type[D], options: Mapping[str, Any], **others: Any) -> D:
-    """Returns an object whose fields are the options of the same names.
+    """Creates an object whose fields are the options with the same names.
 
     Args:
         kind: A dataclass.
         options: Values by name; values without a field are ignored.
-        others: Fields with another name or value.
+        others: Fields with a different name or value.
     """
     named = {each.name: options[each.name] for each in fields(kind) if each.name in options}  # type: ignore[arg-type]
     return kind(**{**named, **others})
@@ -87,41 +87,41 @@ def fill(kind: type[D], options: Mapping[str, Any], **others: Any) -> D:
 SHARED = """
 layers: Layers to record: dotted module names, shell patterns (``"backbone.layer*"``), modules, a list of these, or
     ``"auto"`` (default): the last layer with a spatial output.
-probes: A :class:`ProbeSet`, the path of a saved one, or a folder of images. Default: drawn, class-balanced, from
-    the samples that the validation loader's sampler yields; if the data can't be indexed, the first samples that the
+probes: A :class:`ProbeSet`, the path to a saved one, or a folder of images. Default: a class-balanced draw from the
+    samples that the validation loader's sampler yields; if the data can't be indexed, the first samples that the
     loader yields.
 seed: Random seed for drawing the probes.
-input_key: Where a batch holds the model's input: a dict key, a field, an index in a tuple, a path of these
+input_key: Location of the model's input in a batch: a dict key, a field, an index into a tuple, a path of these
     (``["t1", "data"]``, ``"inputs.image"``; a key that contains a dot takes precedence over a path), or a function
-    that extracts it from the batch. Default: the first element of a tuple, or the usual names; of several views, the
-    first; with ``forward_fn``, any image in the batch.
-label_key: Where a batch holds the true class, in the same forms as ``input_key``. Default: the second element of
-    a tuple, or the usual names.
+    that extracts the input from the batch. Default: the first element of a tuple, or an entry with a common name; the
+    first of several views; with ``forward_fn``, any image in the batch.
+label_key: Location of the true class in a batch, in the same forms as ``input_key``. Default: the second element of
+    a tuple, or an entry with a common name.
 class_names: Names of all classes by index, if the data set has none: a list, ``"imagenet"`` for torchvision's 1000
-    names, the path of a text file with one name per line or of a JSON file, or ``"package.module:Name"`` of a list of
-    names or of weights, such as ``"torchvision.models:ResNet18_Weights"``.
-mean: Mean used in normalization, per channel or one for all; undone for display if the data set's transform has no
-    visible ``Normalize``.
+    names, the path to a text file with one name per line or to a JSON file, or the import path
+    ``"package.module:Name"`` of a list of names or of weights, such as ``"torchvision.models:ResNet18_Weights"``.
+mean: Mean used to normalise the inputs, per channel or one for all. Undone for display if the data set's transform has
+    no visible ``Normalize``.
 std: Standard deviation used with ``mean``, per channel or one for all.
-layout: What a layer's axes mean, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"``, ``"(NT)CHW"`` (frames
+layout: Meaning of a layer's axes, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"``, ``"(NT)CHW"`` (frames
     folded into the batch), or a mapping from layer names to these.
-forward_fn: ``forward_fn(module, batch)`` returns the output to explain, from a whole batch on the device. For modules
-    without ``forward(x)`` and for models with several inputs.
-every_n_epochs: Log at every validation of every n-th epoch, counted as Lightning's ``ModelCheckpoint`` counts: with
-    2, in epochs 1, 3, 5, … (epochs begin at 0).
-every_n_validations: Log at every n-th validation instead, for validation inside an epoch.
+forward_fn: A function ``forward_fn(module, batch)`` that computes the output to explain from a whole batch on the
+    device. For modules without ``forward(x)`` and for models with several inputs.
+every_n_epochs: Log at every validation in every n-th epoch, counted as in Lightning's ``ModelCheckpoint``: with 2, in
+    epochs 1, 3, 5, … (the first epoch is 0).
+every_n_validations: Log at every n-th validation instead, for training that validates within an epoch.
 log_untrained: Log a baseline before the first training step.
 max_overhead: Largest share of the run's time that the callback may use, such as 0.02. If it uses more, it logs at
     fewer validations from then on, and one line reports this. Default: no limit.
-name: The root of tags, the archive's folder and the key of the state; several callbacks in one Trainer need different
-    names.
-report: Write ``report.html`` into the run's folder when training ends.
+name: Name of the callback, used for its tags, its archive's folder and its state key. Callbacks in one Trainer need
+    different names.
+report: Write ``report.html`` to the run's folder when training ends.
 sinks: Additional destinations for sheets and numbers, besides the Trainer's loggers.
-background: Draw, write and log in background threads while training continues (default); with ``False``, training
-    waits for all of it.
-on_error: What a failure in lightning-gradcam does after training has begun: ``"warn"`` (default) reports it,
-    continues, and gives up after three failures in a row; ``"raise"`` stops training. A wrong configuration always
-    raises before the first training step.
+background: Draw, write and log in background threads while training continues (default). With ``False``, training
+    waits for this work.
+on_error: How to react to a failure in lightning-gradcam after training has begun: ``"warn"`` (default) reports it,
+    continues, and gives up after three failures in a row; ``"raise"`` stops training. Either way, an invalid
+    configuration raises before the first training step if the model and the probes are complete by then.
 """
 _ENTRY = re.compile(r"^(\w+): (.*(?:\n .*)*)", re.MULTILINE)
 
@@ -129,7 +129,7 @@ _ENTRY = re.compile(r"^(\w+): (.*(?:\n .*)*)", re.MULTILINE)
 def documented(callback: C) -> C:
     """Completes a callback's ``Args:`` section with the shared options in its signature.
 
-    Sphinx, ``help()`` and the command line's ``--help`` then find all options there, in the order of the signature.
+    Sphinx, ``help()`` and the command line's ``--help`` then show all options in the order of the signature.
 
     Args:
         callback: A class. If its own ``Args:`` describes a shared option, that description is kept.

@@ -23,14 +23,14 @@ _DRAWING = "drawing probes"
 
 
 class Probing:
-    """Selects the probes of a run, once.
+    """Selects a run's probes once.
 
     Args:
         options: The user's choice.
 
     Attributes:
         drawn: The probes, with the batch that contained them; ``None`` until they are selected.
-        streams: Whether they can only be taken from the first batches; ``None`` until :meth:`look` has found out.
+        streams: Whether they can only come from the first batches; ``None`` until :meth:`look` has checked.
     """
 
     def __init__(self, options: ProbeOptions) -> None:
@@ -59,7 +59,7 @@ class Probing:
         Args:
             host: The trainer.
             resumed: The checkpoint's state; emptied if its probes are lost.
-            needed: Whether there is no recorder yet, which would have its probes.
+            needed: Whether the run still needs probes, because it has no recorder yet.
         """
         self.streams = False
         if not needed or self._options.given is not None:
@@ -127,12 +127,12 @@ class Probing:
         return f"{why:.300}; {chosen}" if why else ""
 
     def say_that_it_waits(self, host: Host, lazy: Sequence[str], *, baseline: bool) -> None:
-        """Tells the user what the run waits for: a complete model, or the first batches.
+        """Reports what the run waits for: a complete model, or the first batches.
 
         Args:
             host: The trainer.
             lazy: The model's lazy modules that have not run yet.
-            baseline: The untrained model was to be logged.
+            baseline: Whether a baseline of the untrained model is requested.
         """
         what = f"{', '.join(lazy)} get their parameters in the first forward pass" if lazy else self.reason()
         rank_zero_info(
@@ -149,7 +149,7 @@ class Probing:
             rank_zero_warn(f"lightning-gradcam: log_untrained=True: there is no baseline, because {instead}")
 
     def remarks(self, found: Any) -> Iterator[str]:
-        """Yields what the user should know about the probes.
+        """Yields notes for the user about the probes.
 
         Args:
             found: The monitor's results for them.

@@ -1,4 +1,4 @@
-"""The processes that must explain together, because each holds only a part of the weights."""
+"""Coordinates ranks that must explain together because each holds only part of the weights."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _BYTES = 2048
 
 
 class Ranks:
-    """Keeps ranks in step: a decision of one holds for all, and a failure on one is a failure on all.
+    """Keeps ranks in step: rank zero decides for all, and a failure on one rank is a failure on all.
 
     If every rank has all weights, there is nothing to agree on: rank zero explains alone, and this does nothing.
 
     Args:
-        together: Whether all ranks must run the same forward.
+        together: Whether all ranks must run the same forward pass.
         patience: Seconds that a rank waits for the others.
 
     Example:
@@ -61,8 +61,8 @@ class Ranks:
 
         Raises:
             OtherRankError: It failed only on another rank.
-            LostRankError: Another rank did not finish in time: it waits for this one in the middle of a forward and
-                can't return.
+            LostRankError: Another rank did not finish in time: it is waiting for this one in the middle of a forward
+                pass and can't return.
         """
         if self._group is None:
             yield
@@ -80,7 +80,7 @@ class Ranks:
                 raise OtherRankError(f"{what} failed on rank {rank}: {text}")
 
     def close(self) -> None:
-        """Ends the group."""
+        """Destroys the process group."""
         group, self._group = self._group, None
         if group is not None and distributed.is_initialized():
             distributed.destroy_process_group(group)
@@ -115,8 +115,8 @@ def alone() -> Iterator[None]:
     """Rejects messages to other ranks, which are not at the same point.
 
     Raises:
-        ConfigurationError: Raised in the body if it communicates. Otherwise, the other ranks' next message would be
-            taken for the answer, and the ranks would wait for each other or use each other's values.
+        ConfigurationError: The body communicates. Otherwise, the other ranks' next message would be taken for the
+            answer, and the ranks would wait for each other or use each other's values.
     """
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
         with _Alone():  # type: ignore[no-untyped-call]

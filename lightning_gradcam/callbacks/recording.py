@@ -1,4 +1,4 @@
-"""Opens a run's recorder, continues it, or starts another one; the run decides when."""
+"""Opens, continues or replaces a run's recorder; the run decides when."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Recording:
         recorder: ``None`` until it is opened.
         probing: Selects the probes.
         ranks: The ranks that explain together.
-        id: The run's id, which its archive and checkpoints store.
+        id: The run's id, stored in its archive and checkpoints.
     """
 
     _options: RunOptions
@@ -64,7 +64,7 @@ class Recording:
         self._why = ""
 
     def join(self, host: Host) -> None:
-        """If all ranks explain together, they agree on each action from here on."""
+        """Makes ranks that explain together agree on each action from now on."""
         self.ranks.close()
         self.ranks = Ranks(together=host.shards)
 
@@ -77,7 +77,7 @@ class Recording:
         """Closes the recorder and forgets it and its probes.
 
         Args:
-            discard: Delete its record, too.
+            discard: Also delete its record.
         """
         if self.recorder is not None:
             self.recorder.close()
@@ -91,12 +91,12 @@ class Recording:
 
         Args:
             host: The trainer.
-            resumed: The state in the checkpoint, empty without one.
+            resumed: The checkpoint's state; empty without a checkpoint.
             looking: Whether this is ``validate`` or ``test`` after training, whose record they leave unchanged.
-            untrained: Whether training has not begun, so that a baseline may be logged.
+            untrained: Whether training has not begun, so a baseline may be logged.
 
         Raises:
-            ConfigurationError: What is requested does not fit the model or the data.
+            ConfigurationError: The options do not fit the model or the data.
         """
         if self.recorder is not None and self.probing.drawn is not None:
             if looking or self._goes_on(host, self.recorder, self.probing.drawn, resumed):
@@ -106,11 +106,11 @@ class Recording:
         return self._open(host, resumed, baseline=self._options.log_untrained and untrained)
 
     def feeding(self, host: Host, drawn: Drawn) -> Feeding:
-        """Returns how the probes go through the module."""
+        """Returns the object that feeds the probes to the module."""
         return Feeding(host, drawn, self.ranks, self._options)
 
     def check(self, host: Host) -> None:
-        """Checks the maps if these are CAMs; a failure is reported and stops nothing."""
+        """Checks the maps if the run records CAMs; a failure is only reported."""
         recorder, drawn = self.recorder, self.probing.drawn
         if recorder is None or drawn is None or not isinstance(recorder.monitor, CamMonitor):
             return
@@ -158,7 +158,7 @@ class Recording:
         try:
             found = self.feeding(host, drawn).tried(trial=not baseline)
         except ConfigurationError as error:
-            # The model may need more of a batch than an archive keeps.
+            # The model may need more of a batch than an archive stores.
             if not drawn.rebuilt:
                 raise
             new = self.probing.replaced(host, self.ranks, str(error).split(";")[0])

@@ -1,4 +1,4 @@
-"""Checks a run's state in a checkpoint, which may be of another version or damaged, and names the module's class."""
+"""Checks a run's state in a checkpoint, which may be damaged or from another version, and names the module's class."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _OPTIONAL: dict[str, tuple[Callable[[object], bool], str]] = {
     "numbers": (_are_numbers, "a mapping from names to numbers"),
     "widened": (lambda value: _is_count(value, 1), "a whole number, 1 or more"),
     "widened_from": (_is_text, "text"),
-    # Of version 0.1.0; not used any more.
+    # From version 0.1.0; no longer used.
     "every": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
     "transferred": (lambda value: isinstance(value, bool), "True or False"),
-    # How a batch holds the images.
+    # How a batch stores the images.
     "form": (lambda value: value in ("", *FORMS), f"'' or one of {', '.join(FORMS)}"),
 }
 
@@ -83,7 +83,7 @@ def name_of_class(kind: type) -> str | None:
         kind: The class.
 
     Returns:
-        ``"package.module:Class"``; for a class of the script that runs, ``"/path/to/script.py:Class"``.
+        ``"package.module:Class"``, or ``"/path/to/script.py:Class"`` for a class in the running script.
 
     Example:
         >>> name_of_class(Exception)

@@ -1,4 +1,4 @@
-"""One run: when it starts, and when it explains what. The callback owns the hooks and their conditions."""
+"""Decides when a run starts and when it explains. The callback owns the hooks and their conditions."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ EXPLAINING, TAKING, METRICS = "explaining", "taking probes", "reading the traine
 
 
 class Run:
-    """The shared state of one trainer's ``fit``, ``validate`` and ``test`` of one module.
+    """The state shared by one trainer's ``fit``, ``validate`` and ``test`` with one module.
 
     Args:
-        options: The callback's.
+        options: The callback's options.
         find_log_dir: Returns the folder for archives; called when a recorder is opened.
         module: The model to explain.
         log_dir: The folder for archives, if known.
@@ -47,13 +47,13 @@ class Run:
         log_dir: str | None = None,
     ) -> None:
         self._module = None if module is None else weakref.ref(module)
-        # Whether this run continues another callback's, once there is something to record.
+        # Whether this run continues another callback's run, once there is something to record.
         self._successor = False
         self.waiting = self.fitted = False
         self._resumed: dict[str, Any] = {}
         self._schedule = Schedule(options.every_n_epochs, options.every_n_validations, options.max_overhead)
         if options.forward_fn is not None and options.probes.input_key is None:
-            # It takes the whole batch, so it matters less which entry the maps are drawn on.
+            # It receives the whole batch, so it matters less on which entry the maps are drawn.
             options = replace(options, probes=replace(options.probes, input_key=any_picture))
         self._options = options
         self._failures = Failures(options.on_error, rank_zero_warn)
@@ -61,9 +61,9 @@ class Run:
         self._recording = Recording(options, find_log_dir, log_dir, self._failures, self.steering)
         self._probing = self._recording.probing
         self._lazy: list[str] = []
-        # Between the start and the end of a stage.
+        # Whether a stage has started and has not ended.
         self.running = False
-        # Whether there is a record that the run's last lines have not named yet.
+        # Whether there is a record that the run's final lines have not named yet.
         self._unsaid = self._early = self._told = False
 
     @property
@@ -73,23 +73,23 @@ class Run:
 
     @property
     def log_dir(self) -> str | None:
-        """The folder of archives, if known."""
+        """The folder for archives, if known."""
         return self._recording.log_dir
 
     def start_or_wait(self, host: Host) -> None:
-        """Starts once there are all weights (of lazy modules) and inputs (of data that can't be indexed).
+        """Starts once all weights (of lazy modules) and inputs (from data that can't be indexed) exist.
 
         Raises:
-            ConfigurationError: What is requested does not fit the model or the data.
+            ConfigurationError: The options do not fit the model or the data.
         """
         waited = self.waiting
         self.running = True
         if self.recorder is not None and host.fitting and not self.fitted:
-            # A training's record does not include the records of `validate` or `test`: the probes may differ.
+            # A training run's record does not include those of `validate` or `test`: the probes may differ.
             self._recording.drop(discard=True)
             self.steering.resume(self._resumed)
         elif self.recorder is not None and self._successor and (host.fitting or not self.fitted):
-            # With its own options and sinks, as if resumed from a checkpoint saved now.
+            # Continue with this callback's options and sinks, as if resumed from a checkpoint saved now.
             now = self.state(self.recorder)
             if not self._resumed and self.recorder.place:
                 self.resume(now)
@@ -118,7 +118,7 @@ class Run:
             self._probing.say_that_it_waits(host, self._lazy, baseline=self._options.log_untrained)
 
     def meet(self, host: Host, batch: Any) -> None:
-        """Takes samples from a batch if probes are needed and can't be read by index."""
+        """Collects samples from a batch if probes are needed and can't be read by index."""
         if self.recorder is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
             return
         if self._probing.streams is None:
@@ -156,7 +156,7 @@ class Run:
         return self.ended(host, host.step)
 
     def ended(self, host: Host, step: int) -> bool:
-        """Explains at ``step`` if the end of this validation, or of an epoch without one, is due; returns whether."""
+        """Explains at ``step`` if this validation, or this epoch without one, is due; returns whether it was."""
         if self.waiting and len(self._probing.passing) and not uninitialized(host.module):
             self._start_late(host, step)
         wanted = self._recording.ranks.as_first(self._is_wanted(host, step))
@@ -188,7 +188,7 @@ class Run:
         return self._module is not None and self._module() is module
 
     def succeed(self, earlier: Run) -> None:
-        """Continues the run of another callback that this one's callback has replaced in the Trainer."""
+        """Continues the run of another callback, which this run's callback has replaced in the Trainer."""
         self._recording.log_dir = earlier.log_dir
         if earlier.recorder is not None:
             self._recording.take_over(earlier._recording)
@@ -199,7 +199,7 @@ class Run:
             self._module = earlier._module
 
     def check(self, host: Host) -> None:
-        """Checks the maps if requested; a failure is reported and stops nothing."""
+        """Checks the maps if requested; a failure is only reported."""
         if self._options.check and host.explains:
             self._recording.check(host)
 
@@ -212,7 +212,7 @@ class Run:
         self._recording.ranks.close()
 
     def recorded(self, host: Host) -> Recorded | None:
-        """Returns what a finished run has recorded, once for each recorded ``fit``, ``validate`` or ``test``."""
+        """Returns a finished run's record, once for each recorded ``fit``, ``validate`` or ``test``."""
         recorder, self._unsaid = self.recorder if self._unsaid else None, False
         archive = None if recorder is None else recorder.archive
         with suppress(OSError):
@@ -221,7 +221,7 @@ class Run:
         return None
 
     def report(self, host: Host) -> None:
-        """Warns where nothing was recorded, with the reason."""
+        """Warns if nothing was recorded, with the reason."""
         if self.waiting:
             rank_zero_warn(f"lightning-gradcam: nothing was logged: {never_started(uninitialized(host.module))}")
         if host.fitting:
@@ -242,7 +242,7 @@ class Run:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Adopts a checkpoint's state when the run starts; a state that can't be used is reported and stops nothing."""
+        """Adopts a checkpoint's state when the run starts; a state that can't be used is reported and ignored."""
         if (why := flaw(state)) is not None:
             rank_zero_warn(
                 f"lightning-gradcam: the checkpoint's state of this callback can't be used ({why}); training"
@@ -255,7 +255,7 @@ class Run:
         self.steering.resume(state)
 
     def _start_late(self, host: Host, step: int) -> None:
-        """Starts during training: a configuration that does not fit is reported and does not stop training."""
+        """Starts during training; ``on_error`` decides whether a configuration that does not fit stops it."""
         if not self._failures.given_up(EXPLAINING):
             with self._failures.contained(EXPLAINING, step=step):
                 self._start(host, untrained=False)

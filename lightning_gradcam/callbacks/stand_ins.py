@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def lightning_cli() -> Any:
-    """Returns the module of ``LightningCLI``, from the Lightning package that the callbacks use.
+    """Returns the module that defines ``LightningCLI``, from the Lightning package that the callbacks use.
 
     Raises:
         ConfigurationError: jsonargparse, which it needs, is not installed.
@@ -44,7 +44,7 @@ def at_train_start(
     folder: str,
     options: Mapping[str, Any],
 ) -> None:
-    """Sets up training as ``fit`` does, on one device, calls ``visit`` before its first step, and ends it there.
+    """Sets up training on one device as ``fit`` does, calls ``visit`` before the first step, and ends there.
 
     Args:
         module: The module.
@@ -52,8 +52,8 @@ def at_train_start(
             none: no data).
         callbacks: Callbacks, whose hooks are called as in any ``fit``.
         prepare: Called after their ``setup``, when checkpoint states are loaded.
-        visit: Called after their ``on_train_start``, with the host, and with a function that sets the trainer's epoch
-            and step.
+        visit: Called after their ``on_train_start`` with the host and a function that sets the trainer's epoch and
+            step.
         folder: The ``log_dir`` of the only logger, which logs nothing.
         options: The Trainer's options.
 

@@ -1,4 +1,4 @@
-"""Numbers that steer training: publishes them for Lightning's callbacks on every rank, and acts on the alarm."""
+"""Publishes the numbers that steer training to Lightning's callbacks on every rank, and acts on the alarm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SAVING = "the checkpoint of the alarm"
 # The method of Lightning's EarlyStopping that reads the number.
 _CHECK = "_run_early_stopping_check"
 
-# The metrics that this package's callbacks have added to a trainer's.
+# The metrics that this package's callbacks have added to each trainer.
 _PUBLISHED: WeakKeyDictionary[Trainer, set[str]] = WeakKeyDictionary()
 
 
@@ -34,9 +34,9 @@ class SteeringOptions:
     """How a run's numbers may affect its training.
 
     Attributes:
-        monitor: Which numbers to put into ``trainer.callback_metrics``: all, none, or those with these names.
-        on_alarm: The effect of the alarm.
-        min_energy_inside: The alarm's threshold; ``None`` without an alarm.
+        monitor: Numbers to add to ``trainer.callback_metrics``: all, none, or those with these names.
+        on_alarm: Reaction to the alarm.
+        min_energy_inside: The alarm's threshold; ``None``: no alarm.
     """
 
     monitor: bool | Sequence[str] = False
@@ -45,9 +45,9 @@ class SteeringOptions:
 
 
 class _Held:
-    """Replaces a method of an EarlyStopping: calls the original only if the monitored number has a new value.
+    """Replaces an EarlyStopping's method: calls the original only if the monitored number has a new value.
 
-    Copies of the EarlyStopping, including pickled ones, have the original method.
+    Copies of the EarlyStopping, including pickled ones, keep the original method.
     """
 
     def __init__(self, callback: Any, check: Callable[..., Any], is_new: Callable[[Any], bool]) -> None:
@@ -80,15 +80,15 @@ class Steering:
         self._name = name
         self._failures = failures
         self._log_dir = log_dir
-        # Each number's value at the last step (NaN if it has none), and the numbers that the latest step has.
+        # Each number's value at the last measured step (NaN if it has none), and the names that have a new value.
         self._numbers: dict[str, float] = {}
         self._renewed: list[str] = []
         # How many values each number has had, and how many of them each EarlyStopping has read.
         self._values: Counter[str] = Counter()
         self._looked_at: Counter[int] = Counter()
-        # Whether the alarm was raised, until :meth:`act`, and the path of its checkpoint.
+        # Whether the alarm has been raised since the last :meth:`act`, and the path of its checkpoint.
         self._alarm, self._path = False, ""
-        # Each modified EarlyStopping, with the method that a user had set on the instance, if any.
+        # Each modified EarlyStopping, with the method that was set on the instance before, if any.
         self._held: list[tuple[Any, dict[str, Any]]] = []
 
     def know(self, host: Host, tags: Sequence[str]) -> None:
@@ -99,7 +99,7 @@ class Steering:
             tags: The names.
 
         Raises:
-            ConfigurationError: The user or another callback asks for a name that is not among them.
+            ConfigurationError: The user or another callback requests a name that is not among them.
         """
         asked = self._asked(host)
         for wanted in asked:
@@ -122,16 +122,16 @@ class Steering:
                 "trainer.callback_metrics; if GradCAMCallback computes this number, set monitor=True there"
             )
         if self.active:
-            # :meth:`know` has no names yet if the model or the probes only come with the first batches.
+            # :meth:`know` is called later if the model or the probes are only complete after the first batches.
             self._numbers = self._known([*self._numbers, *self._asked(host)])
             self.publish(host)
 
     def take(self, recorder: Recorder, blocked: float) -> float:
-        """Waits for the numbers of the recorder's current step, if they steer.
+        """Waits for the numbers of the recorder's current step, if training depends on them.
 
         Args:
             recorder: The run's recorder.
-            blocked: The seconds that training has waited for the step so far.
+            blocked: Seconds that training has waited for the step so far.
 
         Returns:
             The seconds including this wait.
@@ -141,13 +141,13 @@ class Steering:
         measured, blocked = recorder.measured()
         self._renewed = [name for name in self._numbers if name in measured.numbers]
         if measured.numbers:
-            # NaN for a number that no probe has: its last value would be mistaken for that of these weights.
+            # NaN for a number that no probe has: its last value would be mistaken for the current weights' value.
             self._numbers = {name: measured.numbers.get(name, math.nan) for name in self._numbers}
         self._alarm = measured.alarm
         return blocked
 
     def publish(self, host: Host) -> None:
-        """Adds rank zero's numbers to the metrics of every rank; all ranks must call it at the same point."""
+        """Adds rank zero's numbers to the metrics on every rank; all ranks must call it at the same point."""
         if not self.active or host.checking:
             return
         path = self._checkpoint(host) if self._alarm and host.trainer.is_global_zero else ""
@@ -155,14 +155,14 @@ class Steering:
         self._numbers, renewed, self._alarm, self._path = said
         self._values.update(renewed)
         self._renewed = []
-        # Not `trainer.callback_metrics`: reading it computes the user's metrics, at a hook where they are not complete.
+        # Not `trainer.callback_metrics`: reading it would compute the user's metrics, which are not complete yet.
         metrics: dict[str, Any] = host.trainer._logger_connector._callback_metrics
         metrics.update({name: torch.tensor(v, device=host.module.device) for name, v in self._numbers.items()})
         _PUBLISHED.setdefault(host.trainer, set()).update(self._numbers)
         self._hold_back(host)
 
     def act(self, host: Host) -> None:
-        """Acts on the alarm, on every rank."""
+        """Acts on the alarm on every rank."""
         rings, self._alarm = self._alarm, False
         if not rings or not host.fitting or host.replays:
             return
@@ -190,7 +190,7 @@ class Steering:
         self._numbers = dict(state.get("numbers", {}))
 
     def _asked(self, host: Host) -> list[str]:
-        """Returns the names given as an option, and those that the trainer's other callbacks require."""
+        """Returns the names given by the user, and those that the trainer's other callbacks require."""
         if not self._options.monitor:
             return []
         listed = [] if self._options.monitor is True else list(self._options.monitor)

@@ -13,8 +13,8 @@ from lightning_gradcam.callbacks.host import Callback, Host, kinds
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
-# The most values read along each axis of a parameter: enough to detect any optimizer step or average, in any memory
-# layout.
+# Maximum number of values read along each axis of a parameter: enough to detect any optimizer step or average, in any
+# memory layout.
 _PLACES = 4
 
 
@@ -31,7 +31,7 @@ class ValidatedWeights:
 
     def remember(self, host: Host) -> None:
         """Stores a sample of the weights at the validation's last batch."""
-        # If the weights are sharded, each forward changes which of them a rank holds.
+        # If the weights are sharded, each forward pass changes which of them a rank holds.
         self._seen = [] if self._told or host.shards else _some_of(host.module)
 
     def gone(self, host: Host) -> bool:
@@ -49,7 +49,7 @@ def _some_of(module: nn.Module) -> list[bytes]:
             if not is_lazy(parameter):
                 some = parameter.detach()[tuple(slice(None, None, -(-n // _PLACES) or 1) for n in parameter.shape)]
                 groups.setdefault((some.device, some.dtype), []).append(some.reshape(-1))
-        # A single copy from each device, because each copy waits for the device.
+        # One copy per device, because each copy waits for the device.
         return [torch.cat(group).cpu().view(torch.uint8).numpy().tobytes() for group in groups.values()]
     except Exception:  # a quantised or otherwise wrapped parameter may raise anything
         return []
@@ -58,13 +58,13 @@ def _some_of(module: nn.Module) -> list[bytes]:
 def averages_before(trainer: Trainer, callback: Callback) -> bool:
     """Whether a callback listed earlier validates averaged weights and swaps them out when validation ends.
 
-    Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` do, at ``on_validation_epoch_end``.
+    Lightning's ``WeightAveraging`` and ``EMAWeightAveraging`` do so in ``on_validation_epoch_end``.
     """
     return any("WeightAveraging" in kinds(other) for other in _earlier(trainer, callback))
 
 
 def called_before(trainer: Trainer, callback: Callback, hook: str) -> list[str]:
-    """Returns the classes of the callbacks listed earlier that implement a hook, without those of this package."""
+    """Returns the class names of the callbacks listed earlier that implement a hook, except this package's."""
     return [
         type(other).__name__
         for other in _earlier(trainer, callback)

@@ -1,4 +1,4 @@
-"""What is observed during training: CAMs, feature maps and filter patterns. Each computes, measures and draws its own.
+"""What is observed during training: CAMs, feature maps and filter patterns, with their measurements and drawings.
 
-Knows nothing of Lightning, threads or schedules.
+Knows nothing about Lightning, threads or schedules.
 """

@@ -38,15 +38,15 @@ Record = CamRecord | ChannelRecord
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model, and how the probes get into it.
+    """A model, and how it receives the probes.
 
     Attributes:
         model: The model to explain, in evaluation mode under :attr:`guard`.
         load: Returns the inputs for ``forward``, on the model's device, for the probes from a start index to a stop
             index.
-        forward: From inputs to the model's output.
-        guard: A context in which the model can be used; on exit the model is restored.
-        halve: Use half as many probes at once if memory runs out.
+        forward: Computes the model's output from the inputs.
+        guard: Returns a context in which the model can be used; on exit, the model is restored.
+        halve: Whether to use half as many probes at once if memory runs out.
     """
 
     model: nn.Module
@@ -57,11 +57,11 @@ class Subject:
 
     @classmethod
     def of(cls, model: nn.Module, probes: ProbeSet) -> Subject:
-        """Returns a subject for a model that takes the probes' inputs unchanged, for custom training loops.
+        """Returns a subject for a model that accepts the probes' inputs unchanged, for custom training loops.
 
         Args:
-            model: It returns logits; its parameters determine the device.
-            probes: The run's.
+            model: A model that returns logits; its parameters determine the device.
+            probes: The run's probes.
         """
         device = next((parameter.device for parameter in model.parameters()), None)
 
@@ -81,16 +81,15 @@ class Subject:
 class Monitor(ABC):
     """What to observe, in plain values; runs on the training thread.
 
-    Its fields have the names of the callbacks' options and hold their unchanged values.
+    Its fields have the names of the callbacks' options, and their unchanged values.
 
     Attributes:
-        name: The root of tags and the archive's folder.
-        layers: The user's layers, or the names that they were resolved to.
+        name: The callback's name, used for tags and the archive's folder.
+        layers: The user's layers, or the names to which they were resolved.
         layout: The meaning of the layers' axes, if the user states it.
-        batch_size: Largest number of probes per forward.
+        batch_size: Largest number of probes per forward pass.
         evolution: Draw film strips during the run, and the whole run at its end; for channels, only the report.
-        tried: Whether the monitor has already run on this model, so that everything independent of its weights is
-            known.
+        tried: Whether the monitor has already run on this model, so everything independent of its weights is known.
     """
 
     name: str
@@ -108,8 +107,8 @@ class Monitor(ABC):
         Args:
             subject: The model, guarded by the caller and in evaluation mode.
             probes: The run's probes.
-            trial: Only find out whether it works, and the layers' names and shapes. The first two probes are enough for
-                this, provided that the known data of the others is checked.
+            trial: Only find out whether it works, and the layers' names and shapes. The first two probes are enough,
+                provided that the other probes' labels are checked.
         """
 
     def of(self, probes: ProbeSet) -> Self:
@@ -117,7 +116,7 @@ class Monitor(ABC):
         return self
 
     def pinned(self, found: Any) -> Self:
-        """Returns the monitor with the resolved layers and layouts, so that they are searched only once per run."""
+        """Returns the monitor with the resolved layers and layouts, which are searched only once per run."""
         layouts = {layer: str(layout) for layer, layout in self.layouts_of(found).items()}
         return replace(self, layers=list(layouts), layout=layouts, tried=True)
 
@@ -128,12 +127,12 @@ class Monitor(ABC):
 
     @abstractmethod
     def manifest(self, probes: ProbeSet, found: Any, run: str) -> Manifest:
-        """Returns the manifest of an archive of such records.
+        """Returns the manifest for an archive of such records.
 
         Args:
             probes: The run's probes.
-            found: What :meth:`observe` returned.
-            run: The run's own id.
+            found: The result of :meth:`observe`.
+            run: The run's id.
         """
 
     @abstractmethod
@@ -153,19 +152,19 @@ class EvolutionParts(Protocol):
     """A drawing of the run so far, in parts that take a few seconds each."""
 
     def parts(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Yields each part's name for reports, and the call that draws it."""
+        """Yields each part's name for reports, and the function that draws it."""
 
     def result(self) -> Evolution:
         """Returns what the parts have drawn; parts that failed are missing."""
 
 
 class Reporter(ABC):
-    """Measures and draws the steps of a run, in their order; on the recording thread, without torch.
+    """Measures and draws a run's steps in their order, on the recording thread and without torch.
 
     Attributes:
         monitor: What to observe.
-        probes: The run's fixed inputs.
-        tick: Called between the sheets of a step, because the drawing thread has other work too.
+        probes: The run's probes.
+        tick: Called between the sheets of a step, because the drawing thread also has other work.
         archived: Whether the run has an archive, from which film strips are drawn.
         compared: The number of previous steps with which a step is compared.
     """
@@ -189,10 +188,10 @@ class Reporter(ABC):
         """Takes earlier recorded steps into account; does nothing by default.
 
         Args:
-            last: The latest of them.
+            last: The latest of these steps.
             limits: Each map's largest limits in any of them, ``[N, 2]``; empty for channels.
-            before: The steps before the latest, oldest first: :attr:`compared` steps including the latest, if they can
-                be read.
+            before: The steps before the latest, oldest first: with the latest, up to :attr:`compared` steps; empty if
+                they can't be read.
         """
 
     def forget(self) -> None:  # noqa: B027 - as above
@@ -204,11 +203,11 @@ class Reporter(ABC):
 
     @abstractmethod
     def pictures(self, record: Any, limits: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
-        """Returns the sheets of one step, by tag.
+        """Returns one step's sheets by tag.
 
         Args:
             record: The step.
-            limits: :attr:`limits` at the time when it was measured; later steps may have been measured since.
+            limits: :attr:`limits` when the step was measured; later steps may have been measured since.
         """
 
     @abstractmethod
@@ -220,13 +219,13 @@ class Reporter(ABC):
         return self.means(record)
 
     def histograms(self, record: Any) -> Mapping[str, Histogram]:
-        """Returns a step's histograms, by tag; none by default."""
+        """Returns a step's histograms by tag; none by default."""
         return {}
 
     def tags(self, record: Any) -> tuple[str, ...]:
-        """Returns the tags of all numbers that steps of such a record can have; none by default.
+        """Returns the tags of all numbers that steps with such a record can have; none by default.
 
-        Unlike the other methods, it may be called on any thread, because it changes nothing.
+        Unlike the other methods, this one may be called on any thread, because it changes nothing.
 
         Args:
             record: An unmeasured record of some of the probes.
@@ -244,25 +243,25 @@ class Reporter(ABC):
     def evolving(
         self, archive: Archive, limits: Mapping[CamKey, FloatArray], count: int, *, ended: bool, rows: bool
     ) -> EvolutionParts | None:
-        """Returns what draws the run so far, in parts, and writes it into the archive's folder; nothing by default.
+        """Returns a drawing of the run so far, in parts, which writes to the archive's folder; ``None`` by default.
 
         Args:
             archive: The archive, with at least one step.
             limits: :attr:`limits` after the latest of the drawn steps.
-            count: How many steps are drawn.
+            count: Number of steps to draw.
             ended: Whether the run is over.
-            rows: Whether any sink has tables.
+            rows: Whether any sink supports tables.
         """
         return None
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
-        """Yields the numbers that are only known at the end of a run; nothing by default."""
+        """Yields the numbers that are known only at the end of a run; none by default."""
         return iter(())
 
     def findings(self, archive: Archive) -> tuple[Finding, ...]:
-        """Returns the run's findings, and writes them into the archive's folder; nothing by default."""
+        """Writes the run's findings to the archive's folder, and returns them; none by default."""
         return ()
 
     @abstractmethod
     def report(self, archive: Archive) -> None:
-        """Writes the run's page into the archive's folder."""
+        """Writes the run's page to the archive's folder."""

@@ -1,4 +1,4 @@
-"""What is explained, and how it is drawn: the callback's options that do not concern the Trainer."""
+"""CAMs as a monitor: what is explained and how it is drawn, from the callback's options."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class CamMonitor(Monitor):
         targets: As specified by the user.
         score: The kind of score.
         drawing: How sheets are drawn.
-        output_key: Where the explained output is in the model's return value.
+        output_key: Location of the explained output in the model's return value.
         min_energy_inside: Warn if a smaller share of the maps is inside the probes' masks or boxes.
         gradients: Also log statistics and histograms of the gradients.
-        numbers: Which numbers loggers get: ``"default"`` or ``"all"``.
+        numbers: Numbers to log: ``"default"`` or ``"all"``.
         class_names: The user's class names, to be checked against the model's classes.
         known: The probes' class names by index, for targets given by name.
-        copies: The model is known to change a layer's output in place.
-        once: Results that are computed once per run; shared with the monitors that replace this one.
+        copies: Whether the model is known to change a layer's output in place.
+        once: Names of checks already made, once per run; shared with the monitors that replace this one.
     """
 
     methods: str | Sequence[str]
@@ -56,7 +56,7 @@ class CamMonitor(Monitor):
     once: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def observe(self, subject: Subject, probes: ProbeSet, *, trial: bool = False) -> Cams:
-        """Computes signed maps of all probes; in a trial of the first two, and checks the labels of all."""
+        """Computes signed maps for all probes; in a trial, for the first two, and checks the labels of all."""
         # In a trial, which delays the start of training, named layers are trusted; "auto" looks at the model anyway.
         moves = not trial and "places" not in self.once
         request = self.of(probes).request
@@ -81,7 +81,7 @@ class CamMonitor(Monitor):
 
     @cached_property
     def request(self) -> Request:
-        """The request to the forward, built once from the options; each call passes the model to ``run``."""
+        """The request for the forward pass, built once from the options; each call replaces ``run``."""
         return Request(
             resolve_targets(self.targets, self.known),
             resolve_methods(self.methods),
@@ -100,7 +100,7 @@ class CamMonitor(Monitor):
         return self if self.known == probes.class_names else replace(self, known=probes.class_names)
 
     def pinned(self, found: Cams) -> CamMonitor:
-        """Returns the monitor with the resolved layers and layouts, so that they are searched only once per run."""
+        """Returns the monitor with the resolved layers and layouts, which are searched only once per run."""
         return replace(super().pinned(found), copies=found.overwritten)
 
     def record(self, found: Cams, probes: ProbeSet, *, epoch: int, step: int, stage: str) -> CamRecord:
@@ -108,7 +108,7 @@ class CamMonitor(Monitor):
         return CamRecord.from_cams(found, probe_ids=probes.ids, epoch=epoch, step=step, stage=stage, score=found.score)
 
     def tag(self, layer: str, method: str, kind: str = "") -> str:
-        """Returns a tag of the loggers: ``<name><kind>/<layer>``, with ``/<method>`` for all but Grad-CAM.
+        """Returns a tag for the loggers: ``<name><kind>/<layer>``, with ``/<method>`` for all but Grad-CAM.
 
         Args:
             layer: The map's layer.
@@ -118,21 +118,21 @@ class CamMonitor(Monitor):
         return f"{self.name}{kind}/{layer}" + ("" if method == "gradcam" else f"/{method}")
 
     def evolution_tag(self, layer: str, method: str) -> str:
-        """Returns the loggers' tag of one film strip."""
+        """Returns the loggers' tag for one film strip."""
         return self.tag(layer, method, "_evolution")
 
     def stats_tag(self, key: CamKey) -> str:
-        """Returns the loggers' tag of a map's numbers, with ``/<target>`` for all targets but the first."""
+        """Returns the loggers' tag for a map's numbers, with ``/<target>`` for all targets but the first."""
         tag = self.tag(key.layer, key.method, "_stats")
         return tag if key.target == self.request.targets[0].name else f"{tag}/{key.target}"
 
     def manifest(self, probes: ProbeSet, found: Cams, run: str) -> Manifest:
-        """Returns the manifest of an archive of such maps.
+        """Returns the manifest for an archive of such maps.
 
         Args:
-            probes: The run's fixed inputs.
-            found: Maps of the probes, for the layers' names and shapes.
-            run: The run's own id.
+            probes: The run's probes.
+            found: Maps for the probes, from which the layers' names and shapes are read.
+            run: The run's id.
         """
         keys = list(found)
         return Manifest(
@@ -160,7 +160,7 @@ def _remark(cams: Cams, load: Callable[[int, int], Inputs]) -> None:
 
 
 def _shapes(cams: Cams) -> dict[str, list[int]]:
-    """The shape of each layer's maps; ``layer/method`` for methods whose maps have their own shape."""
+    """Returns the shape of each layer's maps; ``layer/method`` for methods whose maps have a different shape."""
     layers = dict.fromkeys(key.layer for key in cams if key.layer in cams.layouts)
     shapes = {layer: list(cams.layouts[layer].grid) for layer in layers}
     for key, maps in cams.items():

@@ -23,7 +23,7 @@ from lightning_gradcam.storage import join
 
 # An overlay with a larger share of colours hides the image.
 MOST_OPAQUE = 0.6
-# The fewest pixels that a probe takes in a film strip with few steps.
+# Minimum number of pixels that a probe occupies in a film strip with few steps.
 _ROW_PIXELS = 150_000
 
 
@@ -32,19 +32,19 @@ class CamReporter(Meter):
 
     Args:
         monitor: What is explained, and how it is drawn.
-        probes: The run's fixed inputs.
+        probes: The run's probes.
     """
 
     def pictures(self, record: CamRecord, limits: Mapping[CamKey, FloatArray]) -> dict[str, Picture]:
         """Returns a sheet for each layer and method.
 
-        The inputs are the same at every step. If an overlay shows them, and the film strip has them without colours, a
-        training's sheets leave them out: they are half of a sheet's bytes.
+        The inputs are the same at every step, and half of a sheet's bytes. During training, sheets omit them if
+        overlays show them and the film strip contains them without colours.
         """
         found, drawing, note = {}, self.monitor.drawing, ""
         pairs = dict.fromkeys((key.layer, key.method) for key in record.maps)
         stripped = self.archived and self.monitor.evolution and record.stage == "fit" and drawing.opacity <= MOST_OPAQUE
-        # A strip of the first step shows each of them; those of many layers or probes leave some out.
+        # The strip for the first step then shows every probe; with many layers or probes, strips omit some.
         room = min(drawing.max_sheet_pixels, LEAST_PIXELS) // _ROW_PIXELS
         stripped = stripped and len(pairs) <= MOST_PAIRS and len(self.probes) <= room
         if stripped and {"input", "overlay"} <= set(drawing.columns):
@@ -72,7 +72,7 @@ class CamReporter(Meter):
     def evolving(
         self, archive: Archive, limits: Mapping[CamKey, FloatArray], count: int, *, ended: bool, rows: bool
     ) -> Evolving:
-        """Returns the drawing of film strips and, at the end, animations into the archive's folder."""
+        """Returns a drawing of film strips and, at the end, animations; it writes to the archive's folder."""
         return Evolving(archive, self.monitor, self.probes, limits, ended=ended, rows=rows, count=count)
 
     def late_numbers(self, archive: Archive) -> Iterator[Numbers]:
@@ -81,7 +81,7 @@ class CamReporter(Meter):
             return
         count = len(archive.steps)
         last = archive.record(count - 1)
-        # Of very many or large ones, some are evenly chosen.
+        # If maps are very many or large, only some steps are compared, evenly spaced.
         for place in evenly(count, affordable(last.maps), ends=True):
             record = archive.record(place)
             if means := self.means_to_last(record, last):

@@ -1,4 +1,4 @@
-"""The base of the monitors of feature maps and filter patterns: channels, as archives and sheets hold them."""
+"""The base class of the monitors for feature maps and filter patterns: channels, as in archives and on sheets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Channels(NamedTuple):
     Attributes:
         pictures: Layer to its channels ``[N, C, h, w]``.
         chosen: Layer to the indices of these channels or filters.
-        numbers: Layer to numbers of the channels, by name.
+        numbers: Layer to the channels' numbers, by name.
     """
 
     pictures: Mapping[str, Tensor]
@@ -33,12 +33,12 @@ class Channels(NamedTuple):
 
 @dataclass(frozen=True)
 class ChannelMonitor(Monitor):
-    """A monitor of the channels of some layers, with a ``ChannelRecord`` for each step.
+    """A monitor for layers' channels, with a ``ChannelRecord`` for each step.
 
     Attributes:
         title: What its sheets show, such as ``"Feature maps"``.
         kind: The kind of archive and record.
-        curve: The number that the report draws over the steps, one of :meth:`numbers`, and its title there.
+        curve: The number that the report plots over the steps, one of :meth:`numbers`, and its title there.
     """
 
     title: ClassVar[str]
@@ -60,7 +60,7 @@ class ChannelMonitor(Monitor):
         Args:
             record: The step.
             layer: One of its layers.
-            probes: The run's.
+            probes: The run's probes.
         """
 
     @abstractmethod
@@ -68,12 +68,12 @@ class ChannelMonitor(Monitor):
         """Returns the step's numbers, by layer and name."""
 
     def manifest(self, probes: ProbeSet, found: Any, run: str) -> Manifest:
-        """Returns the manifest of an archive of such channels: patterns have one shape, feature maps one per probe.
+        """Returns the manifest for an archive of such channels; shapes of feature maps omit the probes' axis.
 
         Args:
-            probes: The run's.
-            found: What :meth:`observe` returned.
-            run: The run's own id.
+            probes: The run's probes.
+            found: The result of :meth:`observe`.
+            run: The run's id.
         """
         own = 1 if self.kind == "features" else 0
         return Manifest(
@@ -105,7 +105,7 @@ class ChannelMonitor(Monitor):
         )
 
     def tag(self, layer: str) -> str:
-        """Returns the loggers' tag of one sheet."""
+        """Returns the loggers' tag for one sheet."""
         return f"{self.name}/{layer}"
 
 

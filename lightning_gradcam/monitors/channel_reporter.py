@@ -21,7 +21,7 @@ class ChannelReporter(Reporter):
 
     Args:
         monitor: What is observed, and how it is drawn.
-        probes: The run's fixed inputs.
+        probes: The run's probes.
     """
 
     monitor: ChannelMonitor
@@ -43,12 +43,12 @@ class ChannelReporter(Reporter):
         }
 
     def report(self, archive: Archive) -> None:
-        """Writes ``report.html`` with the sheets of all steps, or of as many as a page can hold."""
+        """Writes ``report.html`` with the sheets for all steps, or for as many as fit on a page."""
         write_report([], join(archive.path, REPORT), galleries=[gallery_of(archive, self.monitor)])
 
 
 def gallery_of(archive: Archive, monitor: ChannelMonitor) -> Gallery:
-    """Draws the sheets of a run.
+    """Draws a run's sheets.
 
     Args:
         archive: An archive of feature maps or filter patterns.
@@ -71,7 +71,7 @@ def gallery_of(archive: Archive, monitor: ChannelMonitor) -> Gallery:
         }
 
     last = step(count - 1)
-    # No more are drawn than have room, and one after the other: all sheets of a run can take gigabytes.
+    # Draw only as many as fit, one after the other: all sheets of a run can take gigabytes.
     shown = places_for(count, [shot for shot, _ in last.values()])
     steps = [step(place) if place < count - 1 else last for place in shown]
     shots = {layer: [each[layer][0] for each in steps] for layer in last}

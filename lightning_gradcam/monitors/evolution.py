@@ -1,4 +1,4 @@
-"""A run over its steps: film strips, animations, a table's rows, and the numbers known only at its end."""
+"""Draws a run over its steps: film strips, animations and a table's rows."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ from lightning_gradcam.stats.numbers import mean
 from lightning_gradcam.storage import Storage, safe_name
 
 FOLDER = "evolution"
-# The most pairs of a layer and a method that are drawn: each strip and animation can take seconds and megabytes.
+# Maximum number of pairs of a layer and a method to draw: each strip and animation can take seconds and megabytes.
 MOST_PAIRS = 32
-# More do not fit into a strip.
+# More probes do not fit into a strip.
 MOST_PROBES = 128
-# Pixels of all strips together. With many strips, each may still have as many as the second number.
+# Pixels of all strips together. With many strips, each may still have the second number.
 ALL_PIXELS, LEAST_PIXELS = 64_000_000, 4_000_000
 # With more animations than this, each shows only as many probes as fit into a file without shrinking the images:
 # finding the size takes seconds.
 MANY_ANIMATIONS = 8
-# Bytes of maps in memory at once: as many pairs as fit, and for a single pair as many probes as fit.
+# Bytes of maps in memory at once: as many pairs as fit, or for a single pair as many probes as fit.
 MAP_BYTES = 128_000_000
 _MOST_ROW_PROBES, _MOST_ROW_PICTURES = 16, 1_500
-# The most layers and methods named in a remark.
+# Maximum number of layers and methods named in a remark.
 _NAMED = 5
 
 
 class Evolving:
-    """One drawing of the run so far, in parts that each take a few seconds at most.
+    """Draws the run so far, in parts that each take a few seconds at most.
 
-    The amount of drawing is bounded: strips and animations of :data:`MOST_PAIRS` layers and methods, 24 steps and
-    :data:`MOST_PROBES` probes, evenly chosen; the more strips, the fewer pixels each. Only maps that are drawn are
-    read, for as many layers at once as fit into :data:`MAP_BYTES`. Headers say what was left out, and at the end of a
-    run so does the remark of :meth:`result`.
+    The amount of drawing is bounded: at most :data:`MOST_PAIRS` layers and methods and :data:`MOST_PROBES` probes,
+    evenly spaced, and 24 steps. The more strips, the fewer pixels each has. Only maps that are drawn are read, for as
+    many layers at once as fit into :data:`MAP_BYTES`. Headers state what was left out, as does the remark from
+    :meth:`result` at the end of a run.
 
     Args:
         archive: The archive, with at least one step.
         monitor: Names the tags, and determines how to draw.
-        probes: The run's.
+        probes: The run's probes.
         limits: Each map's limits over all steps, ``[N, 2]``; copied.
-        ended: Whether the run is over, so that animations are drawn too.
-        rows: Whether to also create the rows of a table if the run is over.
+        ended: Whether the run is over; only then are animations drawn.
+        rows: Whether to also create a table's rows if the run is over.
         count: Use only the first ``count`` steps. Default: all current steps.
 
     Example:
@@ -93,19 +93,19 @@ class Evolving:
         self._of = len(first)
         self._left_out = [monitor.evolution_tag(*pair) for place, pair in enumerate(first) if place not in chosen]
         keys = [list(first.values())[place] for place in chosen]
-        # Bytes of a probe's map.
+        # Bytes of one probe's map.
         self._sizes = {key: 4 * math.prod(archive.shape_of(key.layer, key.method) or (1,)) for key in keys}
         room = MAP_BYTES // (max(self._sizes.values(), default=1) * len(self._places))
         # The indices of the probes that are read.
         self._chosen = evenly(len(probes), min(MOST_PROBES, room))
         self._probes, self._all_probes = probes.view.part(self._chosen), len(probes)
-        # Of each layer and method to draw, the map of the first target, and each probe's limit over all targets.
+        # For each layer and method to draw, the first target's map, and each probe's limit over all targets.
         self._limits = {key: row_limits(limits, key, signed=monitor.drawing.signed)[self._chosen] for key in keys}
         most = max(1, _MOST_ROW_PICTURES // max(1, len(self._places) * len(keys)))
-        # The indices among these that are in the table.
+        # The indices, among these, of the probes in the table.
         self._rows = evenly(len(self._chosen), min(most, _MOST_ROW_PROBES)) if ended and rows else []
         self._records: dict[int, CamRecord] = {}
-        # Kept for the animation, which follows the strip of the same map.
+        # Kept for the animation, which is drawn after the same map's strip.
         self._laid = Laid(LAID_BYTES if ended else 0)
         self._in_table: dict[int, CamRecord] = {}
         self._strips: dict[str, Picture] = {}
@@ -113,9 +113,9 @@ class Evolving:
         self._table: list[Row] = []
 
     def parts(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Yields the parts of the work, each with a name for reports and a call; call them in this order.
+        """Yields the parts of the work, each with a name for reports and a function; call these in order.
 
-        A strip or animation is also written into the archive's folder ``evolution/``. If a call fails, its strip or
+        Strips and animations are also written to ``evolution/`` in the archive's folder. If a call fails, its strip or
         animation, or the step that it would have read, is missing.
         """
         if len(self._places) < self._count:
@@ -163,7 +163,7 @@ class Evolving:
     def _read(self, batch: Sequence[CamKey], number: int) -> None:
         place = self._places[number]
         if number == 0:
-            # Of the previous batch.
+            # Discard the previous batch.
             self._records = {}
         record = self._archive.record(place, keys=batch).part(self._chosen)
         self._records[place] = record
@@ -207,13 +207,13 @@ class Evolving:
 
     def _draw_table(self) -> None:
         self._records = {}
-        # A step that could not be read for the first maps is left out, so these are in their order.
+        # Steps that could not be read for all maps are left out; the others are in order.
         whole = [record for record in self._in_table.values() if len(record.maps) == len(self._limits)]
         if whole:
             drawing = self._monitor.drawing
             tops = {key: top[self._rows] for key, top in self._limits.items()}
             if drawing.scale == "layer":
-                # Of all probes, not only of those in the table.
+                # Over all probes, not only those in the table.
                 tops = {key: np.full(len(self._rows), top.max(), np.float32) for key, top in self._limits.items()}
             tags = {self._monitor.tag(key.layer, key.method): key for key in tops}
             self._table = table_rows(whole, self._probes.part(self._rows), tags, tops, drawing)

@@ -24,7 +24,7 @@ class FeatureMonitor(ChannelMonitor):
 
     Attributes:
         drawing: How sheets are drawn.
-        max_channels: Largest number of a layer's channels to keep, evenly chosen; ``None``: all.
+        max_channels: Largest number of channels to keep per layer, evenly spaced; ``None``: all.
     """
 
     drawing: GridDrawing
@@ -51,7 +51,7 @@ class FeatureMonitor(ChannelMonitor):
         )
 
     def channels(self, found: FeatureMaps) -> Channels:
-        """Returns the maps, those of signals ``[N, C, l]`` as one row: ``[N, C, 1, l]``."""
+        """Returns the maps; those for signals, ``[N, C, l]``, get one row: ``[N, C, 1, l]``."""
         pictures = {layer: maps[:, :, None] if maps.dim() == 3 else maps for layer, maps in found.items()}
         return Channels(pictures, found.chosen, {layer: {DEAD: dead} for layer, dead in found.dead.items()})
 

@@ -1,4 +1,4 @@
-"""Numbers of every logged step: measured once, kept with its record, and averaged for the loggers."""
+"""Numbers for every logged step: measured once, stored in its record, and averaged for the loggers."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from lightning_gradcam.stats.settled import SETTLED_STEPS, have_settled
 
 
 class Meter(Reporter):
-    """Measures steps in their order; each is compared with the one before.
+    """Measures steps in their order; each is compared with the previous ones.
 
     Args:
-        monitor: Its ``min_energy_inside`` is the alarm.
+        monitor: What is explained; its ``min_energy_inside`` is the alarm's threshold.
         probes: The probes; maps are compared with their masks or boxes.
 
     Raises:
@@ -44,7 +44,7 @@ class Meter(Reporter):
         self._limits: dict[CamKey, FloatArray] = {}
         self._regions = probes.regions
         self._boxes, self._size = known_boxes(probes), picture_size(probes)
-        # The latest logged steps, oldest first: as many as maps must stay close to in order to count as settled.
+        # The latest logged steps, oldest first: as many as are needed to decide whether maps have settled.
         self._earlier: deque[CamRecord] = deque(maxlen=SETTLED_STEPS)
         self._alarmed = False
         self._vanished: set[str] = set()
@@ -63,10 +63,10 @@ class Meter(Reporter):
         return dict(self._limits)
 
     def measured(self, record: CamRecord) -> CamRecord:
-        """Returns the record with its numbers, and the limits of its maps so far.
+        """Returns the record with its numbers and its maps' limits so far.
 
         Args:
-            record: The next step's.
+            record: The next step's record.
         """
         last = self._earlier[-1] if self._earlier else None
         before, changed = (None, None) if last is None else (last.maps, record.changed_from(last))
@@ -85,7 +85,7 @@ class Meter(Reporter):
         """Takes earlier measured steps into account.
 
         Args:
-            last: The latest of them.
+            last: The latest of these steps.
             limits: Each map's largest limits in any of them, ``[N, 2]``.
             before: The steps before the latest, oldest first; without them, maps count as settled only when enough new
                 steps are close.
@@ -100,17 +100,17 @@ class Meter(Reporter):
         self._earlier.clear()
 
     def _back(self, record: CamRecord, key: CamKey) -> Iterator[tuple[FloatArray, npt.NDArray[np.bool_] | None]]:
-        """Yields a key's maps at the steps before a record, latest first, and which of them explain another class."""
+        """Yields a key's maps at the steps before a record, latest first, and which explain a different class."""
         for other in reversed(self._earlier):
             if key not in other.maps:
                 return
             yield other.maps[key], record.changed_from(other).get(key.target)
 
     def means(self, record: CamRecord) -> dict[str, float]:
-        """Returns a measured step's numbers by tag: means over the probes that have the number, or how many do.
+        """Returns a measured step's numbers by tag: means over the probes that have a value, or counts of probes.
 
-        Numbers that no probe has are omitted, and so are all but a few numbers unless the monitor's ``numbers`` is
-        ``"all"``.
+        Means without any value are omitted. Unless the monitor's ``numbers`` is ``"all"``, only a few numbers are
+        included.
 
         Args:
             record: As :meth:`measured` returned it.
@@ -141,7 +141,7 @@ class Meter(Reporter):
         return tuple(printable(tag) for kind in self._tagged(replace(one, numbers=named)) for tag in kind)
 
     def _tagged(self, record: CamRecord) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-        """Returns a measured step's numbers by tag, each ``[N]``: those averaged for loggers, and the counts."""
+        """Returns a measured step's numbers by tag, each ``[N]``: those to average for loggers, and those to count."""
         found: dict[str, FloatArray] = {}
         counts: dict[str, FloatArray] = {}
         for place, target in enumerate(record.scores):
@@ -161,7 +161,7 @@ class Meter(Reporter):
         return [*self.vanishing(record), *self.blanks(record), *self.broken(record)]
 
     def vanishing(self, record: CamRecord) -> list[str]:
-        """Returns a warning, once per layer, if no gradient reaches the layer at a trained step."""
+        """Returns warnings, once per layer, if no gradient reaches the layer; none for the untrained baseline."""
         if record.epoch == UNTRAINED_EPOCH:
             return []
         new = [layer for layer in vanished_layers(record.gradients) if layer not in self._vanished]
@@ -169,22 +169,22 @@ class Meter(Reporter):
         return [vanishing_remark(layer, epoch=record.epoch, step=record.step, score=record.score) for layer in new]
 
     def blanks(self, record: CamRecord) -> list[str]:
-        """Returns a warning, once per layer, if maps are blank at a trained step: how many, why, and what to use.
+        """Returns warnings, once per layer, if maps are blank: how many, why, and what to use instead.
 
         Args:
-            record: The step's.
+            record: The step's record; there are no warnings for the untrained baseline.
         """
         if record.epoch == UNTRAINED_EPOCH:
             return []
         found = blank_remarks(record.maps, record.causes, f"in epoch {record.epoch}, step {record.step}, ")
-        # There has already been a warning about a layer that no gradient reaches.
+        # A layer that no gradient reaches has already been reported.
         new = [layer for layer in found if layer not in self._blank | self._vanished]
         self._blank.update(new)
         once = "(reported once per layer; sheets and the report show it for every step)"
         return [f"{found[layer]} {once}" for layer in new]
 
     def broken(self, record: CamRecord) -> list[str]:
-        """Returns a warning, once per layer, if maps are not finite."""
+        """Returns a warning about layers with maps that are not finite, once per layer."""
         state = "the untrained model" if record.epoch == UNTRAINED_EPOCH else f"epoch {record.epoch}"
         when = f"in {state}, step {record.step}, "
         text, layers = not_finite_remark(record.maps, record.scores, when, self._broken)
@@ -192,7 +192,7 @@ class Meter(Reporter):
         return [f"{text} (reported once per layer; sheets and the report mark the maps)"] if text else []
 
     def means_to_last(self, record: CamRecord, last: CamRecord) -> dict[str, float]:
-        """Returns how far a step still is from the run's last one, by tag."""
+        """Returns how far a step is from the run's last one, by tag."""
         found, changed = {}, record.changed_from(last)
         for key, maps in record.maps.items():
             for name, values in to_last(maps, last.maps[key], changed.get(key.target)).items():
@@ -200,10 +200,10 @@ class Meter(Reporter):
         return _means(found)
 
     def alarm(self, record: CamRecord) -> str | None:
-        """Returns a warning, once per run, if a trained step's maps are outside the probes' masks or boxes.
+        """Returns a warning, once per run, if too small a share of the maps is inside the probes' masks or boxes.
 
         Args:
-            record: As :meth:`measured` returned it.
+            record: As :meth:`measured` returned it; the untrained baseline raises no alarm.
         """
         least = self.monitor.min_energy_inside
         if least is None or self._alarmed or record.epoch == UNTRAINED_EPOCH:
@@ -228,5 +228,5 @@ class Meter(Reporter):
 
 def _means(values: Mapping[str, FloatArray]) -> dict[str, float]:
     known = {tag: found[np.isfinite(found)] for tag, found in values.items()}
-    # Loggers write tags into files, where a layer's name can do harm.
+    # Loggers write tags to files, where unprintable characters in a layer's name can do harm.
     return {printable(tag): float(found.mean(dtype=np.float64)) for tag, found in known.items() if len(found)}

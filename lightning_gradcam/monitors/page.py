@@ -1,4 +1,4 @@
-"""The page of several runs of any kind: CAMs in the viewer, sheets of channels below it."""
+"""One page for several runs of any kind: CAMs in the viewer, sheets of channels below it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_gradcam.sheets.pattern_sheet import PatternDrawing
 
 
 def write_page(archives: Sequence[Archive], path: str | os.PathLike[str], *, title: str | None = None) -> None:
-    """Writes one page of all runs, either completely or not at all.
+    """Writes one page for all runs, either completely or not at all.
 
     Args:
         archives: Archives of any kind.
@@ -37,10 +37,10 @@ def write_page(archives: Sequence[Archive], path: str | os.PathLike[str], *, tit
 
 
 def monitor_of(manifest: Manifest) -> ChannelMonitor:
-    """Returns the monitor of a run of feature maps or filter patterns: what it observed, and how its sheets were drawn.
+    """Returns the monitor that a run of feature maps or filter patterns used.
 
     Args:
-        manifest: The run's.
+        manifest: The run's manifest.
 
     Raises:
         ArchiveError: The settings can't be used.

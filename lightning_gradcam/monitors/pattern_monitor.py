@@ -1,4 +1,4 @@
-"""Filter patterns as a monitor: which filters are observed, how their patterns are found, and how they are drawn."""
+"""Filter patterns as a monitor: which filters are observed, and how their patterns are found and drawn."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _INTERVAL, _INTERVAL_OF_LINES = 0.1, 10.0
 
 @dataclass(frozen=True)
 class PatternMonitor(ChannelMonitor):
-    """Which filters are observed, how their patterns are found, and how they are drawn.
+    """Which filters are observed, and how their patterns are found and drawn.
 
     Attributes:
-        filters: ``None``: all; a number: that many of the first filters; a list: these filters.
+        filters: ``None`` for all filters, a number for the first ones, or a list of filters.
         ascent: How patterns are found.
         drawing: How sheets are drawn.
-        progress: Show a bar in a terminal if finding them takes more than two seconds.
-        log_untrained: Whether the first result is logged; if not, it takes a single step.
+        progress: Show a bar in a terminal if finding patterns takes more than two seconds.
+        log_untrained: Whether the first result is logged; if not, the ascent takes only a single step for it.
     """
 
     filters: Filters = None
@@ -56,12 +56,12 @@ class PatternMonitor(ChannelMonitor):
         """Finds the patterns of all selected filters.
 
         Args:
-            subject: Its first probe determines the image's shape, and provides all other inputs if there are several.
-            probes: The run's.
-            trial: Take a single step and keep no patterns.
+            subject: The model; its first probe determines the images' shape, and provides any other inputs.
+            probes: The run's probes.
+            trial: Take a single step only.
 
         Raises:
-            ConfigurationError: The model takes clips or volumes.
+            ConfigurationError: The model accepts clips, volumes or integers, not floating-point images.
         """
         first = subject.load(0, 1)
         if not first.picture.is_floating_point():
@@ -109,12 +109,12 @@ class PatternMonitor(ChannelMonitor):
 
     def sheet(self, record: ChannelRecord, layer: str, probes: ProbeSet) -> Picture:
         """Draws one layer's patterns; see :func:`~lightning_gradcam.sheets.pattern_sheet.pattern_sheet`."""
-        # The step's length depends on the number of values, wherever the channel axis is.
+        # A step's length depends on the number of values, wherever the channel axis is.
         settings = self.ascent.described(record.channels[layer].shape[1:])
         return pattern_sheet(record, layer, drawing=self.drawing, title=self.name, settings=settings, note=probes.note)
 
     def numbers(self, record: ChannelRecord) -> Mapping[str, Mapping[str, float]]:
-        """Returns the mean activation that each layer's patterns reach, and how many of its filters are silent."""
+        """Returns the mean activation that each layer's patterns reach, and the number of its silent filters."""
         return {
             layer: {ACTIVATION: float(named[ACTIVATION].mean()), SILENT: float(named[SILENT].sum())}
             for layer, named in record.numbers.items()
@@ -130,7 +130,7 @@ def _channels_first(pictures: Tensor) -> Tensor:
 
 @contextmanager
 def _bar(name: str, *, shown: bool) -> Iterator[Progress | None]:
-    """Shows a bar in a terminal on rank zero if the work takes long, and removes it at the end."""
+    """Shows a progress bar in a terminal on rank zero if the work takes long, and removes it at the end."""
     ranked = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not shown or (ranked and torch.distributed.get_rank()):
         yield None

@@ -1,4 +1,4 @@
-"""The rows of a table of probes, steps and overlays, for loggers that have tables."""
+"""A table's rows of probes, steps and overlays, for loggers that support tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.sheets.film import Film
 from lightning_gradcam.sinks import Row
 
-# The size of a table's pictures, in pixels.
+# The size of a table's images, in pixels.
 _SIDE = 112
 
 
@@ -23,14 +23,14 @@ def table_rows(
     limits: Mapping[CamKey, FloatArray],
     drawing: Drawing,
 ) -> list[Row]:
-    """Returns a table's rows, probe by probe, a row for each step.
+    """Returns a table's rows: for each probe, one row per step.
 
     Args:
         records: The steps, in order; each has all of the maps.
         probes: The records' probes, all of which are in the table.
-        keys: Sheet's tag to map key; the score is that of the first map's target.
+        keys: Sheet's tag to map key; the table contains the score for the first map's target.
         limits: Each map's limit in the whole run, ``[N]``, over all targets.
-        drawing: As for a film strip.
+        drawing: Drawing options, as for a film strip.
     """
     films = {
         tag: Film.of(records, probes, key=key, drawing=drawing, limits=limits[key], side=_SIDE)
@@ -38,7 +38,7 @@ def table_rows(
     }
     target = next(iter(keys.values())).target
     drawn = {tag: [film.overlays(step)[0] for step in range(len(records))] for tag, film in films.items()}
-    # The same object in all of a probe's rows, which loggers send once.
+    # The same object in all of a probe's rows, so that loggers send it once.
     originals = [Picture(pixels, enlarged=True) for pixels in next(iter(films.values())).inputs]
     return [
         Row(

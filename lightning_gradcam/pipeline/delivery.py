@@ -1,4 +1,4 @@
-"""Passes finished work to the sinks, each on the thread that it requires, and keeps the outcome."""
+"""Passes finished work to each sink on the thread that it requires, and keeps the outcome."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ WORKER = "the background worker"
 
 @dataclass(frozen=True)
 class Parcel:
-    """The data of one step for the sinks, finished and frozen.
+    """One step's data for the sinks, finished and frozen.
 
     Attributes:
         step: The x value.
-        entry: Its sheets.
-        histograms: Its histograms.
+        entry: The step's sheets.
+        histograms: The step's histograms.
         evolution: The run so far.
-        numbers: Its numbers; logged last.
-        timed: The number in seconds to which the sinks' time for everything before it is still to be added.
-        summary: At the end of the run, its findings by tag.
+        numbers: The step's numbers, logged after the above.
+        timed: Tag of the number, in seconds, to which the sinks' time for logging the above is added.
+        summary: The run's findings by tag, when it has ended.
     """
 
     step: int
@@ -42,7 +42,7 @@ class Parcel:
 
     @property
     def pictures(self) -> list[Picture]:
-        """All pictures in it."""
+        """All images in the parcel."""
         found = list(self.entry.pictures.values()) if self.entry is not None else []
         if self.evolution is not None:
             found += self.evolution.strips.values()
@@ -51,7 +51,7 @@ class Parcel:
 
     @property
     def nbytes(self) -> int:
-        """Its memory in bytes: pictures, animations and histograms."""
+        """Memory used by images, animations and histograms, in bytes."""
         once = {id(picture): picture.nbytes for picture in self.pictures}
         animations = self.evolution.animations.values() if self.evolution is not None else ()
         histograms = self.histograms.values.values() if self.histograms is not None else ()
@@ -69,7 +69,7 @@ class Delivery:
     drawing. The others are called by :meth:`settle` on the training thread, where all failures are also reported.
 
     Args:
-        sinks: Destinations for pictures and numbers.
+        sinks: Destinations for images and numbers.
         failures: Reports failures, and decides what is disabled.
         worker: Calls the sinks.
     """
@@ -80,7 +80,7 @@ class Delivery:
         self._worker = worker
         self._unclosed: dict[str, Sink] = {}
         self._handed: deque[tuple[str, int, Callable[[], None]]] = deque()
-        # The outcome of each part of the work: its kind and step, and the error if it failed.
+        # Each outcome of a part of the work: its kind, its step, and the error if it failed.
         self._outcomes: deque[tuple[str, int, Exception | None]] = deque()
         self._in_a_row: Counter[str] = Counter()
         self._remarks: deque[str] = deque()
@@ -92,11 +92,11 @@ class Delivery:
 
     @property
     def takes_rows(self) -> bool:
-        """Whether any sink has tables."""
+        """Whether any sink supports tables."""
         return any(sink.takes_rows for sink in self._sinks.values())
 
     def begin(self) -> None:
-        """Marks that something will be logged, so the sinks must be closed in the end."""
+        """Marks that something will be logged, so the sinks must eventually be closed."""
         self._unclosed = dict(self._sinks)
         self._open = True
 
@@ -104,11 +104,11 @@ class Delivery:
         """Does a part of a step's work, unless this kind is disabled; failures are kept for :meth:`settle`.
 
         Args:
-            kind: Its name in reports.
-            step: The step that it belongs to.
+            kind: The part's name in reports.
+            step: The step to which it belongs.
             call: The work.
         """
-        # Reports come later, on the training thread; by then a lagging worker would have tried more often.
+        # Failures are reported later, on the training thread; by then, a lagging worker would have tried more often.
         if self._failures.given_up(kind) or self._in_a_row[kind] >= IN_A_ROW:
             return
         try:
@@ -116,7 +116,7 @@ class Delivery:
         except Exception as error:
             self.note(kind, step, error)
         except BaseException as error:
-            # On the training thread these two belong to the user; in the background they would go unnoticed.
+            # On the training thread, these two are the user's; in the background, they would go unnoticed.
             main = threading.current_thread() is threading.main_thread()
             if main and isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
@@ -134,9 +134,9 @@ class Delivery:
         self._remarks.append(text)
 
     def send(self, parcel: Parcel) -> None:
-        """Schedules the calls of the sinks, in the order in which parcels are sent, without waiting.
+        """Schedules the calls to the sinks, in the order in which parcels are sent, without waiting.
 
-        Once the sinks are closed, parcels that a hanging disk had delayed are no longer sent.
+        Once the sinks are closed, parcels that a hanging disk delayed are no longer sent.
         """
         if not self._sinks or not self._open:
             return
@@ -150,7 +150,7 @@ class Delivery:
         """Calls the sinks that require this thread, and reports failures since the last call.
 
         Args:
-            final: Whether the run is over, so that failures are only reported.
+            final: Whether the run is over; failures are then only reported.
         """
         while self._handed:
             self.attempt(*self._handed.popleft())
@@ -161,11 +161,11 @@ class Delivery:
             if error is None:
                 self._failures.succeeded(kind)
             elif not self._failures.given_up(kind):
-                # Work in progress when its kind was disabled is not reported again.
+                # Don't report work that was in progress when its kind was disabled.
                 self._failures.failed(kind, step, error, final=final)
 
     def close(self, step: int) -> None:
-        """Closes, once, the sinks that received something; failures are reported, not raised."""
+        """Closes the sinks that received something, once; failures are reported, not raised."""
         sinks, self._unclosed, self._open = self._unclosed, {}, False
         self.settle(final=True)
         ended: list[BaseException] = []
@@ -181,9 +181,9 @@ class Delivery:
             raise ended[0]
 
     def _deliver(self, parcel: Parcel) -> None:
-        """The sinks' part of one step."""
+        """Calls the sinks for one step."""
         begin = time.perf_counter()
-        # Sinks that are called on the training thread get finished files.
+        # Sinks that are called on the training thread receive finished files.
         wanted = {tuple(sink.formats) for sink in self._sinks.values() if not sink.thread_safe}
         for picture in parcel.pictures if wanted else ():
             for formats in wanted:
@@ -202,7 +202,7 @@ class Delivery:
         """Calls every sink with a part of a step, if the step has that part."""
         for name, sink in self._sinks.items() if content is not None else ():
             if not self._open:
-                # Closed while another sink, which has returned by now, was hanging.
+                # Closed while another sink was hanging, which has returned by now.
                 return
             call = partial(getattr(sink, method.__name__), content)
             if sink.thread_safe:
@@ -215,7 +215,7 @@ class Delivery:
 
 
 def _named(sinks: Iterable[Sink]) -> dict[str, Sink]:
-    """Returns the sinks by their names in reports."""
+    """Returns the sinks by name, for reports."""
     found: dict[str, Sink] = {}
     for sink in sinks:
         name = f"the sink {type(sink).__name__}"
@@ -224,7 +224,7 @@ def _named(sinks: Iterable[Sink]) -> dict[str, Sink]:
 
 
 def reportable(error: BaseException) -> Exception:
-    """Converts an exception that would end a thread to one that can be reported and raised like any other."""
+    """Converts an exception that would end a thread to one that can be reported and raised as any other."""
     if isinstance(error, Exception):
         return error
     found = RuntimeError(f"{type(error).__name__}({error}) was raised in the background, where it would end the thread")

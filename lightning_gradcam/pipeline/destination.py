@@ -1,4 +1,4 @@
-"""Where the results of a run go: its archive and its sinks."""
+"""The destination of a run's results: its archive and its sinks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lightning_gradcam.storage import join
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a run's results go.
+    """The destination of a run's results.
 
     Attributes:
         folder: The parent of the archive's folder, local or a URL; ``None``: nothing is written.
-        loggers: The loggers that receive pictures and numbers.
+        loggers: The loggers that receive images and numbers.
         sinks: Additional sinks.
         run: The run's id.
-        resumed: The checkpoint's state of the resumed run; empty without one.
+        resumed: The resumed run's state from its checkpoint; empty without one.
         copy_steps: Whether to take over that run's steps.
     """
 
@@ -46,15 +46,15 @@ class Destination:
 
         Args:
             monitor: What is observed.
-            probes: The run's fixed inputs.
-            found: Its results for the probes, for the layers' names and shapes.
+            probes: The run's probes.
+            found: The monitor's results for the probes, from which the layers' names and shapes are read.
 
         Returns:
-            The archive, ``None`` if nothing is written; why it is not in the folder named after the monitor, empty if
-            it is; and the sinks.
+            The archive, or ``None`` if nothing is written; the reason why it is not in the folder named after the
+            monitor, empty if it is; and the sinks.
 
         Raises:
-            ArchiveError: The folder can't be written.
+            ArchiveError: The folder can't be written to.
         """
         archive, aside, served = None, "", list(self.sinks)
         if self.folder is not None:

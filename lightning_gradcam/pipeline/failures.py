@@ -45,7 +45,7 @@ class Failures:
     The first failure of a kind is reported with its meaning, advice and traceback, later ones briefly.
 
     Args:
-        on_error: ``"warn"`` reports a failure; ``"raise"`` lets it through.
+        on_error: ``"warn"`` reports a failure; ``"raise"`` raises it.
         warn: Receives the report.
 
     Example:
@@ -64,7 +64,7 @@ class Failures:
 
     def given_up(self, kind: str) -> bool:
         """Whether this kind failed too often in a row to be tried again."""
-        # Each stall of the worker, and each step that is left out because of it, counts separately.
+        # Stalls of the worker, and steps left out because of them, are reported separately.
         return self._in_a_row[kind] >= IN_A_ROW and not kind.startswith("the background worker")
 
     @contextmanager
@@ -90,14 +90,14 @@ class Failures:
 
         Args:
             kind: What failed, as a noun: ``"explaining"``, ``"the archive"``.
-            step: The logged step it belongs to.
+            step: The logged step to which it belongs.
             error: The failure.
-            final: Whether nothing can be stopped or retried any more: the failure is only reported, whatever
+            final: Whether it is too late to stop or retry anything: the failure is then only reported, whatever
                 ``on_error`` is.
 
         Raises:
-            Exception: The failure itself, with ``on_error="raise"``, or if ranks are out of step: continuing would
-                leave the others waiting forever.
+            Exception: The failure itself, with ``on_error="raise"``, or if ranks are out of step, because continuing
+                would leave the others waiting forever.
         """
         if (self._on_error == "raise" and not final) or isinstance(error, LostRankError):
             raise error

@@ -24,10 +24,10 @@ RECALLING = "reading an earlier step for the run's scale"
 
 @dataclass(frozen=True)
 class Measured:
-    """The results of a step for which the training thread may wait.
+    """A step's results for which the training thread may wait.
 
     Attributes:
-        numbers: All its numbers, by tag.
+        numbers: All the step's numbers by tag.
         alarm: Whether this step raises the run's alarm.
     """
 
@@ -41,12 +41,12 @@ class Step:
 
     Attributes:
         record: The record, first without and then with its numbers.
-        count: The number of steps including this one; 0 until it is measured.
-        archived: How many of these steps were in the archive.
-        limits: Each map's limits at that time.
+        count: The number of steps up to this one; 0 until it is measured.
+        archived: The number of these steps that were in the archive.
+        limits: Each map's limits when it was measured.
         means: Its numbers for the loggers.
         measured: All its numbers, and the alarm.
-        seconds: The time spent on it.
+        seconds: Seconds spent on measuring and archiving it.
     """
 
     record: Record
@@ -58,16 +58,16 @@ class Step:
     seconds: float = 0.0
 
 
-# A part of the end of a run: its kind in reports, its name, and the call.
+# The parts of the end of a run, each with its kind in reports, its name, and its function.
 Parts = Iterator[tuple[str, str, Callable[[], object]]]
 
 
 class Processor:
-    """Owns the state that steps are compared with, the archive's writer, and drawing.
+    """Owns the state with which steps are compared, the archive's writer, and drawing.
 
-    All of the work is done on the recording thread. Steps are archived as they arrive, even while an earlier one is
-    drawn, so that a killed process loses none. They are drawn one after the other, each with the data known when it was
-    archived, so that its sheets do not depend on how far training has advanced since.
+    All work is done on the recording thread. Steps are archived as they arrive, even while an earlier one is being
+    drawn, so a killed process loses none that only wait to be drawn. They are drawn one after the other, each with the
+    data known when it was archived: its sheets do not depend on how far training has advanced since.
 
     Args:
         reporter: Measures and draws.
@@ -85,11 +85,11 @@ class Processor:
             archive.tick = worker.tick
         reporter.tick = self._pause
         reporter.archived = archive is not None
-        # Time spent on later steps while one is drawn.
+        # Seconds spent on later steps while one is being drawn.
         self._aside = 0.0
-        # The number of steps, and the number when the whole run was last drawn.
+        # The number of steps, and that number when the run so far was last drawn.
         self._count = self._evolved = 0
-        # How many of them are in the archive.
+        # The number of steps in the archive.
         self._archived = 0
         # Read by the training thread for checkpoints; `None` until the earlier steps have been taken over.
         self.earlier: int | None = None
@@ -97,16 +97,16 @@ class Processor:
         self.findings: tuple[Finding, ...] = ()
 
     def recall(self, parent: Mapping[str, Any] | None, step: int) -> None:
-        """Takes over the steps of the resumed run, and the state that later steps are compared with.
+        """Takes over the resumed run's steps, and the state with which later steps are compared.
 
         Args:
-            parent: The resumed run.
-            step: The step that training continues from, for reports.
+            parent: The resumed run; ``None`` without one.
+            step: The step from which training continues, for reports.
         """
         if self._archive is None:
             return
         if parent is not None:
-            # Until it is known how many of them exist.
+            # Assume this number until it is known how many of them exist.
             self.earlier = parent.get("logged")
             self._delivery.attempt("the archive", step, partial(self._take_over, self._archive, parent))
         self._delivery.attempt(RECALLING, step, partial(self._remember, self._archive))
@@ -117,14 +117,14 @@ class Processor:
         """Returns the two parts of the work on a step: measure and archive it, then draw it for the sinks.
 
         Args:
-            step: The next one.
-            blocked: The seconds that training has waited for it.
+            step: The next step.
+            blocked: Seconds that training has waited for it.
             metrics: The trainer's metrics at this step.
         """
         return partial(self._keep, step, metrics), partial(self._show, step, blocked)
 
     def measure(self, kept: Step) -> Measured:
-        """Measures a step, once; if its numbers are waited for, before the parts of :meth:`step`."""
+        """Measures a step once; if training waits for its numbers, this is called before the parts of :meth:`step`."""
         if kept.count:
             return kept.measured
         begin, record = time.perf_counter(), kept.record
@@ -170,7 +170,7 @@ class Processor:
         self._delivery.send(replace(parcel, evolution=evolution, numbers=numbers, timed=timed))
 
     def _pause(self) -> None:
-        """Called between two parts of drawing: archives the records that have arrived since."""
+        """Called between two parts of drawing; archives the records that have arrived meanwhile."""
         begin = time.perf_counter()
         self._worker.ahead()
         self._aside += time.perf_counter() - begin
@@ -180,7 +180,7 @@ class Processor:
         """Schedules the drawing of the whole run, in parts of a few seconds each.
 
         Args:
-            submit: Receives each part's name and call, in order.
+            submit: Receives each part's name and function, in order.
             step: The last step.
         """
         for kind, name, part in self._ending(step):
@@ -212,7 +212,7 @@ class Processor:
         try:
             return [archive.any_record(row) for row in rows]
         except ArchiveError:
-            # Reported where steps are read one by one; the next steps are compared with fewer earlier ones.
+            # Reported where steps are read one by one. The next steps are compared with fewer earlier ones.
             return []
 
     def _drawn(self, kept: Step) -> Parcel:
@@ -235,7 +235,7 @@ class Processor:
         found: list[Evolution] = []
 
         def draw(archive: ArchiveWriter) -> None:
-            # If there is no step, the folder has disappeared, which the archive's own failure reports.
+            # Without a step, the folder has disappeared, which the archive's own failure reports.
             if not kept.archived or not archive.steps:
                 return
             evolving = self._reporter.evolving(archive, kept.limits, kept.archived, ended=False, rows=False)

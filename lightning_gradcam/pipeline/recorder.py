@@ -1,4 +1,4 @@
-"""One run's recorder: explains on the calling thread, does the rest in the background, and knows no Trainer."""
+"""One run's recorder: explains on the calling thread and does the rest in the background; needs no Trainer."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from lightning_gradcam.storage import absolute
 
 
 class Recorder:
-    """Records the steps of one run.
+    """Records one run's steps.
 
-    The calling thread explains and hands over a frozen record. One thread measures it, writes the archive and draws.
-    Another calls the thread-safe sinks, and :meth:`settle` calls the rest on the calling thread.
+    The calling thread explains and hands over a frozen record. One thread measures it, writes it to the archive and
+    draws it. Another calls the thread-safe sinks, and :meth:`settle` calls the others on the calling thread.
 
     Args:
         reporter: Measures and draws.
         archive: Stores the records; ``None``: nothing is written (``fast_dev_run``).
-        sinks: Destinations for pictures and numbers.
+        sinks: Destinations for images and numbers.
         worker: Creates the two background workers.
         failures: Reports failures, and decides what is disabled.
 
@@ -56,14 +56,14 @@ class Recorder:
         self.monitor: Monitor = reporter.monitor
         self.probes = reporter.probes
         self.last_step = -1
-        # Why the archive is not in the folder named after the monitor, for the user; empty if it is.
+        # Why the archive is not in the folder named after the monitor, as a note for the user; empty if it is.
         self.aside = ""
         self._archive = archive
         self._failures = failures
         self._threads = Threads(worker, self._stalled)
         self._delivery = Delivery(sinks, failures, self._threads.serving)
         self._processor = Processor(reporter, archive, self._delivery, self._threads.recording)
-        # The latest step, and how long training has waited for it, until its metrics are known.
+        # The latest step, and the seconds that training has waited for it, until its metrics are known.
         self._held: tuple[Step, float] | None = None
         self._stage = ""
         self._handed, self._concluded = 0, -1
@@ -85,15 +85,15 @@ class Recorder:
 
         Args:
             monitor: What is observed.
-            probes: The run's fixed inputs.
-            found: Its results for the probes, for the layers' names and shapes.
-            reporter: Measures and draws.
+            probes: The run's probes.
+            found: The monitor's results for the probes, from which the layers' names and shapes are read.
+            reporter: Creates the object that measures and draws.
             to: The destination of the results.
             worker: Creates a background worker.
             failures: Reports failures.
 
         Raises:
-            ArchiveError: The folder can't be written.
+            ArchiveError: The folder can't be written to.
         """
         monitor = monitor.of(probes)
         archive, aside, sinks = to.opened(monitor, probes, found)
@@ -104,11 +104,11 @@ class Recorder:
 
     @property
     def archive(self) -> Archive | None:
-        """The archive, for reading. Waits until every step that was handed over is written."""
+        """The archive, for reading; waits until every step that was handed over is written."""
         if self._archive is None:
             return None
         if not self._threads.recording.here:
-            # A sink may ask during training: only the training thread may release a step that is held.
+            # A sink may call this during training, but only the training thread may release a held step.
             if not self._threads.serving.here:
                 self.release()
             self._threads.recorded()
@@ -121,13 +121,13 @@ class Recorder:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """The run's findings, the most severe first; empty until it is over and everything is written."""
+        """The run's findings, most severe first; empty until it is over and everything is written."""
         return self._processor.findings
 
     def state(self) -> dict[str, Any]:
-        """Returns the record's state for a checkpoint, in plain types: up to the last step handed over.
+        """Returns the record's state for a checkpoint, up to the last step handed over, in plain types.
 
-        It does not wait: if the process is killed before that step is written, a resumed run reports it missing.
+        Does not wait: if the process is killed before that step is written, a resumed run reports it missing.
         """
         state: dict[str, Any] = {"archive": self.place, "step": self.last_step}
         if self._archive is not None:
@@ -141,13 +141,13 @@ class Recorder:
 
         Args:
             subject: The model.
-            epoch: Counted from 0.
+            epoch: The epoch, counted from 0.
             step: The x value.
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
-            hold: Record it at :meth:`release`, which receives this step's metrics, or before the next request.
+            hold: Record it only at :meth:`release`, which receives this step's metrics, or before the next request.
 
         Returns:
-            The seconds that the caller has waited for this step so far.
+            Seconds that the caller has waited for this step so far.
         """
         began = time.perf_counter()
         found = subject.seen(self.monitor, self.probes)
@@ -158,10 +158,10 @@ class Recorder:
 
         Args:
             found: The monitor's results.
-            epoch: Counted from 0.
+            epoch: The epoch, counted from 0.
             step: The x value.
             stage: As in :meth:`log`.
-            began: When explaining began, by ``time.perf_counter()``.
+            began: When explaining began, as ``time.perf_counter()``.
             hold: As in :meth:`log`.
         """
         self.release()
@@ -181,7 +181,7 @@ class Recorder:
         return self._held is not None
 
     def measured(self) -> tuple[Measured, float]:
-        """Waits for the numbers of the held step; returns them, and how long training has waited for the step."""
+        """Waits for the held step's numbers; returns them, and the seconds that training has waited for the step."""
         if self._held is None:
             return Measured(), 0.0
         began, (step, blocked) = time.perf_counter(), self._held
@@ -227,7 +227,7 @@ class Recorder:
         self._archive.reclaim()
 
     def discard(self) -> None:
-        """Deletes the archive's steps and manifest, to start over in its folder; for a closed recorder."""
+        """Deletes the archive, so that a new one can start in its folder; call it on a closed recorder."""
         if self._archive is not None:
             self._archive.discard()
 
@@ -254,7 +254,7 @@ class Recorder:
             raise failed[0]
 
     def conclude(self) -> None:
-        """Schedules the drawing of the whole run, once, if it was a training."""
+        """Schedules the drawing of the whole run, once, if it was a training run."""
         unneeded = self._concluded == self.last_step or self._is_forked or not self.monitor.evolution
         if self._archive is None or self._stage != "fit" or unneeded:
             return
@@ -274,7 +274,7 @@ class Recorder:
         self.settle()
 
     def close(self) -> None:
-        """Waits until everything is written, and closes the sinks, once; failures are reported, not raised."""
+        """Waits until everything is written, and closes the sinks once; failures are reported, not raised."""
         if self._is_forked:
             return
         self.release()
@@ -287,7 +287,7 @@ class Recorder:
 
     @property
     def _is_forked(self) -> bool:
-        """Whether this is a child of the run's process: a child has copies of the sinks and owns nothing."""
+        """Whether this is a forked child of the run's process, with copies of the sinks; it owns nothing."""
         return self._process != os.getpid()
 
     def _recall(self, parent: Mapping[str, Any] | None) -> None:

@@ -1,4 +1,4 @@
-"""When to explain: the user's schedule, widened if explaining would take too large a share of the time."""
+"""Decides when to explain: the user's schedule, widened if explaining takes too large a share of the time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Schedule:
     """Decides which validations are due.
 
     Args:
-        every_n_epochs: All validations of every n-th epoch.
-        every_n_validations: Every n-th validation instead.
-        max_overhead: The largest share of the time that explaining may take; beyond it, the schedule is widened.
-            ``None``: no limit.
+        every_n_epochs: Explain at all validations in every n-th epoch.
+        every_n_validations: Explain at every n-th validation instead.
+        max_overhead: Largest share of the time that explaining may take; beyond it, the schedule is widened. ``None``:
+            no limit.
 
     Example:
         >>> schedule = Schedule(2, None, None)
@@ -34,7 +34,7 @@ class Schedule:
         self._said = False
 
     def state(self) -> dict[str, Any]:
-        """Returns the state for a checkpoint: the count, and how far ``max_overhead`` has widened which option."""
+        """Returns the state for a checkpoint: the count, and which option ``max_overhead`` has widened, to what."""
         widened = {"widened": self.every, "widened_from": self._option} if self.every > self._least else {}
         return {"validations": self.validations, **widened}
 
@@ -49,7 +49,7 @@ class Schedule:
             self.every = max(self._least, int(state.get("widened", 0)))
 
     def due(self, epoch: int, now: float) -> bool:
-        """Counts one more validation, at ``now`` in seconds, and returns whether to explain it."""
+        """Counts a validation at time ``now``, in seconds, and returns whether to explain at it."""
         self.validations += 1
         # The validation at an epoch's end is counted when that epoch is over.
         place = epoch + 1 if self._by_epoch else self.validations
@@ -60,15 +60,15 @@ class Schedule:
         return place % self.every == 0
 
     def spent(self, seconds: float) -> str | None:
-        """Receives how long an explanation has blocked training, and widens the schedule if that is too long.
+        """Receives the seconds for which an explanation has blocked training; widens the schedule if that is too long.
 
         Returns:
-            The message for the user, the first time.
+            A message for the user when the schedule is first widened; otherwise ``None``.
         """
         self._measured += 1
         # An epoch may have several validations.
         self._cost += seconds
-        # The first one warms up caches and is slower than all others.
+        # The first explanation warms up caches and is slower than all others.
         if self._max_overhead is None or self._measured < 2 or self._period <= 0:
             return None
         needed = math.ceil(self._cost / (self._max_overhead * self._period))

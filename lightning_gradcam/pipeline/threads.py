@@ -1,4 +1,4 @@
-"""A run's two background threads, and how long training has waited for them."""
+"""A run's two background threads, and the time that training has waited for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Threads:
 
     Args:
         worker: Creates a background worker.
-        stalled: Notified of a thread that makes no progress, in place of the waiting caller.
+        stalled: Receives the error if a thread makes no progress, instead of the waiting caller.
 
     Attributes:
         recording: Measures, writes the archive and draws.
@@ -45,7 +45,7 @@ class Threads:
             self._blocked += time.perf_counter() - begin
 
     def blocked_before(self) -> float:
-        """Returns how many seconds training has waited, and resets the count."""
+        """Returns the seconds that training has waited, and resets the count."""
         blocked, self._blocked = self._blocked, 0.0
         return blocked
 
@@ -54,9 +54,9 @@ class Threads:
 
         Args:
             name: The step's name in reports.
-            keep: The first part of the work, which does not wait for the second part of earlier steps.
+            keep: The first part of the work, which does not wait for earlier steps' second part.
             show: The second part.
-            nbytes: The step's memory in bytes.
+            nbytes: Memory that the step uses, in bytes.
         """
         with self.blocking():
             self._wait_for(partial(self.recording.submit, name, show, first=keep, nbytes=nbytes))
@@ -67,8 +67,8 @@ class Threads:
         """Calls a function on the recording thread, before further drawing of earlier steps, and waits for the result.
 
         Args:
-            name: The name of the answer in reports.
-            question: Called on that thread.
+            name: The answer's name in reports.
+            question: The function.
 
         Returns:
             The function's result; ``None`` if the thread makes no progress.
@@ -83,11 +83,11 @@ class Threads:
         return found[0] if found else None
 
     def submit(self, name: str, job: Callable[[], object]) -> None:
-        """Gives the recording thread a job, without waiting."""
+        """Submits a job to the recording thread, without waiting."""
         self._wait_for(partial(self.recording.submit, name, job, wait=False))
 
     def failed(self) -> Iterator[tuple[str, BaseException]]:
-        """Yields the jobs that failed since the last call, with what they raised."""
+        """Yields the jobs that failed since the last call, with the exceptions."""
         for worker in (self.recording, self.serving):
             yield from worker.failed()
 
@@ -103,7 +103,7 @@ class Threads:
     def close(self) -> None:
         """Waits until everything is written, and ends both threads."""
         self._wait_for(self.recording.close)
-        # A closed sink accepts nothing more.
+        # Closed sinks no longer accept anything.
         self._wait_for(partial(self.serving.close, drop=True))
 
     def _wait_for(self, call: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""A background thread that runs jobs in order, so that the training thread does not wait for drawing and writing."""
+"""A background thread that runs jobs in order, so the training thread does not wait for drawing and writing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from lightning_gradcam.errors import StalledError
 
 THREAD_NAME = "lightning-gradcam"
-# Seconds between two readings of the clock: a suspended process counts at most this long as waiting.
+# Seconds between two readings of the clock: suspending the process adds at most this much to the waiting time.
 _LOOK = 0.25
-# Seconds at the end in which an abandoned job may still finish.
+# Seconds that a hanging job has to finish when the worker is closed.
 _GRACE = 1.0
-# The limit on jobs that wait for a hanging job: they are kept in case it finishes.
+# Limits on jobs that wait for a hanging job; they are kept in case it finishes.
 _MOST_BYTES, _MOST_JOBS = 256 * 2**20, 1000
 
 
@@ -44,18 +44,17 @@ class Worker:
 
     A job may have a first part that does not wait for the rest of earlier jobs: see :meth:`ahead`.
 
-    The thread starts with the first job and ends with :meth:`close`; there is never more than one. At the interpreter's
-    exit, waiting jobs run first. A caller that has waited in vain for a job does not wait for it again: until that job
-    ends, later jobs are only kept, up to a limit.
+    The thread starts with the first job and ends with :meth:`close`; there is never more than one. When the interpreter
+    exits, waiting jobs run first. After waiting in vain for a job, callers do not wait for it again: until it ends,
+    later jobs are only kept, up to a limit.
 
     Args:
-        background: ``False``: run each job immediately, on the submitting thread.
-        size: How many jobs may wait; a caller that submits one more waits until there is room.
-        patience: Seconds without progress after which callers stop waiting. Time in which the process was suspended
+        background: Whether to run jobs in the background; ``False`` runs each immediately, on the submitting thread.
+        size: Largest number of waiting jobs; a caller that submits one more waits until there is room.
+        patience: Seconds without progress after which callers stop waiting. Time during which the process was suspended
             does not count.
-        niceness: By how much the thread's priority is lowered, so that it gives way while training computes (on Linux;
-            elsewhere only whole processes have priorities). For jobs that start no threads or processes, which would
-            inherit it.
+        niceness: How much to lower the thread's priority, so that it yields to training (on Linux; elsewhere, only
+            whole processes have priorities). Only for jobs that start no threads or processes, which would inherit it.
 
     Example:
         >>> worker, done = Worker(), []
@@ -81,7 +80,7 @@ class Worker:
         self._progress = 0
         self._stalled = False
         self._closing = False
-        # Jobs that an earlier call of `close` has reported and left behind.
+        # Jobs that an earlier call to `close` reported and left behind.
         self._left: list[str | None] = []
         self._failed: deque[tuple[str, BaseException]] = deque()
         self._process = os.getpid()
@@ -103,12 +102,12 @@ class Worker:
         """Queues a job, then waits until there is room again; if interrupted, the job stays in the queue.
 
         Args:
-            name: Its name in errors.
-            job: The work; its exceptions end neither the thread nor later jobs, and are kept for :meth:`failed`. May be
-                left out.
-            first: Runs before the job, and before waiting earlier jobs that also have a first part.
-            nbytes: Its memory in bytes while it waits.
-            wait: ``False``: do not wait for room.
+            name: The job's name in errors.
+            job: The work; its exceptions end neither the thread nor later jobs, and are kept for :meth:`failed`.
+                ``None`` if there is only a first part.
+            first: Runs before the job, and before earlier waiting jobs if they also have a first part.
+            nbytes: Memory, in bytes, that the job uses while it waits.
+            wait: Whether to wait for room.
 
         Raises:
             StalledError: The current job exceeded the patience (raised once for each such job), or so many jobs or
@@ -127,7 +126,7 @@ class Worker:
                 )
             self._waiting.append(_Job(name, job, nbytes, first))
             if not self.here:
-                # A job that submits more jobs does not keep a thread alive that should end.
+                # A job that submits more jobs must not keep a thread alive that should end.
                 self._closing = False
             self._run()
             self._changed.notify_all()
@@ -135,7 +134,7 @@ class Worker:
             self.wait_for_room(name)
 
     def wait_for_room(self, name: str) -> None:
-        """Waits, as :meth:`wait_until`, until there is room for more jobs; ``name`` is the caller's own."""
+        """Waits, as :meth:`wait_until`, until there is room for more jobs; ``name`` is the caller's job."""
         self.wait_until(lambda: len(self._waiting) <= self._size, f"{name} waits for it in memory")
 
     def finish(self) -> None:
@@ -143,11 +142,11 @@ class Worker:
         self.wait_until(lambda: not self._waiting and self._current is None, "the jobs after it have not run yet")
 
     def wait_until(self, ready: Callable[[], bool], otherwise: str) -> None:
-        """Waits until jobs have brought about a condition.
+        """Waits until jobs have fulfilled a condition.
 
         Args:
-            ready: Returns whether the condition holds.
-            otherwise: The consequence if it does not, for the error.
+            ready: Returns whether the condition is fulfilled.
+            otherwise: The consequence if it is not, for the error.
 
         Raises:
             StalledError: The current job exceeded the patience; waiting jobs are kept.
@@ -167,7 +166,7 @@ class Worker:
                 look = min(_LOOK, self._patience - waited)
                 begin = time.monotonic()
                 self._changed.wait(timeout=look)
-                # A clock that ran on while the process was suspended says nothing about the job.
+                # Time that passed while the process was suspended is not the job's.
                 waited += min(time.monotonic() - begin, look)
 
     def close(self, *, drop: bool = False) -> None:
@@ -177,7 +176,7 @@ class Worker:
             drop: If the current job hangs, drop the waiting jobs; otherwise the thread continues if that job finishes.
 
         Raises:
-            StalledError: The current job hangs, and its thread is abandoned. Raised once for the same jobs.
+            StalledError: The current job hangs, and its thread is abandoned; raised once for the same jobs.
         """
         self._leave_parent()
         thread = self._thread
@@ -200,7 +199,7 @@ class Worker:
                     # By now it has been reported.
                     self._left = [hangs, *(job.name for job in self._waiting)]
                 self._changed.notify_all()
-        # Not earlier: if the wait is interrupted, the rest is left to the interpreter's exit.
+        # Not earlier: if the wait is interrupted, the remaining jobs run at the interpreter's exit.
         atexit.unregister(self.close)
         if hangs is None:
             thread.join()
@@ -212,7 +211,7 @@ class Worker:
             )
 
     def failed(self) -> list[tuple[str, BaseException]]:
-        """Returns, once, the jobs that raised an exception, with the exception."""
+        """Returns the jobs that raised an exception, each once, with the exception."""
         return [self._failed.popleft() for _ in range(len(self._failed))]
 
     def tick(self) -> None:
@@ -221,7 +220,7 @@ class Worker:
             self._advance()
 
     def ahead(self) -> None:
-        """Runs, from within a job, the first parts of waiting jobs, in order, up to the first job without one.
+        """Runs waiting jobs' first parts in order, from within a job, up to the first job without one.
 
         The worker does this before each job; a job with several long parts may call it between them.
         """
@@ -250,7 +249,7 @@ class Worker:
         try:
             self._thread.start()
         except RuntimeError as error:
-            # The system has no more threads: from here on, each job runs immediately, on the submitting thread.
+            # The system has no more threads: from now on, each job runs immediately, on the submitting thread.
             self._thread, self._background = None, False
             self._failed.append(("starting a thread", error))
             while self._waiting:
@@ -285,7 +284,7 @@ class Worker:
                 self.ahead()
             if job.call is not None:
                 self._do(job.name, job.call)
-            # Not kept until the next job arrives: it holds as much memory as a step's maps and sheets.
+            # Don't keep it until the next job arrives: it uses as much memory as a step's maps and sheets.
             del job
             with self._changed:
                 self._current = None
@@ -295,5 +294,5 @@ class Worker:
         try:
             call()
         except BaseException as error:
-            # Also a `SystemExit`, which would end the thread.
+            # Including `SystemExit`, which would end the thread.
             self._failed.append((name, error))

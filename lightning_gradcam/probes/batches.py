@@ -1,4 +1,4 @@
-"""Slicing and joining collated batches of any structure by sample, also those of separate images."""
+"""Slices and joins collated batches of any structure by sample, including batches of separate images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def part_of(batch: Any, start: int, stop: int, samples: int) -> Any:
         batch: Tensors ``[N, …]`` and sequences of ``N`` entries, in tuples, lists, mappings and dataclasses; anything
             else is shared by all samples.
         start: The first sample.
-        stop: The one after the last.
+        stop: The sample after the last.
         samples: ``N``.
 
     Example:
@@ -65,7 +65,7 @@ def join_parts(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
 
 
 def origins(samples: Sequence[Any], pictures: Tensor) -> list[int]:
-    """Returns the sample that each image of a collated batch comes from, as far as can be determined.
+    """Returns the sample from which each image in a collated batch was made, as far as can be determined.
 
     A ``collate_fn`` may sort its samples, or replace a sample that it drops.
 
@@ -74,15 +74,15 @@ def origins(samples: Sequence[Any], pictures: Tensor) -> list[int]:
         pictures: The same number of collated images.
 
     Returns:
-        The samples' positions. An image that equals none of them, such as a normalised one, is assumed to have kept its
-        position.
+        The samples' indices. An image that equals none of them, such as a normalised one, is assumed to have kept its
+        index.
 
     Example:
         >>> origins([(torch.zeros(2), 0), (torch.ones(2), 1)], torch.tensor([[1.0, 1.0], [5.0, 5.0]]))
         [1, 1]
     """
     held = [[tensor for _, tensor in tensors_in(sample)] for sample in samples]
-    # The items of a data set may be whole batches, and `collate_fn` takes one of them.
+    # A data set's items may be whole batches, from which `collate_fn` selects one.
     whole = next((place for place, tensors in enumerate(held) if any(_equal(pictures, t) for t in tensors)), None)
     if whole is not None and len(samples) > 1:
         return [whole] * len(samples)
@@ -100,7 +100,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _is_whole(entry: Any, samples: int) -> bool:
-    """Whether an entry of a batch holds data for every sample: a tensor, several tensors, or a list of strings."""
+    """Whether a batch entry contains data for every sample: a tensor, several tensors, or a list of strings."""
     if isinstance(entry, Tensor):
         return entry.dim() > 0 and len(entry) == samples
     if not isinstance(entry, (tuple, list)) or not entry:
@@ -113,7 +113,7 @@ def _holds_tensors(entry: Any) -> bool:
     return isinstance(entry, Tensor) or (isinstance(entry, (tuple, list)) and any(map(_holds_tensors, entry)))
 
 
-# The forms of separate images: in a tuple, in a list, or in batches of one each.
+# The forms of separate images: in a tuple, in a list, or in separate batches.
 FORMS = ("tuple", "list", "apart")
 # Channel counts of images: grey, colour, colour with alpha.
 _CHANNELS = (1, 3, 4)
@@ -131,10 +131,10 @@ class Apart:
 
 
 def is_listed(entry: Any, batch: Any) -> bool:
-    """Whether a batch entry holds separate images ``[C, H, W]`` rather than views ``[N, C, L]`` of the samples.
+    """Whether a batch entry contains separate images ``[C, H, W]`` rather than views ``[N, C, L]`` of the samples.
 
     The rest of the batch decides: it has one row for each image, or one for each of the ``N`` samples. If both numbers
-    are equal, entries with one, three or four channels are taken as images.
+    are equal, entries with one, three or four channels are treated as images.
 
     Example:
         >>> pair = (torch.zeros(5, 2, 8), torch.ones(5, 2, 8))

@@ -1,4 +1,4 @@
-"""Bounding boxes around the regions of probes that show the class."""
+"""Bounding boxes around the regions that show the class in each probe."""
 
 from __future__ import annotations
 

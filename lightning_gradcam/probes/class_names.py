@@ -46,10 +46,10 @@ def names_of(text: str, find: Callable[[str, str], Any] | None = None) -> list[s
             ``{"0": "cat"}``, with Keras's ``{"0": ["n01440764", "tench"]}``; ``{"cat": 0}``; a Hugging Face
             ``config.json`` with its ``id2label``); or ``"package.module:Name"`` for a list of names or for weights with
             names in ``meta["categories"]``, such as torchvision's.
-        find: Imports the object that a string names; its second argument is ``"class_names"``, for its errors.
+        find: Imports the object at an import path; its second argument, ``"class_names"``, is for errors.
 
     Raises:
-        TargetError: There is no such file or object, it holds no names, or torchvision is not installed.
+        TargetError: There is no such file or object, it contains no names, or torchvision is not installed.
     """
     if text.lower() == IMAGENET:
         return _of_imagenet()
@@ -68,7 +68,7 @@ def is_object(text: str) -> bool:
 
 
 def is_path(text: str) -> bool:
-    """Whether a string given as a class name is really a file's path."""
+    """Whether a string given as a class name is really a file path."""
     return text.lower().endswith(_SUFFIXES) or (os.sep in text and os.path.isfile(text))
 
 

@@ -27,7 +27,7 @@ from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_
 
 @dataclass(frozen=True)
 class Drawn:
-    """Probes, and the collated batch that holds them, for the transfer hooks of a data module.
+    """Probes, and the collated batch that contains them, for a data module's transfer hooks.
 
     Attributes:
         probes: The probes.
@@ -48,7 +48,7 @@ class Drawn:
         """Returns how the batch stores its images: one of ``FORMS``, or ``""`` if they are one tensor.
 
         Args:
-            input_key: Where the batch holds them.
+            input_key: Location of the images in the batch.
         """
         if isinstance(self.batch, Apart):
             return "apart"
@@ -131,14 +131,14 @@ def drawn_from(
     indices: Sequence[int] | None = None,
     masks: Tensor | None = None,
 ) -> Drawn:
-    """Makes probes from a batch, with the data set's class names, normalisation and note.
+    """Creates probes from a batch, with the data set's class names, normalisation and note.
 
     Args:
         dataset: The batch's data set.
         batch: The collated batch.
         options: How to read the batch.
         indices: The indices of its samples in the data set.
-        masks: Which pixels of the images show the class.
+        masks: Pixels of the images that show the class, bool ``[N, H, W]``.
 
     Raises:
         ProbeError: The batch has no tensor at the input's position.
@@ -199,7 +199,7 @@ def _check_indices(indices: Sequence[int], total: int) -> None:
 
 
 def _label(sample: Any, label_key: Key | None) -> Hashable | None:
-    # Possibly only the collate function understands a sample; missing labels are detected on the batch.
+    # If only the collate function understands a sample, missing labels are detected on the batch.
     known = isinstance(sample, (Mapping, list, tuple)) or entries_of(sample) is not None
     try:
         return class_in(label_of(sample, label_key, required=False)) if known else None
@@ -210,7 +210,7 @@ def _label(sample: Any, label_key: Key | None) -> Hashable | None:
 def _sample(dataset: Any, index: int) -> Any:
     try:
         return dataset[index]
-    except Exception as error:  # any error from a data set whose samples have other keys or that only workers can read
+    except Exception as error:  # any error from a data set with different keys, or one that only workers can read
         raise UnindexedError(
             f"probes: {type(dataset).__name__} can't be indexed by {index} here"
             f" ({type(error).__name__}: {error!s:.100})"

@@ -50,11 +50,11 @@ def normalization(mean: float | Sequence[float] | None, std: float | Sequence[fl
 
 
 def find_normalization(transform: Any) -> Normalization | None:
-    """Finds a ``Normalize`` in a transform, also inside compositions, without importing torchvision.
+    """Finds a ``Normalize`` in a transform, including inside compositions, without importing torchvision.
 
     Returns:
-        Its mean and standard deviation; mean 0 and deviation 1 if the transform only scales to a tensor; ``None`` if
-        the transform does not reveal it.
+        Its mean and standard deviation; mean 0 and deviation 1 if the transform only scales values to 0…1; ``None`` if
+        the transform reveals neither.
     """
     steps = _steps(transform)
     for step in reversed(steps):
@@ -70,11 +70,11 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
     """Converts inputs to images, or clips and volumes to frames.
 
     Args:
-        inputs: ``[N, C, H, W]`` or ``[N, H, W]``; a clip or volume ``[N, C, T, H, W]``; float or uint8; 1, 3 or 4
-            channels may come last. One channel is shown in grey, three or four in colour (the fourth is dropped), any
+        inputs: Images ``[N, C, H, W]`` or ``[N, H, W]``, clips or volumes ``[N, C, T, H, W]``; float or uint8. 1, 3 or
+            4 channels may be last. One channel is shown in grey, three or four in colour (the fourth is dropped), any
             other number as the mean over channels.
         normalized: The normalisation to undo; ``None`` stretches each image between its minimum and maximum, and a clip
-            between those of all its frames.
+            between those over all its frames.
 
     Returns:
         uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``, and a caption that states how the pixels were recovered.
@@ -114,7 +114,7 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
 
 
 def displayed(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels, str]:
-    """Converts inputs to images before the model's reading of their axes is known; see :func:`to_pixels`.
+    """Converts inputs to images before it is known how the model interprets their axes; see :func:`to_pixels`.
 
     Args:
         inputs: As in :func:`to_pixels`; signals ``[N, L]``, shown as one row; frames ``[N, T, C, H, W]`` if

@@ -37,9 +37,9 @@ def input_of(batch: Any, input_key: Key | None, *, listed: bool | None = None) -
 
     Args:
         batch: As collated.
-        input_key: Where the batch holds the input.
-        listed: Whether its images are separate (see :func:`~lightning_gradcam.probes.batches.is_listed`); default:
-            detected from the batch, which works less well on a part of a batch.
+        input_key: Location of the input in the batch.
+        listed: Whether its images are separate (see :func:`~lightning_gradcam.probes.batches.is_listed`). Default:
+            detected from the batch, which is less reliable for part of a batch.
 
     Raises:
         ProbeError: The key does not exist, or the selected entry is not a tensor.
@@ -64,7 +64,7 @@ def input_of(batch: Any, input_key: Key | None, *, listed: bool | None = None) -
 
 
 def entry_of(batch: Any, input_key: Key | None) -> Any:
-    """Returns the batch entry that holds the model's input: a tensor, or a tuple or list of separate images.
+    """Returns the batch entry with the model's input: a tensor, or a tuple or list of separate images.
 
     Raises:
         ProbeError: The key does not exist.
@@ -82,8 +82,8 @@ def label_of(batch: Any, label_key: Key | None, *, required: bool) -> Any:
 
     Args:
         batch: A collated batch, or one sample.
-        label_key: Where the batch holds the labels.
-        required: Raise an error if there are none; otherwise return ``None``.
+        label_key: Location of the labels in the batch.
+        required: Whether to raise an error, instead of returning ``None``, if there are none.
     """
     found = _item(batch, label_key, LABEL_KEYS, 1, "label_key", required=required)
     named = named_in(found)

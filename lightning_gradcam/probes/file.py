@@ -34,7 +34,7 @@ def to_bytes(probes: ProbeSet) -> bytes:
         if (value := getattr(probes, name)) is not None:
             arrays[name] = np.asarray(value, kind)
     packed = npz_bytes(meta, arrays, compressed=True)
-    # What is so uniform that a reader would have to take it for a zip bomb is not compressed.
+    # Don't compress data so uniform that a reader would reject it as a zip bomb.
     fits = room(len(packed)) >= sum(array.nbytes for array in arrays.values()) + 2**16
     return packed if fits else npz_bytes(meta, arrays)
 

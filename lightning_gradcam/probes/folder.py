@@ -19,7 +19,7 @@ from lightning_gradcam.probes.probe_set import ProbeSet
 
 A = TypeVar("A")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# Folders of images inside a run's folder.
+# Folders in a run's folder that contain images.
 _DRAWN = ("sheets", "overlays", "evolution")
 _AS_LOADED = Normalization((0.0,), (1.0,), "as loaded")
 
@@ -31,9 +31,9 @@ class Preparation:
     Attributes:
         transform: Function from a PIL image to the input ``[C, H, W]``; ``None``: scale to 0…1, then apply ``mean`` and
             ``std``.
-        size: Height and width to resize images to before that (one number: both); ``None`` keeps their size.
-        mean: Subtracted, if there is no transform; otherwise only undone for display.
-        std: Divided by, if there is no transform; otherwise only undone for display.
+        size: Height and width to resize images to before that, or one number for both; ``None`` keeps their size.
+        mean: Mean to subtract if there is no transform; otherwise only undone for display.
+        std: Standard deviation to divide by if there is no transform; otherwise only undone for display.
         mode: The PIL mode to convert images to, ``"RGB"`` or ``"L"``; ``None``: ``"RGB"``.
         class_names: The model's classes in order.
         remarks: Notes for the user on how this preprocessing was determined.
@@ -48,7 +48,7 @@ class Preparation:
     remarks: tuple[str, ...] = ()
 
     def apply(self, image: Any) -> Tensor:
-        """Converts a PIL image of the right mode to the model's input."""
+        """Converts a PIL image, already in the right mode, to the model's input."""
         if self.size is not None:
             height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
             image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -63,13 +63,13 @@ class Preparation:
     def probes(
         self, inputs: Sequence[Any], ids: tuple[str, ...], *, labels: Tensor | None = None, raw: bool = False
     ) -> ProbeSet:
-        """Makes probes from model inputs.
+        """Creates probes from model inputs.
 
         Args:
             inputs: One input for each image.
             ids: Their names.
             labels: Their true classes.
-            raw: The user passed them as inputs, so their preprocessing is unknown.
+            raw: Whether the user passed them as inputs, so their preprocessing is unknown.
 
         Raises:
             ProbeError: The inputs have different sizes.
@@ -114,10 +114,10 @@ def read_folder(path: str | os.PathLike[str], how: Preparation) -> ProbeSet:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Returns all images in a folder and its sub-folders, by name.
+    """Returns all images in a folder and its sub-folders, sorted by name.
 
     Hidden files, such as those macOS creates next to images, are skipped. So are sheets and overlays that this package
-    wrote into a sub-folder, such as ``explained/`` from an earlier ``explain``.
+    wrote to a sub-folder, such as ``explained/`` from an earlier ``explain``.
     """
     files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     return sorted(file for file in files if not file.name.startswith(".") and not _is_drawn(file, folder))
@@ -140,7 +140,7 @@ def read_picture(file: Path, mode: str, apply: Callable[[Any], A]) -> A:
         apply: The transform.
 
     Raises:
-        ProbeError: It is not an image.
+        ProbeError: The file can't be read as an image.
     """
     try:
         with Image.open(file) as image:
@@ -150,7 +150,7 @@ def read_picture(file: Path, mode: str, apply: Callable[[Any], A]) -> A:
 
 
 def upright(image: Any, name: str) -> Any:
-    """Returns an image as viewers show it: rotated by its EXIF orientation, with deep grey values scaled to 8 bits.
+    """Returns an image as viewers show it: rotated by its EXIF orientation, with 16-bit grey values scaled to 8 bits.
 
     Args:
         image: A PIL image.

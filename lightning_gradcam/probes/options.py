@@ -18,23 +18,24 @@ class ProbeOptions:
     """The user's choice of probes.
 
     Attributes:
-        given: A probe set, the path of a saved one or of a folder of images, or ``None`` to draw probes.
+        given: A probe set, the path to a saved one or to a folder of images, or ``None`` to draw probes.
         num_probes: Number of probes to draw; ``None``: 8, or all if there are fewer. Classes are balanced (their counts
             differ by at most one) if labels exist: in an attribute (``targets``, ``labels``, ``samples``), in a column
-            of a Hugging Face data set, or in the first samples of the draw. Up to 1,000 samples are decoded for this,
-            fewer if more would change nothing or take over 20 seconds.
-        seed: Random seed of the draw.
-        input_key: Where a sample's image is: a key of a dict, a field, an index into a tuple, a path of these
+            of a Hugging Face data set, or in the first samples of the draw. Up to 1,000 samples, or 8 per probe if that
+            is more, are decoded for this; fewer if more would change nothing or take over 20 seconds.
+        seed: Random seed for the draw.
+        input_key: Location of the image in a batch: a dict key, a field, an index into a tuple, a path of these
             (``["views", "left"]``, ``"views.left"``, ``"0.1"``), or a function that extracts it from the batch.
             Default: the first entry of a tuple, or a common name (``image``, ``pixel_values``, ``x``, …). If there are
             several views of the same samples, the first is used.
-        label_key: Where the true class is, in the same forms; default: the second entry of a tuple, or a common name.
-        class_names: Class names by index, if the data set has none; or ``"imagenet"``, the path of a file, or
+        label_key: Location of the true class, in the same forms. Default: the second entry of a tuple, or a common
+            name.
+        class_names: Class names by index, if the data set has none: a list, ``"imagenet"``, the path to a file, or
             ``"package.module:Name"``.
         mean: Mean of the normalisation to undo for display, if the data set's transform does not reveal one.
-        std: Its standard deviation.
-        apart: Put images of different sizes into one batch each; the probes then show them resized to the first one's
-            size.
+        std: Standard deviation of that normalisation.
+        apart: Put images of different sizes into separate batches; the probes then show them resized to the first
+            image's size.
         fewer: Use all samples if there are fewer than ``num_probes``.
     """
 

@@ -29,7 +29,7 @@ def of_entries(function: Callable[..., Any], *batches: Any) -> Any:
     """Returns a container of the same kind, with a function applied to each entry.
 
     Args:
-        function: Takes the entries of all batches at one position.
+        function: Called with the entries of all batches at one position.
         batches: Containers of the same structure.
 
     Example:
@@ -49,7 +49,7 @@ def follow(batch: Any, key: str | int | Sequence[str | int]) -> Any:
 
     Args:
         batch: Nested mappings, dataclasses, named tuples, tuples and lists.
-        key: A key of a mapping, the name of a field or an index into a tuple; or a path of these, dotted or as a list.
+        key: A mapping key, a field name or an index into a tuple; or a path of these, dotted or as a list.
             A key that contains a dot takes precedence over a path. If there is no such key, a string of digits and its
             number are equivalent, because saving and loading a configuration turns the key "0" into a number.
 
@@ -105,7 +105,7 @@ def first_view(entry: Any, axes: int = 4) -> Tensor | None:
         axes: Minimum number of axes of a view.
 
     Returns:
-        ``None`` if the entry holds no such tensors, or if their numbers of samples differ.
+        The view, or ``None`` if the entry contains no such tensors or their numbers of samples differ.
     """
     views = [tensor for _, tensor in tensors_in(entry) if tensor.dim() >= axes]
     return views[0] if views and len({len(view) for view in views}) == 1 else None
@@ -115,7 +115,7 @@ def any_picture(batch: Any) -> Tensor | None:
     """Returns the likely image in a batch of unknown structure: the first tensor with the most axes, up to 4.
 
     Returns:
-        ``None`` if there is no tensor.
+        The tensor, or ``None`` if none has at least two axes.
     """
     found = [tensor for _, tensor in tensors_in(batch) if tensor.dim() >= 2]
     # Floating-point tensors first: integers may be tokens or label maps.

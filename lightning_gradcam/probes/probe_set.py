@@ -1,4 +1,4 @@
-"""The fixed probes of a run, with saving and loading."""
+"""A run's fixed probes, with saving and loading."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _TYPES = {"masks": torch.bool, "boxes": torch.float32, "values": torch.float32}
 
 @dataclass(frozen=True, eq=False)
 class ProbeSet:
-    """A fixed set of inputs whose maps are compared over epochs, runs and resumes.
+    """A fixed set of inputs whose maps are compared across epochs, runs and resumes.
 
     Attributes:
-        inputs: ``[N, …]``, preprocessed as for the model, on the CPU.
+        inputs: The model's inputs ``[N, …]``, preprocessed, on the CPU.
         ids: One unique name for each probe; default: numbers from 0.
-        labels: True classes, int64 ``[N]`` (several per sample: 0/1 for each class, ``[N, C]``), or ``None``. Accepted
-            as integers, ``[N]`` or ``[N, 1]``, as names from ``class_names``, or as one row of 0/1 for each sample.
-            Numbers that are not classes, such as 0.37, become ``values``.
-        masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
+        labels: True classes, int64 ``[N]`` (several per sample: 0/1 for each class, ``[N, C]``), or ``None``. Accepts
+            integers ``[N]`` or ``[N, 1]``, names from ``class_names``, or one row of 0/1 for each sample. Numbers that
+            are not classes, such as 0.37, become ``values``.
+        masks: Pixels that show the class, bool ``[N, H, W]``, or ``None``.
         boxes: The same regions as boxes, float32 ``[N, 4]``: left, top, right and bottom in pixels of the mask's image
             (the input's, if there are no masks); NaN for a probe without a box. ``None`` if unknown.
-        class_names: Class names by index, or ``None``; or ``"imagenet"``, the path of a file, or
+        class_names: Class names by index, or ``None``; also accepts ``"imagenet"``, the path to a file, or
             ``"package.module:Name"``.
         display: Images to draw on, uint8 ``[N, H, W, 3]``, or the frames of clips and volumes, uint8
             ``[N, T, H, W, 3]``; default: each input stretched between its minimum and maximum.
@@ -161,11 +161,11 @@ class ProbeSet:
         )
 
     def read_as(self, axes: str) -> ProbeSet:
-        """Returns the probes with their axes interpreted as the model does; frames are drawn accordingly.
+        """Returns the probes with their axes interpreted as the model interprets them; frames are drawn accordingly.
 
         Args:
-            axes: ``"NTCHW"`` or ``"NTHW"`` for frames, ``"NCL"``, ``"NLC"`` or ``"NL"`` for signals; ``""``: the model
-                does not show them, and nothing changes.
+            axes: ``"NTCHW"`` or ``"NTHW"`` for frames, ``"NCL"``, ``"NLC"`` or ``"NL"`` for signals; ``""`` if the
+                model does not reveal them, which changes nothing.
         """
         if not axes or axes == self.axes:
             return self
@@ -180,7 +180,7 @@ class ProbeSet:
 
     @cached_property
     def regions(self) -> npt.NDArray[np.bool_] | None:
-        """Which pixels show the class, bool ``[N, H, W]``: the masks, or else the filled boxes; ``None`` if unknown."""
+        """Pixels that show the class, bool ``[N, H, W]``: the masks, or else the filled boxes; ``None`` if unknown."""
         if self.masks is not None:
             return self.view.masks
         return None if self.view.boxes is None else filled(self.view.boxes, self.view.size)
@@ -232,15 +232,15 @@ class ProbeSet:
         mode: str = "RGB",
         class_names: Sequence[str] | str | None = None,
     ) -> ProbeSet:
-        """Reads every image in a folder and its sub-folders, in order of name.
+        """Reads every image in a folder and its sub-folders, sorted by name.
 
         Args:
             path: The folder. Images in a sub-folder get its name as their true class.
             transform: Function from a PIL image to the model's input ``[C, H, W]``, such as the validation data set's
-                transform. The other preprocessing arguments are then only used to undo it for display.
-            size: Height and width to resize to (one number: both), without ``transform``.
-            mean: Subtracted after scaling to 0…1, one value for each channel or one for all, without ``transform``.
-            std: Divided by afterwards.
+                transform. ``size`` is then ignored, and ``mean`` and ``std`` are only used to undo it for display.
+            size: Height and width to resize to, or one number for both.
+            mean: Mean to subtract after scaling to 0…1, one value for each channel or one for all.
+            std: Standard deviation to divide by afterwards, in the same form.
             mode: The PIL mode in which to open the images: ``"RGB"`` or ``"L"``.
             class_names: The model's classes in order, in any form that :class:`ProbeSet` accepts; sub-folders are then
                 looked up here instead of being numbered by their sorted names.
@@ -287,7 +287,7 @@ class ProbeSet:
         """Reads the output of :meth:`to_bytes`; errors refer to it by ``name``.
 
         Raises:
-            ProbeFileError: As :meth:`load`.
+            ProbeFileError: As for :meth:`load`.
         """
         from lightning_gradcam.probes.file import from_bytes
 

@@ -39,7 +39,8 @@ def sampled(loader: Any, *, seed: int = 0, batches: int | None = None) -> Sequen
     Args:
         loader: A loader with a ``dataset``; without a ``sampler``, it is assumed to yield every sample.
         seed: Random seed for the copy.
-        batches: Use only this many first batches of the loader, in data set order, as with ``overfit_batches``.
+        batches: Number of the loader's first batches to use, in data set order, as with ``overfit_batches``; ``None``:
+            all.
 
     Raises:
         UnindexedError: The data set can't be indexed, or the sampler does not yield indices or can't be copied.
@@ -147,10 +148,10 @@ def _numbers(found: Iterable[Any], total: int) -> Sequence[int]:
     return indices
 
 
-# Number of samples whose labels are read if the data set does not list them: a class of 1 % is missed once in 20,000
-# draws.
+# Number of samples whose labels are read if the data set does not list them: a class with 1 % of the samples is missed
+# once in 20,000 draws.
 LOOKED_AT = 1000
-# Samples read first, for each probe; how many follow depends on the time they would take, in seconds.
+# Samples per probe to read first; how many follow depends on the time they would take, in seconds.
 _POOL = 8
 _PATIENCE = 20.0
 # A prefix of the order that is long enough for a draw from many classes.
@@ -162,7 +163,7 @@ def balanced(labels: npt.NDArray[np.int64], order: npt.NDArray[np.int64], count:
 
     Args:
         labels: The class of each sample, by its index.
-        order: The indices to draw from, in random order. Within a class, and among the classes, the first come first.
+        order: The indices to draw from, in random order. Earlier ones take precedence, within and among classes.
         count: Number of samples to take, at most ``len(order)``.
 
     Returns:
@@ -191,11 +192,11 @@ def looked_up(
     count: int,
     classes: int | None,
 ) -> dict[int, Hashable] | None:
-    """Reads the classes of as many samples as a balanced draw needs, at most :data:`LOOKED_AT`.
+    """Reads the classes of as many samples as a balanced draw needs: at most :data:`LOOKED_AT`, or 8 per probe if more.
 
     Reading stops once no further sample could change the draw: there are as many classes as probes, or enough samples
-    of every class. Slow data sets are read less: if a thousand samples would take more than 20 seconds, 8 samples for
-    each probe are read, and if those would take longer too, only as many as will be taken. Reading also stops if
+    of every class. Slow data sets are read less: if a thousand samples would take more than 20 seconds, only 8 samples
+    per probe are read, and if those would also take longer, only as many as will be taken. Reading also stops if
     samples become slow on the way.
 
     Args:

@@ -1,4 +1,4 @@
-"""Chooses a run's probes: those given, those of the resumed checkpoint, or newly drawn ones."""
+"""Chooses a run's probes: those given, those from the resumed checkpoint, or newly drawn ones."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def obtain_probes(
         options: The user's choice.
         find_loader: Returns the dataloader (``dataset``, ``collate_fn``) to draw from; called only if needed.
         resumed: The checkpoint's state (``indices``, ``fingerprint``, ``archive``); empty without a checkpoint.
-        archived: Reads the probes of the archive in a folder; not called without a checkpoint.
+        archived: Reads the probes from the archive in a folder; not called without a checkpoint.
         redraw: Whether the resumed run's indices belong to the loader's data set. ``False``: use the archived inputs
             unchanged.
         passing: Samples collected from passing batches, for data that can't be indexed.
-        batches: Draw only from this many first batches of the loader.
+        batches: Number of the loader's first batches to draw from; ``None``: all.
 
     Returns:
-        The probes with their batch, and a note for the user if they differ from the checkpoint's probes.
+        The probes with their batch, and a note for the user if they are not the expected ones.
 
     Raises:
-        ProbeError: They can't be drawn.
-        UnindexedError: They can only be collected from passing batches.
+        ProbeError: The probes can't be drawn.
+        UnindexedError: The probes can only be collected from passing batches.
         ProbeFileError: A saved probe set can't be read.
     """
     remark = None
@@ -165,8 +165,8 @@ def _drawn_again(
 
 def _fresh(options: ProbeOptions, loader: Any, batches: int | None) -> tuple[Drawn, str | None]:
     among = sampled(loader, seed=options.seed, batches=batches)
-    # Asking for more than the data set has is an error; if its sampler omits samples, which may surprise, that is a
-    # note.
+    # Requesting more samples than the data set contains is an error. A sampler that omits samples may be unexpected, so
+    # that is only a note.
     few = options.num_probes is not None and len(among) < options.num_probes <= len(loader.dataset)
     drawn = _draw(replace(options, num_probes=len(among)) if few else options, loader, None, among)
     remark = f"num_probes: got {options.num_probes}, but the loader has only {len(among)} samples; these are the probes"

@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ProbeView:
-    """Images, names and known regions of probes, without their inputs.
+    """Images, names and known regions of probes.
 
-    A torch operation on a large tensor starts a pool of threads for its calling thread. In a background thread this is
-    a second pool, which competes with training's own for the same cores. So everything drawn, measured or written in
-    the background takes its probes from here.
+    A torch operation on a large tensor starts a pool of threads for its calling thread. In a background thread, this
+    second pool competes with training's own for the same cores. Therefore, all drawing, measuring and writing in the
+    background takes its probes from here.
 
     Attributes:
         ids: One unique name for each probe.
         pixels: The images to draw on, uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
         true: The true classes of each probe; ``None`` if no labels are known.
-        masks: Which pixels show the class, bool ``[N, H, W]``, or ``None``.
+        masks: Pixels that show the class, bool ``[N, H, W]``, or ``None``.
         boxes: The same regions as boxes, float32 ``[N, 4]``, or ``None``.
-        size: Height and width of the image to whose pixels the boxes refer: the mask's or the input's.
-        class_names: Names of the classes by index, or ``None``.
-        note: A remark for every header.
-        display_source: How the pictures were recovered.
-        signals: Inputs with a single axis of places, float32 ``[N, C, L]``, of which curves are drawn where their maps
-            are along it; ``None`` for pictures.
-        values: True numbers of a regression, ``[N]`` or ``[N, K]``, or ``None``.
+        size: Height and width of the image in whose pixels the boxes are given: the mask's or the input's.
+        class_names: Class names by index, or ``None``.
+        note: A note for every header.
+        display_source: How ``pixels`` was recovered.
+        signals: Inputs with a single spatial axis, float32 ``[N, C, L]``, drawn as curves if their maps have that axis;
+            ``None`` for images.
+        values: True values of a regression, ``[N]`` or ``[N, K]``, or ``None``.
     """
 
     ids: tuple[str, ...]

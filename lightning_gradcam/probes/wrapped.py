@@ -23,7 +23,7 @@ def has_indices(dataset: Any) -> bool:
 
 
 def find_class_names(dataset: Any, label_key: Any = None) -> tuple[str, ...] | None:
-    """Returns the class names of the data set (or of one inside it).
+    """Returns the class names of the data set, or of one inside it; ``None`` if unknown.
 
     They are read from ``classes`` or ``class_names``, or from the ``ClassLabel`` in a Hugging Face data set's
     ``features``.
@@ -49,11 +49,11 @@ def find_transform(dataset: Any) -> Any:
 
 
 def find_labels(dataset: Any, label_key: Any = None) -> npt.NDArray[np.int64] | None:
-    """Returns the true class of every sample without decoding any, or ``None`` if they are unknown.
+    """Returns the true classes of all samples without decoding any, or ``None`` if they are unknown.
 
     Args:
         dataset: The data set.
-        label_key: Where a sample holds its label; only used for columns of Hugging Face data sets.
+        label_key: Location of the label in a sample; only used for columns of Hugging Face data sets.
     """
     if isinstance(dataset, Subset):
         inner = find_labels(dataset.dataset, label_key)
@@ -102,7 +102,7 @@ def _label_feature(dataset: Any, label_key: Any) -> tuple[str, list[str]] | None
         return None
     for name in LABEL_KEYS if label_key is None else (label_key,):
         feature = features.get(name) if isinstance(name, str) else None
-        # Several labels per sample are a sequence of a feature.
+        # For several labels per sample, the feature is inside a sequence.
         names = getattr(getattr(feature, "feature", feature), "names", None)
         if isinstance(names, list) and names:
             return str(name), names
@@ -113,7 +113,7 @@ def _column(dataset: Any, name: str) -> Any:
     """Returns a column of a Hugging Face data set, without its other columns or its transform."""
     try:
         return dataset.with_format("numpy").select_columns([name])[:][name]
-    except Exception:  # data sets of other libraries may have `features` too
+    except Exception:  # other libraries' data sets may also have `features`
         return None
 
 
@@ -133,7 +133,7 @@ def _integers(candidate: Any) -> npt.NDArray[np.int64] | None:
 
 
 def locate(dataset: Any, index: int) -> tuple[Any, int]:
-    """Resolves an index through the wrappers to the data set that holds the sample."""
+    """Resolves an index through the wrappers to the data set that contains the sample."""
     if isinstance(dataset, Subset):
         return locate(dataset.dataset, int(dataset.indices[index]))
     if isinstance(dataset, ConcatDataset):

@@ -1,4 +1,4 @@
-"""Reporting of blank maps: how many there are, why, and what to use instead.
+"""Reports blank maps: how many there are, why, and what to use instead.
 
 A map is blank if it is zero everywhere after its ReLU. The cause is determined from the gradient and activation
 (:mod:`lightning_gradcam.compute.blank`) and stored in the record as a code. This module turns it into the one sentence
@@ -63,7 +63,7 @@ def codes_of(maps: npt.NDArray[Any], causes: Codes | None) -> Codes:
 
     Args:
         maps: ``[N, *S]``, signed or after their ReLU.
-        causes: Their known causes, int8 ``[N]``; ``None`` if unknown, as in archives of version 0.1.0.
+        causes: Their known causes, int8 ``[N]``; ``None`` if unknown, as in archives from version 0.1.0.
 
     Example:
         >>> codes_of(np.array([[[-1.0, 0.0]], [[-1.0, 2.0]]]), None).tolist()
@@ -78,7 +78,7 @@ def codes_of(maps: npt.NDArray[Any], causes: Codes | None) -> Codes:
 def record_codes(
     maps: Mapping[CamKey, npt.NDArray[Any]], causes: Mapping[CamKey, Codes], keys: Iterable[CamKey], rows: Sequence[int]
 ) -> Codes:
-    """Returns the causes of some of a record's maps in one array.
+    """Returns the causes for some of a record's maps in one array.
 
     Args:
         maps: The record's maps.
@@ -92,7 +92,7 @@ def record_codes(
 
 
 def blank_sentence(codes: Codes, *, what: str = "maps", zero: str = "zero after the ReLU") -> str:
-    """Returns a sentence on how many maps are blank, the most common cause, and what to use; empty if none is blank.
+    """Returns a sentence with the number of blank maps, their main cause, and what to use; empty if none is blank.
 
     Args:
         codes: The causes of all maps, blank or not, as :func:`codes_of` returns them.
@@ -124,12 +124,12 @@ def blank_parts(codes: Codes, *, what: str = "maps", zero: str = "zero after the
 def blank_remarks(
     maps: Mapping[CamKey, npt.NDArray[Any]], causes: Mapping[CamKey, Codes], when: str = ""
 ) -> dict[str, str]:
-    """Returns the report on blank maps for each layer: that of the first method with any.
+    """Returns a report on blank maps for each layer, about the first method with any.
 
     Args:
         maps: All maps ``[N, *S]``.
         causes: Why they are blank, as in a record.
-        when: Their step, for the report.
+        when: Their step, for the report, ending in ``", "``.
 
     Example:
         >>> key = CamKey("conv", "gradcam", "label")
@@ -149,6 +149,6 @@ def blank_remarks(
 def longest_sentence() -> str:
     """Returns the longest :func:`blank_sentence` for a few hundred maps, for which sheets reserve space."""
     each = [np.full(100, cause | flag, np.int8) for cause in _WHY for flag in (0, HIRESCAM)]
-    # With one map of another cause, the sentence also states how many maps it covers.
+    # With one map blank for a different cause, the sentence also states how many maps it covers.
     others = [np.concatenate([codes, [Cause.SHOWN, 1 + codes[0] % 2]]).astype(np.int8) for codes in each]
     return max(map(blank_sentence, others), key=len)

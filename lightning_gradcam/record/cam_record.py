@@ -50,18 +50,18 @@ class CamRecord:
             float32.
         limits: Key to the upper limits of each map's colours on the run's scale, float32 ``[N, 2]``: the largest 98th
             percentile over its positions in this and all earlier logged steps, after the ReLU and of the magnitudes
-            (for signed drawing). A resumed run continues them. Empty if unknown, as in archives of version 0.1.0.
-        causes: Key to the causes of blank maps, int8 ``[N]``, 0 for maps that are not blank (see
+            (for signed drawing). A resumed run continues them. Empty if unknown, as in archives from version 0.1.0.
+        causes: Key to the cause of each blank map, int8 ``[N]``, 0 for maps that are not blank (see
             :class:`~lightning_gradcam.Cause`); keys without a blank map are missing.
         levels: For layers with several feature maps, ``(layer, target)`` to the one at which each probe is explained,
             ``N`` names such as ``"fpn[1]"`` or ``"head#2"`` (see :class:`~lightning_gradcam.Cams`).
         metrics: The contents of ``trainer.callback_metrics`` at the end of this validation, by name: its results and
             the latest training metrics, without the numbers that ``monitor=`` adds. Values that are not single finite
-            numbers are omitted. Empty for the untrained baseline, outside a Trainer, in archives of version 0.1.0, and
-            if training stopped, or another callback read the archive, before Lightning had computed them.
+            numbers are omitted. Empty for the untrained baseline, outside a Trainer, in archives from version 0.1.0,
+            and if training stopped, or another callback read the archive, before Lightning had computed them.
 
     Example:
-        The channels with the largest weights for the first probe, ``record`` being the first of an archive::
+        Print the channels with the largest weights for the first probe, in an archive's first record::
 
             record = Archive.open("lightning_logs/version_0/gradcam").record(0)
             record.gradients["backbone.layer4", "predicted"].channels[0]
@@ -88,7 +88,7 @@ class CamRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Copy: the owner of the limits raises them with the next step.
+        # Copy, because the owner of the limits raises them at the next step.
         changed: dict[str, Any] = {"limits": {key: _frozen(np.array(v, np.float32)) for key, v in self.limits.items()}}
         for name in ("likeliest", "likeliest_confidence"):
             if not getattr(self, name).size:
@@ -143,7 +143,7 @@ class CamRecord:
         }
 
     def part(self, rows: Sequence[int]) -> CamRecord:
-        """Returns the record of the probes at these indices."""
+        """Returns the record restricted to the probes at these indices."""
         return replace(self, **{name: _at(values, list(rows)) for name, values in vars(self).items()})
 
 

@@ -34,8 +34,8 @@ def find_key(keys: Sequence[CamKey], wanted: object) -> CamKey:
 
     Args:
         keys: All keys.
-        wanted: A full ``(layer, method, target)``, in which a class index may replace its name, or just a layer's name
-            if that layer has a single map.
+        wanted: A full ``(layer, method, target)``, whose target may be a class index, or just a layer's name if that
+            layer has a single map.
 
     Raises:
         KeyError: There is no such key, or a bare layer name is ambiguous; the message lists the keys.
@@ -55,7 +55,7 @@ def find_key(keys: Sequence[CamKey], wanted: object) -> CamKey:
 
 @dataclass(frozen=True, eq=False)
 class Cams(Mapping[CamKey, Tensor]):
-    """The maps of one batch with the explained scores; a read-only mapping.
+    """The maps for one batch with the explained scores; a read-only mapping.
 
     ``cams[layer, method, target]`` is a float tensor ``[N, h, w]`` at the layer's own resolution, not normalised;
     signed if ``relu=False``. It is ``[N, d, h, w]`` in 3-D, ``[N, t, h, w]`` for frames folded into the batch, and
@@ -83,14 +83,14 @@ class Cams(Mapping[CamKey, Tensor]):
         gradients: ``(layer, target)`` to gradient statistics, if requested
             (:class:`~lightning_gradcam.GradientSummary`); only for methods that use activations and gradients.
         levels: ``(layer, target)`` to the feature map at which each sample is explained, ``N`` names: ``"fpn[1]"`` is
-            the second map that ``fpn`` returns, ``"head#2"`` the third call of ``head``. Only for layers with several
+            the second map that ``fpn`` returns, ``"head#2"`` the third call to ``head``. Only for layers with several
             maps on which the scores depend, such as a detector's pyramid; their maps have the size of the finest level,
             and coarser ones are enlarged by repetition.
         axes: The meaning of the input's axes if its shape is ambiguous and the model resolves it: ``"NCL"``, ``"NLC"``
             or ``"NL"`` for a signal, ``"NTCHW"`` or ``"NTHW"`` for frames; otherwise ``""``.
-        causes: :class:`CamKey` to the causes of blank maps, int8 ``[N]``, 0 for maps that are not blank; see
+        causes: :class:`CamKey` to the cause of each blank map, int8 ``[N]``, 0 for maps that are not blank; see
             :class:`~lightning_gradcam.Cause`. Keys without a blank map may be missing.
-        class_names: Names of all classes by index, if they were given; :meth:`save` states them.
+        class_names: Names of all classes by index, if they were given; :meth:`save` shows them.
     """
 
     maps: Mapping[CamKey, Tensor]
@@ -138,21 +138,21 @@ class Cams(Mapping[CamKey, Tensor]):
         return len(self.maps)
 
     def overlay(self, key: CamKey | tuple[str, str, str | int] | str | None = None, **drawing: Any) -> list[Image]:
-        """Draws one map of each sample on its input.
+        """Draws one map for each sample on its input.
 
         Args:
             key: The map, as in ``cams[key]``; may be omitted if there is only one.
             **drawing: Options of :class:`~lightning_gradcam.Drawing`, such as ``colormap="jet"`` or ``opacity=0.4``.
 
         Returns:
-            A PIL image for each sample, in the input's own resolution (at most 4096 pixels a side); small inputs are
+            A PIL image for each sample, at the input's own resolution (at most 4096 pixels per side); small inputs are
             enlarged by a whole number (``magnification=1`` keeps their size). Inputs that were normalised are
             stretched from their minimum to their maximum. Without ``scale``, colours end at the 98th percentile of the
-            strongest map of the sample, over all targets of this layer and method. A blank map leaves the input without
+            sample's strongest map, over all targets of this layer and method. A blank map leaves the input without
             colours. Maps with time or depth are drawn slice by slice, side by side.
 
         Raises:
-            KeyError: There are several maps, and ``key`` does not say which; the message lists them.
+            KeyError: ``key`` does not select exactly one map; the message lists them.
             DrawingError: An option is invalid, or the inputs are not one image for each sample.
 
         Example::
@@ -165,17 +165,17 @@ class Cams(Mapping[CamKey, Tensor]):
     def save(self, path: str | os.PathLike[str], **drawing: Any) -> None:
         """Writes all maps as one image file.
 
-        The only map of a single sample is written as its overlay, the image that :meth:`overlay` returns. Several are
-        written as a sheet: a row for each sample with its input, an overlay for each target, the scores and the scale,
-        and a part for each layer and method.
+        A single sample's only map is written as its overlay, the image that :meth:`overlay` returns. Several maps are
+        written as a sheet with a section for each layer and method, and in it a row for each sample: its input, an
+        overlay for each target, the scores and the scale.
 
         Args:
-            path: A file that ends in ``.png``, ``.jpg``, ``.jpeg`` or ``.webp``: a local path, or a URL that fsspec
-                supports. A picture too large for its format is scaled down, with a warning; PNG has room for all.
+            path: A file name ending in ``.png``, ``.jpg``, ``.jpeg`` or ``.webp``: a local path, or a URL that fsspec
+                supports. An image too large for its format is scaled down, with a warning; PNG fits all sizes.
             **drawing: Options of :class:`~lightning_gradcam.Drawing`.
 
         Raises:
-            DrawingError: The path has another ending, or an option is invalid.
+            DrawingError: The path has a different ending, or an option is invalid.
 
         Example::
 

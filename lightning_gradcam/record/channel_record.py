@@ -1,4 +1,4 @@
-"""The frozen record of some layers' channels at one logged step: activations or filter patterns."""
+"""The frozen record of layers' channels at one logged step: activations or filter patterns."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DEAD, ACTIVATION = "dead", "activation"
 
 @dataclass(frozen=True, eq=False)
 class ChannelRecord:
-    """The channels of some layers at one logged step.
+    """Layers' channels at one logged step.
 
-    Arrays are converted to float32; those that are already float32 become read-only, so the caller must not use them
+    Arrays are converted to float32. Those that already are float32 become read-only, so the caller must not use them
     for anything else.
 
     Attributes:
@@ -30,10 +30,10 @@ class ChannelRecord:
         probe_ids: One id for each probe, in the order of the arrays; empty for patterns.
         channels: Layer to its data. Features: unscaled activations, ``[N, C, h, w]`` (``[N, C, d, h, w]`` in 3-D).
             Patterns: one image for each filter in the model's input space, ``[F, c, H, W]``.
-        chosen: Layer to the indices of these channels or filters, ``C`` or ``F`` of them.
+        chosen: Layer to the indices of these ``C`` channels or ``F`` filters.
         numbers: Layer to name to a 1-D array. Features: ``"dead"``, 1 for each channel **of the layer** (including
             those not chosen) that is zero everywhere on all probes, otherwise 0. Patterns: ``"activation"``, the
-            activation reached by each chosen filter, ``[F]``.
+            activation reached by each chosen filter, ``[F]``, and ``"silent"``, 1 if it never had a gradient.
         metrics: As in :class:`~lightning_gradcam.CamRecord`.
 
     Raises:
@@ -102,7 +102,7 @@ class ChannelRecord:
         return sum(values.nbytes for part in (self.channels, *self.numbers.values()) for values in part.values())
 
     def part(self, rows: Sequence[int]) -> ChannelRecord:
-        """Returns the record of the probes at these indices; patterns belong to no probe and stay unchanged."""
+        """Returns the record restricted to the probes at these indices; patterns, which have none, are unchanged."""
         if self.kind == "patterns":
             return self
         chosen = list(rows)
@@ -114,10 +114,10 @@ class ChannelRecord:
 
 
 def dead_numbers(record: ChannelRecord) -> dict[str, dict[str, float]]:
-    """Returns the values of an activation record that go to loggers.
+    """Returns the numbers that loggers receive for a record of activations.
 
     Args:
-        record: A record of the kind ``"features"``.
+        record: A record of kind ``"features"``.
 
     Returns:
         Layer to ``"dead"``, the number of channels that are zero everywhere on all probes, and ``"dead_share"``, their

@@ -18,12 +18,12 @@ class Finding:
         kind: The kind of finding, such as ``"shortcut"`` or ``"settled"``; docs/findings.md lists the kinds and their
             thresholds.
         severity: ``"high"``, ``"medium"`` or ``"low"``.
-        layer: The layer of the maps.
-        method: Their method.
+        layer: The maps' layer.
+        method: The maps' method.
         probes: Ids of the probes concerned, in the order of the probe set.
         epochs: The epochs concerned, -1 for the untrained model: one epoch, or the first and last of a range.
         figures: The numbers behind it, by name; always includes ``"n"``, the number of probes evaluated.
-        text: The sentence.
+        text: The observation, as a sentence.
         advice: What to do, in one or two sentences.
 
     Example::

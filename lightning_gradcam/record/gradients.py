@@ -1,10 +1,11 @@
 r"""Gradient statistics: their distribution, the channels they favour, and whether they have vanished.
 
 For each layer and target, the gradients :math:`g_{ks} = \partial y / \partial A_{ks}` that the maps use anyway (no
-extra backward) are counted into bins, and so are the channel weights :math:`\alpha_k = \frac{1}{|S|} \sum_s g_{ks}` of
-Grad-CAM. The bins are the same for all layers, steps and runs, so that steps can be compared and parts of a batch
-combined exactly: two bins per octave from :math:`2^{-32}` to :math:`2^8` for each sign, one bin on each side for
-smaller and for larger values, and one for zero. A number's bin is read directly from its bits, without rounding.
+extra backward pass) are counted in bins, as are Grad-CAM's channel weights
+:math:`\alpha_k = \frac{1}{|S|} \sum_s g_{ks}`. The bins are the same for all layers, steps and runs, which makes steps
+comparable and lets parts of a batch be combined exactly: two bins per octave from :math:`2^{-32}` to :math:`2^8` for
+each sign, one bin on each side for smaller and for larger values, and one for zero. A number's bin is read directly
+from its bits, without rounding.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ B = TypeVar("B")
 NumPyArray = npt.NDArray[Any]
 
 CHANNELS = 8
-# This many mantissa bits give 2 to that power bins per octave.
+# Number of mantissa bits used: 2 to this power bins per octave.
 _BITS = 1
 _LOWEST, _HIGHEST = -32, 8
 # Float32's smallest normal number, and the bound above its largest.
 _ZERO, _BEYOND = -126, 128
-# Rows counted together hold at most this many numbers, because their codes take twice the memory of the gradients.
+# Maximum number of values counted together, because their codes take twice the memory of the gradients.
 _ROOM = 2**22
 
 
@@ -42,8 +43,8 @@ def _edges() -> npt.NDArray[np.float64]:
 
 
 EDGES = _edges()
-"""Edges of all bins, float64 ``[B + 1]``, ascending. A number on an edge counts to the bin farther from zero; the bin
-in the middle is that of zero, and of what is smaller than float32's smallest normal number (``2**-126``)."""
+"""Edges of all bins, float64 ``[B + 1]``, ascending. A number on an edge is counted in the bin farther from zero. The
+middle bin counts zeros, and magnitudes below float32's smallest normal number (``2**-126``)."""
 
 _SPREAD = {"counts": np.int64, "min": np.float32, "max": np.float32, "sum": np.float64, "norm": np.float64}
 DTYPES: Mapping[str, Any] = MappingProxyType(
@@ -64,10 +65,10 @@ class Spread(Generic[A]):
 
     Attributes:
         counts: Number of values between consecutive :data:`EDGES`, int64 ``[N, B]``; NaN and infinity are not counted.
-        min: The smallest ``[N]``.
-        max: The largest ``[N]``.
-        sum: Their sum ``[N]``.
-        norm: The square root of the sum of their squares ``[N]``; in float32, squares below ``1e-45`` are 0.
+        min: The smallest value ``[N]``.
+        max: The largest value ``[N]``.
+        sum: The sum ``[N]``.
+        norm: The square root of the sum of squares ``[N]``; in float32, squares below ``1e-45`` are 0.
     """
 
     counts: A
@@ -84,21 +85,21 @@ class Spread(Generic[A]):
 
 @dataclass(frozen=True, eq=False)
 class GradientSummary(Generic[A]):
-    """Statistics of one layer and target's gradients, for each sample; tensors, or NumPy arrays in a record.
+    """Gradient statistics for one layer and target, per sample; tensors, or NumPy arrays in a record.
 
     Only positions that appear in maps are included; class and register tokens are not.
 
     Attributes:
-        gradients: All gradients of the layer.
-        weights: Grad-CAM's channel weights: the means of the gradients over the positions.
+        gradients: All gradients at the layer.
+        weights: Grad-CAM's channel weights: the gradients' means over positions.
         channels: The channels with the largest weights, at most eight, largest first: int64 ``[N, k]``.
         channel_weights: Their weights ``[N, k]``.
         largest: The largest magnitude of a gradient ``[N]``.
-        vanished: Whether no gradient reaches the sample at all, bool ``[N]``: each is zero, or smaller than float32's
+        vanished: Whether no gradient reaches the sample at all, bool ``[N]``: all are zero, or smaller than float32's
             smallest normal number.
 
-    If a sample's score is not finite, ReLUs pass zero gradients; all its numbers are then NaN and ``vanished`` is
-    false.
+    If a sample's score is not finite, ReLUs pass zero gradients. Its floating-point statistics are then NaN, and
+    ``vanished`` is false.
     """
 
     gradients: Spread[A]
@@ -109,7 +110,7 @@ class GradientSummary(Generic[A]):
     vanished: A
 
     def arrays(self) -> dict[str, A]:
-        """Returns all arrays by name, those of a :class:`Spread` as ``"gradients.counts"``; the first axis is ``N``."""
+        """Returns all arrays by name, those in a :class:`Spread` as ``"gradients.counts"``; the first axis is ``N``."""
         found: dict[str, A] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -135,7 +136,7 @@ class GradientSummary(Generic[A]):
 
 
 def summarised(gradients: Tensor, scores: Tensor) -> GradientSummary[Tensor]:
-    """Computes the statistics of a layer's gradients on their device, without blocking the host.
+    """Computes statistics of a layer's gradients on their device, without blocking the host.
 
     Args:
         gradients: Gradients of the scores with respect to the activation ``[N, C, *S]``, float32 or float64; not
@@ -234,7 +235,7 @@ def vanished_of(
 
     Returns:
         ``(layer, target)`` to 1 or 0 for each sample, float32 ``[N]``; NaN if its score or gradient is not finite. The
-        logged share is the mean over the known ones.
+        logged share is the mean over finite values.
     """
     return {
         key: np.where(np.isfinite(summary.largest), summary.vanished, np.nan).astype(np.float32)
@@ -252,10 +253,10 @@ def vanished_layers(gradients: Mapping[tuple[str, str], GradientSummary[NumPyArr
 
 
 def vanishing_remark(layer: str, *, epoch: int, step: int, score: str) -> str:
-    """Returns, once per layer, a warning that no gradient reaches it at a training step.
+    """Returns a warning that no gradient reaches a layer, to be shown once per layer.
 
     Args:
-        layer: Its name.
+        layer: The layer's name.
         epoch: The step's epoch.
         step: The step.
         score: The kind of score: a saturated probability is a likely cause.

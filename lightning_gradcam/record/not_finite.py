@@ -1,4 +1,4 @@
-"""Reporting of maps that are not finite: at which layers, how many, and what to check."""
+"""Reports maps that are not finite: at which layers, how many, and what to check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.record.cams import CamKey
 
-# The most layers that a warning names.
+# Maximum number of layers named in a warning.
 _MOST_NAMED = 2
 _OF_SCORE = (
     "because the explained score is NaN or infinite. Look for NaN in the inputs, loss and weights: training may have"
@@ -28,16 +28,16 @@ def not_finite_remark(
     when: str = "",
     known: Collection[str] = (),
 ) -> tuple[str, tuple[str, ...]]:
-    """Returns a warning about maps that contain NaN or infinity, and the layers it is about.
+    """Returns a warning about maps that contain NaN or infinity, and the names of their layers.
 
     Args:
         maps: Key to maps ``[N, *S]``.
         scores: Target name to the scores they explain, ``[N]``.
-        when: Words for the time of the maps, ending in ``", "``.
-        known: Layers that have been reported.
+        when: Their step, for the warning, ending in ``", "``.
+        known: Layers that have already been reported; these are skipped.
 
     Returns:
-        One warning for all layers, ``""`` if no other layer has such a map; and the names of those layers.
+        One warning about all these layers, and their names; empty if there are none.
 
     Example::
 

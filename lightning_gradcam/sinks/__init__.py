@@ -1,6 +1,6 @@
-"""Logging backends for finished images: one module for each backend, selected by the logger's class.
+"""Logging backends for finished images: one module per backend, selected by the logger's class.
 
-Does not depend on how images and numbers are made.
+Does not depend on how images and numbers are computed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "sinks_for",
 ]
 
-# Matched by name: the two Lightning packages each have their own logger classes, and neither needs to be imported here.
+# Matched by name: each of the two Lightning packages has its own logger classes, and neither needs to be imported.
 _BY_LOGGER: dict[str, Callable[[Any], Sink]] = {
     "CometLogger": CometSink,
     "MLFlowLogger": MLflowSink,
@@ -52,7 +52,8 @@ def sinks_for(loggers: Sequence[object], files: Callable[[], Sink]) -> list[Sink
         files: Creates the sink for loggers without image support and for runs without a logger; called at most once.
 
     Returns:
-        One sink for each logger, plus one file sink if any logger does not support images or there is no logger.
+        One sink for each logger except dummies, plus one file sink if any logger does not support images or there is
+        no logger.
     """
     found: list[Sink] = []
     plain = not loggers

@@ -29,10 +29,10 @@ class _AtStep:
 
 @dataclass(frozen=True)
 class Entry(_AtStep):
-    """Everything that the loggers receive for one logged step.
+    """The images that loggers receive for one logged step.
 
     Attributes:
-        step: The x value: the step at which Lightning logs this validation's metrics.
+        step: The x value, which is the step at which Lightning logs this validation's metrics.
         epoch: The epoch, counted from 0; -1 is the untrained baseline.
         pictures: Tag (``gradcam/<layer>``) to image.
     """
@@ -42,7 +42,7 @@ class Entry(_AtStep):
 
 @dataclass(frozen=True)
 class Numbers(_AtStep):
-    """Numbers of one logged step.
+    """Numbers for one logged step.
 
     Attributes:
         step: The x value.
@@ -58,10 +58,10 @@ class Histogram:
     """Counts of values between edges.
 
     Attributes:
-        counts: ``[B]``.
-        edges: ``[B + 1]``, ascending.
+        counts: Number of values in each bin, ``[B]``.
+        edges: Edges of the bins, ``[B + 1]``, ascending.
         min: The smallest value.
-        max: The largest.
+        max: The largest value.
         sum: Sum of all values.
         sum_squares: Sum of their squares.
         number: Number of values.
@@ -78,7 +78,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Histograms(_AtStep):
-    """Histograms of one logged step.
+    """Histograms for one logged step.
 
     Attributes:
         step: The x value.
@@ -95,7 +95,7 @@ class Row:
 
     Attributes:
         probe: Its id.
-        original: Its image; the same object in all of its rows.
+        original: Its image; the same object in all of the probe's rows.
         epoch: The epoch, counted from 0; -1 is the untrained baseline.
         step: The x value.
         true: Names of the true classes, separated by commas; empty if unknown.
@@ -124,12 +124,12 @@ class Evolution:
         name: The callback's name.
         step: The latest step.
         epoch: Its epoch.
-        ended: Whether the run has ended, so that there are animations and rows.
+        ended: Whether the run has ended; only then are there animations and rows.
         strips: Tag (``gradcam_evolution/<layer>``) to film strip.
         animations: Tag (``gradcam_evolution/<layer>``) to animation; empty during the run.
         rows: Table rows, for sinks that accept them; empty during the run.
         repeated: Whether the previous call already had exactly these strips.
-        remark: At the end, what strips and animations omit; empty if nothing.
+        remark: A note on what strips and animations omit at the end; empty if nothing.
     """
 
     name: str
@@ -149,8 +149,9 @@ class Sink(ABC):
     Attributes:
         thread_safe: ``False`` (default): all methods are called on the training thread, at the next hook after the
             images are ready. ``True``: they are called in the background, one at a time, while training continues.
-        formats: The file formats that it accepts, encoded in the background. Images in other formats are passed as PNG.
-        takes_rows: Whether it supports tables; if so, the evolution at the end of the run includes rows.
+        formats: The file formats that the backend accepts, encoded in the background. Images in other formats are
+            passed as PNG.
+        takes_rows: Whether the backend supports tables; if so, the evolution at the end of the run includes rows.
 
     Example::
 
@@ -172,13 +173,13 @@ class Sink(ABC):
 
     @abstractmethod
     def log(self, entry: Entry) -> None:
-        """Logs all images of one step; called in the order of the steps."""
+        """Logs all images for one step; called in the order of the steps."""
 
     def log_numbers(self, numbers: Numbers) -> None:  # noqa: B027 - a backend may take pictures alone
-        """Logs numbers of one step, after its images; there may be several calls per step."""
+        """Logs numbers for one step, after its images; there may be several calls per step."""
 
     def log_histograms(self, histograms: Histograms) -> None:  # noqa: B027 - a backend may have none
-        """Logs histograms of one step; ignored by default."""
+        """Logs histograms for one step; ignored by default."""
 
     def log_evolution(self, evolution: Evolution) -> None:  # noqa: B027 - a backend may take sheets alone
         """Logs film strips of the run so far, and animations at its end; ignored by default."""
@@ -187,19 +188,19 @@ class Sink(ABC):
         """Logs the findings once, when a run ends: tag (``gradcam_findings/1``) to sentence; ignored by default."""
 
     def close(self) -> None:  # noqa: B027 - most backends have nothing to close
-        """Called once on the training thread when the run ends, also after an exception."""
+        """Called once on the training thread when the run ends, even after an exception."""
 
 
 def fitting(tag: str, unfit: re.Pattern[str], longest: int) -> str:
     """Returns a tag unchanged if the backend accepts it, otherwise a similar valid name.
 
-    Each part between slashes is handled separately. A part that has to change gets a few digits of its hash, so that
-    different tags stay different; so does a name that has to be shortened. The last part, which names the number, is
-    kept.
+    Each part between slashes is handled separately. To keep different tags different, a few digits of a hash are added
+    to each part that has to change, and to a name that has to be shortened. Shortening keeps the last part, which names
+    the number.
 
     Args:
         tag: A tag with any text.
-        unfit: Pattern of the text not allowed in a part.
+        unfit: Pattern for text that is not allowed in a part.
         longest: Maximum number of characters, 64 or more.
 
     Example:

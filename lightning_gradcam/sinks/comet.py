@@ -19,9 +19,9 @@ _UNFIT, _LONGEST = re.compile(r"[^ -~\w]"), 100
 class CometSink(Sink):
     """Logs images, numbers and histograms by step, online or offline.
 
-    An experiment remembers the step of its last call and applies it to later calls, so calls from another thread could
-    assign a wrong step to training's own metrics. This sink is therefore called on the training thread, with finished
-    files, and resets the step. Uploads happen in Comet's own threads.
+    An experiment remembers its last call's step and applies it to later calls, so calls from another thread could
+    assign a wrong step to training's own metrics. Therefore, this sink is called on the training thread, with finished
+    files, and resets the step. Comet uploads in its own threads.
 
     Args:
         logger: Lightning's ``CometLogger``.
@@ -41,8 +41,8 @@ class CometSink(Sink):
         with self._experiment() as experiment:
             for tag, picture in entry.pictures.items():
                 format, content = picture.file(self.formats)
-                # For a file, Comet would guess the extension from the name, such as .conv1 from net.conv1; an image has
-                # none.
+                # For a file, Comet would guess the extension from the name, such as .conv1 from net.conv1; not for an
+                # image.
                 _log_image(experiment, ready(content), name=self._name(tag), image_format=format, step=entry.step)
 
     def log_numbers(self, numbers: Numbers) -> None:
@@ -51,7 +51,7 @@ class CometSink(Sink):
             self._logger.log_metrics({self._name(tag): n for tag, n in numbers.values.items()}, numbers.step)
 
     def log_histograms(self, histograms: Histograms) -> None:
-        """Logs each as one layer of a 3-D histogram, in Comet's bins (each 10 % wider than the previous one)."""
+        """Logs each as one slice of a 3-D histogram, in Comet's bins (each 10 % wider than the previous one)."""
         with self._experiment() as experiment:
             for tag, histogram in histograms.values.items():
                 experiment.log_histogram_3d(_in_comets_bins(histogram), name=self._name(tag), step=histograms.step)

@@ -15,7 +15,7 @@ class FileSink(Sink):
     """Writes ``<root>/<layer>/step-0000000469-epoch-0003.png``.
 
     Args:
-        root: The folder: a local path or a URL that fsspec supports.
+        root: The folder, as a local path or a URL that fsspec supports.
         prefix: The first part of every tag, omitted from the path.
     """
 

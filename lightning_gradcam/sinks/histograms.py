@@ -13,7 +13,7 @@ from lightning_gradcam.sinks.base import Histogram
 def histograms_of(
     gradients: Mapping[tuple[str, str], GradientSummary[NumPyArray]], name: str, first: str
 ) -> dict[str, Histogram]:
-    """Combines all probes of a step.
+    """Returns a step's histograms over all probes.
 
     Args:
         gradients: A record's gradients, by layer and target.

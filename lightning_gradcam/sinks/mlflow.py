@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_gradcam.sinks.base import Entry, Evolution, Numbers, Sink, fitting, ready
 
-# Metric keys may have 250 characters; image files have the key, step, time and a UUID in a name of 255 bytes.
+# Metric keys can have 250 characters; an image's file name, at most 255 bytes, contains key, step, time and a UUID.
 _UNFIT, _LONGEST = re.compile(r"[^A-Za-z0-9_. -]"), 150
 
 
@@ -20,7 +20,7 @@ class MLflowSink(Sink):
         logger: Lightning's ``MLFlowLogger``, on any tracking server or store.
     """
 
-    # Unlike `mlflow.log_…`, the client has no current run: each call is its own request, transaction or file, and
+    # Unlike `mlflow.log_…`, the client has no current run: each call is a separate request, transaction or file, and
     # MLflow itself logs from threads (asynchronous logging, system metrics). Uploads would block training.
     thread_safe = True
     # MLflow names all images .png.
@@ -30,7 +30,7 @@ class MLflowSink(Sink):
         self._logger = logger
 
     def prepare(self) -> None:
-        """Creates the run now, because the logger creates it at the first use without a lock."""
+        """Creates the run now, because the logger creates it without a lock on first use."""
         _ = self._logger.run_id
 
     def log(self, entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""For loggers that accept numbers but no images, such as Lightning's CSVLogger."""
+"""Logs numbers to loggers that accept no images, such as Lightning's CSVLogger."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class TensorBoardSink(Sink):
         self._logger = logger
 
     def prepare(self) -> None:
-        """Creates the writer now, because the logger creates it at the first use without a lock."""
+        """Creates the writer now, because the logger creates it without a lock on first use."""
         _ = self._logger.experiment
 
     def log(self, entry: Entry) -> None:
@@ -34,9 +34,8 @@ class TensorBoardSink(Sink):
         ready = type(writer).__module__.startswith("torch.utils.tensorboard")
         for tag, picture in entry.pictures.items():
             if ready:
-                # `add_image` encodes slowly (0.9 s for a large sheet) without any benefit, so pass encoded bytes.
-                # TensorBoard computes a checksum of them, which takes a second for 7 MB and blocks all other Python
-                # code.
+                # `add_image` encodes slowly (0.9 s for a large sheet) without any benefit, so pass encoded bytes. Pass
+                # few of them, because TensorBoard's checksum takes a second for 7 MB and blocks all other Python code.
                 content = picture.small(self.formats)[1]
                 _add(writer, printable(tag), picture.size, content, entry.step)
             else:

@@ -19,7 +19,7 @@ class WandbSink(Sink):
     """Logs all images of a step as one row.
 
     A run builds its rows from ``log`` calls, so a call from another thread could end up in the middle of training's own
-    row. This sink is therefore called on the training thread, with finished files.
+    row. Therefore, this sink is called on the training thread, with finished files.
 
     Args:
         logger: Lightning's ``WandbLogger``.
@@ -44,7 +44,7 @@ class WandbSink(Sink):
                 file = Path(folder, f"{place}.{format}")
                 file.write_bytes(content)
                 images[_key(tag)] = [wandb.Image(str(file), caption=caption)]
-            # One call for all tags: `log_image` would create a row for each.
+            # One call for all tags, because `log_image` would create a row for each.
             self._logger.log_metrics(images, entry.step)
 
     def log_evolution(self, evolution: Evolution) -> None:
