@@ -24,7 +24,7 @@ except ImportError:  # Windows
 
 # Seconds to wait for another process's lock.
 _LOCK_PATIENCE = 60.0
-# The smallest request to an object store in bytes, so that a step file takes a few requests instead of dozens.
+# Minimum bytes per request to an object store, with which a step file needs a few requests instead of dozens.
 _BLOCK = 2**18
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+=-]")
 

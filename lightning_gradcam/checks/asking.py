@@ -112,7 +112,7 @@ def emptied(pictures: Tensor) -> Tensor:
     """Returns emptied versions of each image: increasingly blurred, its mean colour, and zeros.
 
     Args:
-        pictures: ``[N, C, H, W]``.
+        pictures: The images, ``[N, C, H, W]``.
 
     Returns:
         ``[B, N, C, H, W]``. After the usual normalisation, zeros are the data's mean colour.

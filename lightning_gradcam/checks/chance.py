@@ -22,7 +22,7 @@ def random_maps(one: Array, count: int, generator: np.random.Generator) -> Array
         generator: Random number generator for the phases.
 
     Returns:
-        ``[count, h, w]``.
+        The random maps, ``[count, h, w]``.
     """
     sizes = np.abs(np.fft.rfft2(one - one.mean()))
     noise = np.fft.rfft2(generator.standard_normal((count, *one.shape)))

@@ -56,7 +56,7 @@ class MapCheck:
         pictures: Number of images checked.
         forwards: Number of images run through the model, counting a backward pass as two.
         quick: Whether the check was run with ``quick=True``.
-        remarks: What was skipped, and why.
+        remarks: Notes on what was skipped, and why.
         evidence: The images behind the verdicts.
     """
 

@@ -44,7 +44,7 @@ class MapVerdict:
         method: The method's name.
         verdict: ``"blank"``, ``"backwards"``, ``"not learnt"``, ``"class-blind"``, ``"weak"`` or ``"sound"``.
         reason: The reason, with the deciding figures.
-        advice: What to do, in one sentence.
+        advice: One sentence of advice.
         figures: All measurements by name; NaN if a measurement was not possible. ``docs/checks.md`` explains each one.
         cascade: The maps' similarity to those with random weights in only the last layer, up to all layers: the lowest
             randomised layer, rank correlation, and structural similarity.

@@ -39,7 +39,7 @@ def find_class(name: str, argument: str) -> Callable[..., Any]:
 
     Args:
         name: ``"package.module:Class"``, ``"package.module.Class"`` or ``"path/to/file.py:Class"``.
-        argument: The option with this name as its value, for errors.
+        argument: The option that was set to ``name``, for errors.
 
     Raises:
         ConfigurationError: The module, or the name in it, does not exist.
@@ -60,7 +60,7 @@ def find_object(name: str, argument: str) -> Any:
 
     Args:
         name: ``"package.module:name"``, ``"package.module.name"`` or ``"path/to/file.py:name"``.
-        argument: The option with this name as its value, for errors.
+        argument: The option that was set to ``name``, for errors.
 
     Raises:
         ConfigurationError: The module, or the name in it, does not exist.

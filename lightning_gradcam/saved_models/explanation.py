@@ -84,7 +84,7 @@ def explain(
         targets: The targets to explain; class names are also accepted.
         score: The kind of score to explain.
         layout: The meaning of the layers' axes.
-        output_key: Where the logits are in the model's output.
+        output_key: Key or index of the logits in the model's output, or a function that returns them.
         transform: Converts a PIL image to the model's input ``[C, H, W]``. Default: the transform from the data
             module's validation or test data, if known. Otherwise images are scaled to 0…1 and normalised with ``mean``
             and ``std``.
@@ -236,7 +236,7 @@ def _names_remark(record: CamRecord, probes: ProbeSet) -> list[str]:
     known = f"class_names: {named} name{' is' if named == 1 else 's are'} known, and the model has"
     if largest >= named:
         return [f"{known} more classes: {largest} has no name; pass a name for each class, in order"]
-    # The record lists all classes, up to this number.
+    # The record lists all classes, up to `MOST_LISTED`.
     if (classes := max(2, record.likeliest.shape[1])) < min(named, MOST_LISTED):
         return [f"{known} {classes} classes: they may belong to another model, and be wrong here"]
     return []

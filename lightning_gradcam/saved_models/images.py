@@ -187,7 +187,7 @@ def _first_channels(module: nn.Module) -> int:
 
 
 def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str, ...] | None, str]:
-    """Returns a data module's transform and class names, and why there is no data set."""
+    """Returns a data module's transform and class names, and the reason in case there is no transform."""
     why, own, names = "its loaders have no data set", None, None
     for stage, loader in _LOADERS:
         try:

@@ -136,7 +136,7 @@ def check_device(device: str | torch.device) -> None:
     """Rejects a device that this machine does not have.
 
     Raises:
-        ConfigurationError: The device can't be used; the message gives the reason.
+        ConfigurationError: The device can't be used; the message states the reason.
     """
     try:
         torch.empty(0, device=device)

@@ -86,7 +86,7 @@ def placed(photograph: Pixels, region: Region, longest: int) -> tuple[Pixels, Pi
     """Prepares a photograph for a map that covers a region of it.
 
     Args:
-        photograph: uint8 ``[H, W, 3]``.
+        photograph: The photograph, uint8 ``[H, W, 3]``.
         region: The region that the model saw.
         longest: Maximum length of the longest side in pixels; larger photographs and regions are scaled down.
 

@@ -19,7 +19,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 def shown(maps: npt.NDArray[Any]) -> Flags:
-    """Returns which maps are finite and not blank."""
+    """Returns flags for maps that are finite and not blank."""
     flat = maps.reshape(len(maps), -1)
     return np.asarray(np.isfinite(flat).all(axis=1) & (flat > 0).any(axis=1))
 
