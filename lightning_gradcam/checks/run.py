@@ -69,7 +69,7 @@ def check_maps(
         masks: Masks of the objects, bool ``[N, H, W]``; they add energy inside and pointing game to the figures.
         score: The score to explain: ``"logit"``, ``"probability"`` or ``"sigmoid"`` (independent classes).
         layout: The meaning of the layers' axes, if it can't be detected.
-        output_key: Key or index of the logits in the model's output, or a function that returns them.
+        output_key: Key, index or attribute name of the logits in the model's output, or a function that returns them.
         forward: Function to call instead of ``model``.
         class_names: Names of all classes by index.
         batch_size: Maximum number of images per forward pass, which limits memory.

@@ -84,7 +84,7 @@ def explain(
         targets: The targets to explain; class names are also accepted.
         score: The kind of score to explain.
         layout: The meaning of the layers' axes.
-        output_key: Key or index of the logits in the model's output, or a function that returns them.
+        output_key: Key, index or attribute name of the logits in the model's output, or a function that returns them.
         transform: Converts a PIL image to the model's input ``[C, H, W]``. Default: the transform from the data
             module's validation or test data, if known. Otherwise images are scaled to 0…1 and normalised with ``mean``
             and ``std``.
