@@ -1,7 +1,8 @@
-"""Grad-CAM overlays of a fixed probe set, logged while a PyTorch Lightning model trains.
+"""Logs Grad-CAM overlays for a fixed probe set while a PyTorch Lightning model trains.
 
-:class:`GradCAMCallback` goes into a Trainer, and so do :class:`FeatureMapCallback` and :class:`FilterPatternCallback`;
-:func:`compute_cams` explains any ``nn.Module`` without Lightning, and :func:`explain` pictures from a checkpoint.
+Pass :class:`GradCAMCallback`, :class:`FeatureMapCallback` or :class:`FilterPatternCallback` to a Trainer.
+:func:`compute_cams` computes maps for any ``nn.Module`` without Lightning, and :func:`explain` explains images with a
+module or a checkpoint.
 """
 
 from __future__ import annotations
@@ -186,8 +187,8 @@ __all__ = [
     "sinks_for",
 ]
 
-# Loaded at first use: TensorBoard imports this package at each start for its plugin and must not wait for torch; and
-# the callback's base class is taken from whichever Lightning package the user has imported by then.
+# Imported on first use: TensorBoard imports this package for its plugin at every start and must not wait for torch.
+# The callbacks' base class also depends on which Lightning package the user has imported by then.
 _HOME = {
     name: home
     for home, names in {

@@ -3,7 +3,7 @@
 ::
 
     LightningGradCAMError
-    ├── ConfigurationError (also a ValueError): an argument or option can't work
+    ├── ConfigurationError (also a ValueError): an argument or option is invalid
     │   ├── LayerError: a layer that does not exist, is not reached or has no spatial activation
     │   ├── TargetError: a target that does not fit the output or the labels
     │   ├── MethodError: a method that is unknown or does not work on a layer
@@ -14,7 +14,7 @@
     ├── CheckpointFileError: a checkpoint that can't be read
     ├── ArchiveError: an archive that can't be read or written
     ├── StalledError: background work that does not finish
-    ├── OtherRankError: joint work of all ranks failed on another rank
+    ├── OtherRankError: work shared by all ranks failed on another rank
     ├── LostRankError: ranks that wait for each other at different points
     └── CaptureError (also a RuntimeError): a gradient or activation is missing
 """
@@ -25,22 +25,22 @@ import difflib
 import heapq
 from collections.abc import Iterable
 
-# As much as a terminal shows without scrolling; longer messages do not help.
+# Maximum length of a message in characters, about what a terminal shows without scrolling.
 MOST = 500
-# The part of it that a list of names may take.
+# Maximum length of a selection of names, and of a complete list of them, within a message.
 _ROOM, _WHOLE = 240, 300
 
 
 class LightningGradCAMError(Exception):
-    """Base of the exceptions that this package raises on purpose; the text is one line of at most 500 characters."""
+    """Base class of this package's exceptions; the message is one line of at most 500 characters."""
 
     def __str__(self) -> str:
-        # It quotes names of layers, classes and files, which may be any text of any length.
+        # The message quotes names of layers, classes and files, which can be any text of any length.
         return shortened(printable(super().__str__()))
 
 
 class ConfigurationError(LightningGradCAMError, ValueError):
-    """An argument or option can't work; the message names valid choices."""
+    """An argument or option is invalid; the message lists valid choices."""
 
 
 class LayerError(ConfigurationError):
@@ -52,7 +52,7 @@ class TargetError(ConfigurationError):
 
 
 class MethodError(ConfigurationError):
-    """A CAM method is unknown or does not work on the layer."""
+    """A CAM method is unknown or does not work for the layer."""
 
 
 class ProbeError(ConfigurationError):
@@ -80,11 +80,11 @@ class ArchiveError(LightningGradCAMError):
 
 
 class StalledError(LightningGradCAMError):
-    """Background work has taken so long that nothing should wait for it any longer."""
+    """Background work has taken so long that callers should stop waiting for it."""
 
 
 class OtherRankError(LightningGradCAMError):
-    """Joint work of all ranks failed on another rank."""
+    """Work shared by all ranks failed on another rank."""
 
 
 class LostRankError(LightningGradCAMError):
@@ -111,14 +111,14 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def did_you_mean(value: str, choices: Iterable[str], *, limit: int = 40, listing: str = "") -> str:
-    """Returns the tail of a 'not found' message: the nearest choice and what is available.
+    """Returns the end of a 'not found' message: the closest choice and the available ones.
 
     Args:
         value: The value received.
         choices: The valid choices.
-        limit: The largest number of choices to list; with more, only the nearest five are named (fewer if names are
-            long).
-        listing: The command that lists all choices; named if not all are listed.
+        limit: Maximum number of choices to list in full. If there are more, or the list is too long, only the five
+            closest are listed (fewer if names are long).
+        listing: Command that lists all choices; included if the message does not list them all.
 
     Returns:
         For example ``"; did you mean 'layer4'? available: layer3, layer4"``.
@@ -133,7 +133,7 @@ def did_you_mean(value: str, choices: Iterable[str], *, limit: int = 40, listing
 
 
 def nearest(value: str, names: Iterable[str], *, count: int = 5) -> list[str]:
-    """Returns the names most similar to a wrong one, the nearest first; names that end in it come before all others.
+    """Returns the names closest to an unknown one, closest first; those ending in ``.<value>`` precede all others.
 
     Example:
         >>> nearest("layer4", ["model.layer4", "layer3", "model.head"], count=2)
@@ -150,13 +150,13 @@ def nearest(value: str, names: Iterable[str], *, count: int = 5) -> list[str]:
 
 
 def listed(names: Iterable[str], *, count: int = 5, room: int = _ROOM, listing: str = "") -> str:
-    """Returns the first names in one line, as many as fit into an error.
+    """Returns the first names in one line, as many as fit into an error message.
 
     Args:
-        names: The names, the most useful first.
-        count: The largest number of names.
-        room: The largest number of characters, without the listing; the first name is included whatever its length.
-        listing: The command that lists all; named if there may be more names.
+        names: The names, most useful first.
+        count: Maximum number of names.
+        room: Maximum number of characters, without ``listing``; the first name is always included.
+        listing: Command that lists all names; appended if given.
     """
     every = list(names)
     shown = every[:1]
@@ -169,7 +169,7 @@ def listed(names: Iterable[str], *, count: int = 5, room: int = _ROOM, listing: 
 
 
 def shortened(text: str, most: int = MOST) -> str:
-    """Shortens an error's text by omitting its middle, because the end says what to do.
+    """Shortens an error message by omitting its middle, because its end states what to do.
 
     Example:
         >>> shortened("layers: " + "x" * 20 + "; name another", 30)

@@ -1,4 +1,4 @@
-"""Reads untrusted `.npz` files: nothing is unpacked or allocated before it is known to be small enough."""
+"""Reads untrusted `.npz` files. Sizes are checked before anything is unpacked or allocated."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-# The largest expanded size of a file: this many bytes, plus this many times its own size.
+# Maximum expanded size of a file: this many bytes plus this multiple of the file's own size.
 _ROOM, _TIMES = 256 * 2**20, 100
 _META_ROOM = 4 * 2**20
-# Deflate can't do better: a member that claims more is not valid.
+# Deflate's maximum compression ratio; a member that claims a higher one is invalid.
 _DEFLATE = 1032
 _LONGEST_HEADER = 1000
 
 
 class Npz(Mapping[str, npt.NDArray[Any]]):
-    """The arrays of a ``.npz`` file; each is read when it is requested, and not kept.
+    """The arrays in a ``.npz`` file; each is read whenever it is accessed, and not cached.
 
     Attributes:
-        meta: The JSON object in the file's array ``meta``, which is not among the arrays.
+        meta: JSON object from the array ``meta``, which the mapping does not contain.
         size: The file's size in bytes.
     """
 
@@ -38,7 +38,7 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
             raise ValueError("its members overlap")
         for member in members:
             name = _name(member)
-            # Parsed text takes a multiple of its bytes.
+            # Parsed JSON takes several times the memory of its text.
             most = min(_DEFLATE * member.compress_size, room(self.size, _META_ROOM if name == "meta" else None))
             if member.file_size > most:
                 raise ValueError(f"{name[:40]!r} claims {member.file_size} bytes, more than it can hold")
@@ -55,15 +55,15 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
             return _array(stream, member.file_size)
 
     def take(self, name: str, dtype: str, *shape: int | None) -> npt.NDArray[Any]:
-        """Returns an array that must have this type and shape.
+        """Returns an array after checking its type and shape.
 
         Args:
             name: The array's name.
-            dtype: Its type; ``"unsigned"``: unsigned integers of any size.
-            shape: Its shape; ``None`` allows any size of an axis.
+            dtype: Required type; ``"unsigned"`` accepts unsigned integers of any size.
+            shape: Required length of each axis; ``None`` accepts any length.
 
         Raises:
-            TypeError: Its type or shape differs.
+            TypeError: The array has a different type or shape.
         """
         array = self[name]
         wanted = f"uint{8 * array.dtype.itemsize}" if dtype == "unsigned" else dtype
@@ -73,7 +73,7 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
             raise TypeError(f"{name!r} is {array.dtype} {list(array.shape)}, expected {wanted} [{sizes}]")
         return array
 
-    # Mapping's own method would read the array to find out.
+    # Mapping's own method would read the array.
     def __contains__(self, name: object) -> bool:
         return name in self._members
 
@@ -85,19 +85,19 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
 
 
 def open_npz(source: bytes | BinaryIO) -> Npz:
-    """Opens an untrusted ``.npz`` file of plain numbers, and reads its directory and ``meta``.
+    """Opens an untrusted ``.npz`` file with plain numbers, and reads its directory and ``meta``.
 
-    Nothing is allocated before the zip's directory, the array's header and the file's own size agree on the size.
-    ``np.load`` trusts each of them, and reads members that are not arrays.
+    An array is allocated only if the zip directory, the array's header and the file size agree on its size. ``np.load``
+    trusts all three, and reads members that are not arrays.
 
     Args:
-        source: The file's bytes, or an open seekable file that stays open while arrays are read.
+        source: The file's bytes, or an open seekable file that must stay open while arrays are read.
 
     Returns:
-        The arrays by name. Requesting one reads only its bytes.
+        The arrays by name. Accessing one reads only its bytes.
 
     Raises:
-        Exception: Various kinds if the bytes are corrupt, also when an array is requested.
+        Exception: Various kinds if the bytes are corrupt, here or when an array is accessed.
 
     Example::
 
@@ -108,12 +108,12 @@ def open_npz(source: bytes | BinaryIO) -> Npz:
 
 
 def npz_bytes(meta: Mapping[str, Any], arrays: Mapping[str, Any], *, compressed: bool = False) -> bytes:
-    """Returns a ``.npz`` file that :func:`open_npz` reads.
+    """Returns the bytes of a ``.npz`` file that :func:`open_npz` can read.
 
     Args:
         meta: A JSON object.
         arrays: Arrays of plain numbers, by name.
-        compressed: Compress them.
+        compressed: Whether to compress them. Default: ``False``.
     """
     buffer, save = io.BytesIO(), np.savez_compressed if compressed else np.savez
     save(buffer, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
@@ -125,7 +125,7 @@ def _name(member: zipfile.ZipInfo) -> str:
 
 
 def room(size: int, floor: int | None = None) -> int:
-    """Returns the largest expanded size of a file of ``size`` bytes."""
+    """Returns the maximum expanded size of a file with ``size`` bytes."""
     return (_ROOM if floor is None else floor) + _TIMES * size
 
 
@@ -138,25 +138,25 @@ def _array(stream: Any, size: int) -> npt.NDArray[Any]:
         raise ValueError(f"an array of {dtype!s:.40} {shape!s:.80} does not fill its {left} bytes")
     stream.seek(0)
     values: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False, max_header_size=_LONGEST_HEADER)
-    stream.read()  # where nothing was read, the checksum has not been compared yet
-    # A byte other than 0 and 1 is not a truth value that NumPy can work with.
+    stream.read()  # the checksum of an empty array has not been compared yet
+    # NumPy can't handle booleans with bytes other than 0 and 1.
     return values.view(np.uint8) != 0 if dtype.kind == "b" else values
 
 
 def checked(array: npt.NDArray[Any], name: str, dtype: str, axes: Sequence[int]) -> npt.NDArray[Any]:
-    """Returns an array if it has this type and one of these numbers of axes, or raises a TypeError."""
+    """Returns an array if it has the given type and one of the given numbers of axes; raises a TypeError otherwise."""
     if array.dtype != dtype or array.ndim not in axes:
         raise TypeError(f"{name!r} is {array.dtype} {list(array.shape)}, expected {dtype} of {axes[0]} axes")
     return array
 
 
 def is_whole(value: object) -> bool:
-    """Whether a JSON value is a whole number that fits into 64 bits; ``true`` and ``1.0`` are not."""
+    """Whether a JSON value is an integer that fits into 64 bits; ``true`` and ``1.0`` are not."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
 def text(stated: Any, name: str) -> str:
-    """Returns an entry that must be a string, or raises a KeyError or TypeError."""
+    """Returns an entry if it is a string; raises a KeyError or TypeError otherwise."""
     value = stated[name]
     if not isinstance(value, str):
         raise TypeError(f"{name!r} is a {type(value).__name__}, expected text")
@@ -164,7 +164,7 @@ def text(stated: Any, name: str) -> str:
 
 
 def texts(stated: Any, name: str) -> tuple[str, ...]:
-    """Returns an entry that must be a list of strings, or raises a KeyError or TypeError."""
+    """Returns an entry if it is a list of strings; raises a KeyError or TypeError otherwise."""
     value = stated[name]
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise TypeError(f"{name!r} is not a list of strings")

@@ -24,27 +24,27 @@ except ImportError:  # Windows
 
 # Seconds to wait for another process's lock.
 _LOCK_PATIENCE = 60.0
-# The smallest request to an object store in bytes, so that a step file takes a few requests instead of dozens.
+# Minimum bytes per request to an object store, with which a step file needs a few requests instead of dozens.
 _BLOCK = 2**18
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+=-]")
 
 
 class Stamp(NamedTuple):
-    """A file's state: whether it opens immediately (it is not a FIFO or device), and a value that changes with it."""
+    """A file's state: whether it opens without blocking (not a FIFO or device), and a value that changes with it."""
 
     prompt: bool
     state: object
 
 
 class Hold:
-    """A lock on one file; it ends when it is released, and with the process."""
+    """A lock on one file, held until it is released or the process ends."""
 
     def __init__(self, handle: int) -> None:
         self._handle: int | None = handle
         self._process = os.getpid()
 
     def release(self) -> None:
-        """Releases the file for others."""
+        """Releases the lock."""
         handle, self._handle = self._handle, None
         if handle is not None and self._process == os.getpid():
             with suppress(OSError):
@@ -54,12 +54,12 @@ class Hold:
                 os.close(handle)
 
     def __del__(self) -> None:
-        """Releases it if it is still held."""
+        """Releases the lock if it is still held."""
         self.release()
 
 
 class Storage:
-    """The files below one folder. Nothing is touched before the first read or write.
+    """The files below one folder. Nothing is accessed before the first read or write.
 
     Args:
         root: A path, or a URL that fsspec supports.
@@ -88,7 +88,7 @@ class Storage:
         return bytes(self._files.cat_file(f"{self._path}/{name}"))
 
     def open(self, name: str) -> BinaryIO:
-        """Opens the file for reading; only the parts that are requested are read, from URLs in blocks of 256 KiB.
+        """Opens the file for reading. Only the requested parts are read, in blocks of 256 KiB for URLs.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -127,14 +127,14 @@ class Storage:
         except OSError as error:
             if error.errno is None or error.filename is not None:
                 raise
-            # The system names no file if the disk is full.
+            # The system's error does not name the file if the disk is full.
             raise OSError(error.errno, error.strerror, str(target)) from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
     def create(self, name: str, data: bytes) -> None:
-        """Writes a file that must not exist yet: if two processes do so at once, one of them fails.
+        """Writes a file that must not exist yet. If two processes write it at once, one of them fails.
 
         On a local disk, call it only inside :meth:`locked`, which excludes other processes.
 
@@ -153,13 +153,13 @@ class Storage:
         self.write(name, data)
 
     def hold(self, name: str) -> Hold | None:
-        """Locks a file for as long as this process needs it.
+        """Locks a file until the lock is released or the process ends.
 
         Returns:
             The lock; ``None`` if the file does not exist or the system has no locks.
 
         Raises:
-            BlockingIOError: Another lock on it exists, in this process or another one.
+            BlockingIOError: The file is already locked, by this process or another one.
         """
         if not self._local or fcntl is None:
             return None
@@ -175,23 +175,22 @@ class Storage:
         return None
 
     def link(self, name: str, source: Storage, theirs: str) -> bool:
-        """Links another folder's file into this one without copying it, if both are on one local disk.
+        """Creates a hard link to a file in a different folder, if both folders are on the same local disk.
 
-        Both names then share their content: only for files that never change in place, such as those of :meth:`write`.
+        The names then share their content. Use this only for files that never change in place, as after :meth:`write`.
 
         Args:
-            name: The file's name here.
-            source: The other folder.
-            theirs: The file's name there.
+            name: The link's name in this folder.
+            source: The folder with the file.
+            theirs: The file's name in ``source``.
 
         Returns:
-            Whether the link was created. If not, a hard link is not possible or the name is taken here, so copy the
-            file.
+            Whether the link was created. If not (hard links are impossible, or the name is taken), copy the file.
         """
         if not (self._local and source._local):
             return False
         try:
-            # A link to a symbolic link might lead elsewhere from here.
+            # A relative symbolic link might point elsewhere from this folder.
             path = os.path.realpath(f"{source._path}/{theirs}")
             if not stat.S_ISREG(os.stat(path).st_mode):
                 return False
@@ -226,8 +225,8 @@ class Storage:
     def locked(self) -> Iterator[None]:
         """Creates the folder, and locks it while the body runs.
 
-        The lock works only on a local disk, not on object stores or on file systems and machines without locks. It ends
-        with the process, so a killed process leaves neither a lock nor a file behind.
+        The lock works only on local disks, not on object stores, nor on systems without file locks. It ends with the
+        process, so a killed process leaves neither a lock nor a file behind.
 
         Raises:
             TimeoutError: Another process has held the lock for a minute.
@@ -261,7 +260,7 @@ class Storage:
 
 
 def _lock(handle: int) -> bool | None:
-    """Tries to lock an open file or folder; ``False``: the lock is held, ``None``: there are no locks here."""
+    """Tries to lock an open file or folder and returns whether it did; ``None`` if the system has no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -282,20 +281,20 @@ def absolute(path: str) -> str:
 
 
 def safe_name(text: str, unfit: re.Pattern[str] = _UNSAFE, longest: int = 120) -> str:
-    """Returns ``text`` as a safe component of a path.
+    """Returns ``text`` as a safe path component.
 
-    Unsafe characters become ``_``; a changed name gets digits of its hash, so that different names stay different.
+    Unsafe characters become ``_``. A changed name gets a hash suffix, which keeps different names distinct.
 
     Args:
         text: Any text.
-        unfit: The characters to replace; default: all but ASCII letters, digits and ``_.+=-``.
-        longest: The largest number of characters of the text to keep.
+        unfit: Characters to replace. Default: all except ASCII letters, digits and ``_.+=-``.
+        longest: Maximum number of characters to keep from the text.
     """
     cleaned = unfit.sub("_", text)[:longest]
-    # An empty name, "." and ".." would lead elsewhere.
+    # An empty name, "." and ".." would refer to a different folder.
     return text if cleaned == text and text.strip(".") else f"{cleaned.strip('.') or '_'}-{digest(text)}"
 
 
 def digest(text: str) -> str:
-    """Returns eight digits that differ between texts."""
+    """Returns the first eight hexadecimal digits of a text's SHA-256 hash."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""Queries the model's confidence in a class for many changed images, chunk by chunk."""
+"""Queries the model's confidence in a class for many modified images, in chunks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lightning_gradcam.errors import ConfigurationError, TargetError
 from lightning_gradcam.targets.base import class_logits
 from lightning_gradcam.targets.reading import OutputKind, described, traced_output
 
-# Standard deviations of the blurs to try, as fractions of the image's shorter side.
+# Standard deviations of the Gaussian blurs to try, as fractions of the image's shorter side.
 BLURS = (1 / 16, 1 / 8, 1 / 4)
-# An image has lost its class if at most this share of the model's confidence above chance remains.
+# An image has lost its class if at most this fraction of the model's confidence above chance remains.
 _LEFT = 0.1
 
 
@@ -43,9 +43,9 @@ class Asked:
 
     Attributes:
         run: Maps images ``[M, C, H, W]`` to the explained output.
-        several: Classes are independent: use sigmoids instead of a softmax.
-        chunk: Number of images per forward.
-        moved: Called with the number of images processed.
+        several: Whether classes are independent; if so, sigmoids replace the softmax.
+        chunk: Number of images per forward pass.
+        moved: Function to call with the number of images processed.
     """
 
     run: Forward
@@ -56,7 +56,7 @@ class Asked:
     single: bool = field(default=False, init=False)
 
     def logits(self, pictures: Tensor) -> Tensor:
-        """Returns all classes' logits, float32 or float64 ``[M, K]`` on the CPU; a single logit ``z`` gives -z, z."""
+        """Returns logits for all classes, float32 or float64 ``[M, K]`` on the CPU; a single logit z becomes -z, z."""
 
         def part(start: int, stop: int) -> Tensor:
             # A model may modify its input in place.
@@ -90,13 +90,13 @@ class Asked:
         return logits.sigmoid() if self.several or self.single else logits.softmax(dim=-1)
 
     def answers(self, pictures: Iterable[tuple[Tensor, list[int]]]) -> tuple[Tensor, Tensor]:
-        """Queries some classes of each image; images are consumed lazily.
+        """Queries some classes for each image; images are consumed lazily.
 
         Args:
             pictures: Images ``[C, H, W]``, each with the same number of classes.
 
         Returns:
-            The probability of the first class, float64 ``[M]``, and the logits of all these classes, float64
+            The probability of each image's first class, float64 ``[M]``, and the logits of all its classes, float64
             ``[M, classes]``.
         """
         found, left = [], iter(pictures)
@@ -112,10 +112,10 @@ def emptied(pictures: Tensor) -> Tensor:
     """Returns emptied versions of each image: increasingly blurred, its mean colour, and zeros.
 
     Args:
-        pictures: ``[N, C, H, W]``.
+        pictures: The images, ``[N, C, H, W]``.
 
     Returns:
-        ``[B, N, C, H, W]``; after the usual normalisation, zeros are the data's mean colour.
+        ``[B, N, C, H, W]``. After the usual normalisation, zeros are the data's mean colour.
     """
     blurred = [blur(pictures, share * min(pictures.shape[2:])) for share in BLURS]
     mean = pictures.mean(dim=(2, 3), keepdim=True).expand_as(pictures)
@@ -123,7 +123,7 @@ def emptied(pictures: Tensor) -> Tensor:
 
 
 def blur(pictures: Tensor, sigma: float) -> Tensor:
-    """Blurs with a Gaussian of any width; at the border, only the weights inside the image count.
+    """Blurs with a Gaussian of any width; at the border, the weights inside the image are renormalised.
 
     Example:
         >>> blur(torch.tensor([[[[0.0, 0.0, 9.0]]]]), 100.0).round()
@@ -141,13 +141,13 @@ def without_class(confidence: Tensor, emptied_to: Tensor, chance: float) -> Tens
     """Returns the mildest way of emptying each image after which the model no longer recognises its class.
 
     Args:
-        confidence: The confidence in the class of the whole image, ``[N]``.
+        confidence: The confidence in each complete image's class, ``[N]``.
         emptied_to: The confidence after each way of emptying, mildest first, ``[B, N]``.
-        chance: The confidence of an uninformed model, such as one over the number of classes.
+        chance: The confidence of an uninformed model, such as one divided by the number of classes.
 
     Returns:
-        Indices into B, ``[N]``: the first that leaves at most a tenth of the confidence above chance; if none does, the
-        one that leaves the least.
+        Indices into ``B``, ``[N]``: the first way that leaves at most a tenth of the confidence above chance, or else
+        the way that leaves the least confidence.
 
     Example:
         >>> without_class(torch.tensor([0.9, 0.9]), torch.tensor([[0.5, 0.6], [0.1, 0.8]]), 0.1).tolist()
@@ -158,15 +158,15 @@ def without_class(confidence: Tensor, emptied_to: Tensor, chance: float) -> Tens
 
 
 def dependence(asked: Asked, logits: Tensor) -> float:
-    """The largest change of the output between images, or between an image and an emptied version.
+    """Returns how much the output can change between images, or between an image and its emptied versions.
 
     Args:
         asked: Converts logits to probabilities.
-        logits: The logits of ``B`` versions of each image, the whole one first, ``[B, N, K]``.
+        logits: The logits for ``B`` versions of each image, the complete one first, ``[B, N, K]``.
 
     Returns:
-        The mean over images of the total variation distance (with several labels per sample, of the largest change of a
-        probability), from 0, if the output is the same for all, to 1.
+        The largest total variation distance (with independent classes, the largest change in a probability), averaged
+        over images: 0 if all outputs are equal, at most 1.
     """
     shares = asked.probabilities(logits)
     whole, far = shares[0], []
@@ -177,18 +177,18 @@ def dependence(asked: Asked, logits: Tensor) -> float:
 
 
 def knowledge(asked: Asked, logits: Tensor) -> tuple[float, float]:
-    """Two signs that the weights have learnt something, independent of the logits' scale.
+    """Returns two signs that the weights have learnt something, independent of the logits' scale.
 
-    Random weights give every image nearly the same logits, and emptying the image hardly changes them.
+    With random weights, the logits are nearly the same for every image, and hardly change if the image is emptied.
 
     Args:
         asked: Converts logits to probabilities.
         logits: As for :func:`dependence`.
 
     Returns:
-        The difference of logits between images relative to their common part (root mean squares after subtracting the
-        mean over classes, which a softmax ignores; 0 for a single image), and the mean loss of confidence in each
-        image's most likely class when it is emptied.
+        The differences between the images' logits relative to their common part (root mean squares after subtracting
+        the mean over classes, which a softmax ignores; 0 for a single image), and the mean loss of confidence in each
+        image's most likely class when the image is emptied.
     """
     centred = (logits - logits.mean(dim=-1, keepdim=True)).double()[0]
     common = centred.mean(dim=0)

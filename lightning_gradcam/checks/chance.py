@@ -1,4 +1,4 @@
-"""Chance baselines: random maps as smooth as a given map, and tests of whether the map beats them."""
+"""Chance baselines: random maps as smooth as a given map, and tests of whether the map is better than they are."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def random_maps(one: Array, count: int, generator: np.random.Generator) -> Array
     """Draws random maps with a map's resolution and smoothness: its amplitude spectrum with random phases.
 
     Theiler et al., "Testing for Nonlinearity in Time Series: The Method of Surrogate Data", Physica D 1992. A blob
-    becomes blobs of the same width anywhere, fine texture stays fine, and a constant map stays constant.
+    becomes blobs of the same width at random locations, fine texture stays fine, and a constant map stays constant.
 
     Args:
         one: The map, ``[h, w]``.
         count: Number of random maps.
-        generator: Draws the phases.
+        generator: Random number generator for the phases.
 
     Returns:
-        ``[count, h, w]``.
+        The random maps, ``[count, h, w]``.
     """
     sizes = np.abs(np.fft.rfft2(one - one.mean()))
     noise = np.fft.rfft2(generator.standard_normal((count, *one.shape)))
@@ -31,7 +31,7 @@ def random_maps(one: Array, count: int, generator: np.random.Generator) -> Array
 
 
 def standing(values: Array) -> Array:
-    """Returns how each of an image's maps compares with all of them, in standard deviations from their mean.
+    """Returns how each of an image's maps compares with all of them, in standard deviations from the mean.
 
     Args:
         values: A measure for every image and map, ``[N, M]``; larger is better.
@@ -51,11 +51,11 @@ def standing(values: Array) -> Array:
 
 
 def p_value(own: Array, chance: Array, generator: np.random.Generator) -> float:
-    """A permutation test of how often chance does as well, with the map as one of its image's random maps.
+    """Returns the p-value of a permutation test of whether random maps do as well.
 
-    Phipson and Smyth, "Permutation P-values Should Never Be Zero", 2010: each draw takes, for each image, its own map
-    or one of its random maps; the p-value is the share of draws whose mean is at least that of the maps, counting the
-    maps themselves.
+    Phipson and Smyth, "Permutation P-values Should Never Be Zero", 2010. Each draw picks, for each image, its own map
+    or one of its random maps. The p-value is the fraction of draws whose mean is at least that of the maps, counting
+    the maps themselves as a draw.
 
     Args:
         own: The measure of each image's map, ``[N]``.
@@ -63,7 +63,8 @@ def p_value(own: Array, chance: Array, generator: np.random.Generator) -> float:
         generator: Random number generator.
 
     Returns:
-        0 to 1; at least ``1 / (R + 1)`` for one image, its N-th power for N images, and never below 1/10000.
+        0 to 1; about ``1 / (R + 1)`` or more for one image, the N-th power of that for N images, and never below
+        1/10000.
 
     Example:
         >>> generator = np.random.default_rng(0)
@@ -74,20 +75,20 @@ def p_value(own: Array, chance: Array, generator: np.random.Generator) -> float:
         return 1.0
     among = np.concatenate([own[:, None], chance], axis=1)
     drawn = among[np.arange(len(own)), generator.integers(0, among.shape[1], (_DRAWS, len(own)))].mean(axis=1)
-    # Treat nearly equal as equal: rounding must not exclude a draw that is the maps themselves.
+    # Treat nearly equal values as equal: rounding must not exclude a draw of the maps themselves.
     return float((1 + (drawn >= own.mean() - 1e-9).sum()) / (1 + _DRAWS))
 
 
 def ranked(own: float, others: Array) -> float:
-    """The share of rivals that do as well: the rank of a value among theirs, as a p-value.
+    """Returns the fraction of rivals that do as well: a value's rank among theirs, as a p-value.
 
     Args:
         own: The value; larger is better.
         others: The rivals' values, ``[R]``.
 
     Returns:
-        ``1 / (R + 1)`` to 1. If the value comes from the rivals' distribution, the result is uniform, as a p-value
-        should be.
+        ``1 / (R + 1)`` to 1. If the value is drawn from the rivals' distribution, the result is uniformly distributed,
+        as a p-value should be.
 
     Example:
         >>> ranked(3.0, np.array([1.0, 2.0, 3.0, 4.0]))
@@ -97,7 +98,7 @@ def ranked(own: float, others: Array) -> float:
 
 
 def either(*p_values: float) -> float:
-    """Combines alternative tests of the same maps with Bonferroni's bound, which is valid for any dependence.
+    """Combines p-values for the same maps with Bonferroni's bound, which is valid for any dependence between them.
 
     Example:
         >>> either(0.02, 0.5), either(0.7, 0.6)

@@ -1,4 +1,4 @@
-"""Tests whether maps follow the model better than random maps and randomly weighted channels do."""
+"""Tests whether maps predict the model's behaviour better than random maps and randomly weighted channels."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from lightning_gradcam.checks.chance import Array, either, p_value, random_maps,
 from lightning_gradcam.checks.hiding import Hidden, shown_share
 from lightning_gradcam.stats.settled import Flags
 
-# The smallest number of random maps with which a single image can reach p = 0.05.
+# Number of random maps per image, with which a single image can reach p = 0.05.
 RANDOM = 20
-# Number of further random maps for agreement, which need no queries of the model.
+# Number of additional random maps for agreement, which need no queries to the model.
 _COMPARED = 200
-# From the indices of images, and the maps of each, ``[M, h, w]``.
+# Arguments: indices of images, and the maps for each, ``[M, h, w]``.
 Hide = Callable[[npt.NDArray[np.intp], list[Array]], Hidden]
 
 
 @dataclass(frozen=True, eq=False)
 class Rivals:
-    """The maps with which a layer and method's maps are compared.
+    """The maps to compare with those for one layer and method.
 
     Attributes:
         fake: Random maps for each image, as smooth as its map, ``[RANDOM, h, w]`` each.
-        last: The maps with random weights, ``[N, h, w]``, or ``None``.
-        others: The maps of other classes, ``[N, h, w]`` each.
-        weighted: The layer's channels weighted at random, as in the method ``"random"``, ``[R, N, h, w]``; ``None`` if
-            the method has no layer.
+        last: The maps computed with random weights, ``[N, h, w]``, or ``None``.
+        others: The maps for different classes, ``[N, h, w]`` each.
+        weighted: Random weightings of the layer's channels, as in the method ``"random"``, ``[R, N, h, w]``; ``None``
+            if the method has no layer.
     """
 
     fake: list[Array]
@@ -43,9 +43,9 @@ class HiddenTop:
     """The confidence that remains when a map's top pixels are hidden, for the page.
 
     Attributes:
-        share: The share of hidden pixels.
+        share: The fraction of pixels hidden.
         own: The confidence with the map's top pixels hidden, ``[N]``; NaN if not measured.
-        by_chance: The mean of the same for random maps.
+        by_chance: The mean confidence with the random maps' top pixels hidden, ``[N]``.
     """
 
     share: float
@@ -67,11 +67,11 @@ def faithful(
     Args:
         own: Signed maps ``[N, h, w]``.
         rivals: The maps to compare with.
-        usable: Which images can be hidden at all, ``[N]``. The map is judged only on those where it has a positive
-            value, since the others show nothing; its inverse is judged on all of them.
-        hide: Hides pixels of some images by maps, and asks the model.
-        quick: Use fewer shares of pixels and no ROAD.
-        generator: Draws random maps and permutations.
+        usable: Flags for the images on which hiding pixels is informative, ``[N]``. Of these, the maps are judged only
+            on images where they have a positive value; their inverse is judged on all.
+        hide: Hides pixels of some images in the maps' order, and queries the model.
+        quick: Whether to use fewer fractions of pixels and no ROAD.
+        generator: Random number generator for random maps and permutations.
 
     Returns:
         The figures, and the effect on each image of hiding some of its pixels.
@@ -90,7 +90,7 @@ def faithful(
     distinct, rest = _of_classes(hidden, rows, own, rivals)
 
     def tested(place: int, among: Flags) -> dict[str, float]:
-        """Tests the maps at an index on some of the images: their strength and p-values."""
+        """Tests the maps at an index on some of the images; returns their strength and p-values."""
         if not among.any():
             return _NOTHING
         standings = hidden.standing([place, *chance])[among]
@@ -101,7 +101,7 @@ def faithful(
             "hiding_p": p_value(standings[:, 0], standings[:, 1:], generator),
             "agreement_p": p_value(agreed[:, 0], agreed[:, 1:], generator),
         }
-        # Random maps can be anywhere; a layer's channels follow the objects, whatever their weights.
+        # Random maps are independent of the objects; a layer's channels follow them with any weights.
         turned = -1 if place == RANDOM + 1 else 1
         channels = none if rest is None else ranked(turned * distinct[among].mean(), rest[among].mean(axis=0))
         return {
@@ -119,17 +119,17 @@ def faithful(
         values = getattr(hidden, name)
         figures |= {name: float(values[:, 0].mean()), f"{name}_random": float(values[:, list(chance)].mean())}
     top.own[rows], top.by_chance[rows] = hidden.left[:, 0], hidden.left[:, list(chance)].mean(axis=1)
-    # The inverse and the map with random weights take the map's own place among the random maps.
+    # The inverse and the map with random weights are each compared with the random maps in the map's place.
     figures |= _named("", tested(0, shown)) | _named("inverted_", tested(RANDOM + 1, np.ones(len(rows), bool)))
     figures["random_weights_faithful"] = none if rivals.last is None else tested(RANDOM + 2, shown)["strength"]
     return figures, top
 
 
 def _of_classes(hidden: Hidden, rows: npt.NDArray[np.intp], own: Array, rivals: Rivals) -> tuple[Array, Array | None]:
-    """Measures how well maps of several classes predict each class's logit, and how well random weightings do.
+    """Measures how well maps for several classes predict each class's logit, and how well random weightings do.
 
-    If an image has one object, any weighting of the channels marks it, and half of them with the right sign. To be
-    right about several classes, each class needs its own weights, so a rival draws new weights for each.
+    If an image contains one object, any weighting of the channels highlights it, half of them with the right sign.
+    Correct maps for several classes need different weights for each, so a rival draws new weights for each class.
 
     Returns:
         The agreement of the maps, ``[N]``, and that of the rivals, ``[N, R]``, or ``None``.
@@ -139,7 +139,7 @@ def _of_classes(hidden: Hidden, rows: npt.NDArray[np.intp], own: Array, rivals: 
     found = hidden.agreement(list(maps.swapaxes(0, 1)[:, :, None]), chance, of_classes=True)[:, 0]
     if rivals.weighted is None:
         return found, None
-    # One rival's weights for one class are the next rival's weights for the next class.
+    # A rival's weights for one class are the next rival's weights for the next class.
     drawn = [np.stack([np.roll(rivals.weighted[:, row], n, axis=0) for n in range(len(maps))]) for row in rows]
     return found, hidden.agreement(drawn, chance, of_classes=True)
 

@@ -1,4 +1,4 @@
-"""The figures of a check that need no model: pure functions of signed maps ``[N, h, w]``."""
+"""Computes the figures of a check that need no model: pure functions of signed maps ``[N, h, w]``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_gradcam.stats.numbers import drift, mean
 
 
 def evidence(own: Array, finite: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """Returns the share of blank maps, of non-finite maps, and of evidence against the class."""
+    """Returns the fraction of blank maps, of non-finite maps, and of evidence against the class."""
     against = np.maximum(-own, 0).sum(axis=(1, 2))
     total = np.abs(own).sum(axis=(1, 2))
     return {
@@ -23,7 +23,7 @@ def evidence(own: Array, finite: npt.NDArray[np.bool_]) -> dict[str, float]:
 
 
 def against_weights(own: Array, fake: list[Array], last: Array | None) -> dict[str, float]:
-    """Returns the similarity of the maps to those with random weights, and that of random maps by chance."""
+    """Returns how similar the maps are to those from random weights, and how similar random maps are to them."""
     none = float("nan")
     by_chance = [
         (mean(signed_rank_correlation(own, others)), mean(structural_similarity(own, others)))
@@ -42,14 +42,14 @@ def against_weights(own: Array, fake: list[Array], last: Array | None) -> dict[s
 
 
 def largest_change(own: Array, noisy: list[Array]) -> float:
-    """Returns the largest drift between the maps and those of noisy images."""
+    """Returns the largest drift between the maps and those for noisy images."""
     changes = np.array([drift(own, other) for other in noisy])
     known = changes[np.isfinite(changes)]
     return float(known.max()) if len(known) else float("nan")
 
 
 def on_object(own: Array, masks: Tensor) -> dict[str, float]:
-    """Returns energy inside, pointing game, and the object's share of the image."""
+    """Returns energy inside, pointing game, and the fraction of the image covered by the object."""
     marked = masks.cpu().numpy()
     some = marked.any(axis=(1, 2))
     return {

@@ -1,4 +1,4 @@
-"""Runs one check: all queries of a model inside the guard, and the verdicts."""
+"""Runs one check: queries the model inside the guard, and derives the verdicts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lightning_gradcam.checks.variations import Pair, Variations, Varied, arrays
 from lightning_gradcam.checks.verdicts import MapVerdict, advise, decide
 from lightning_gradcam.stats.numbers import mean
 
-# The probability an emptied image must lose for hiding pixels to be informative.
+# Minimum loss of confidence on the emptied image for hiding pixels to be informative.
 _LOST = 0.05
 
 
 class Measuring(Variations):
-    """One check: the model, the images, and the explained classes."""
+    """One check of a model on images with their explained classes."""
 
     def checked(self, masks: Tensor | None) -> MapCheck:
-        """Measures everything and decides on verdicts."""
+        """Computes all figures and verdicts."""
         maps, count = arrays(self.first), len(self.inputs)
         each = self.counter.count + 2 * count * len({key.target for key in self.first.maps})
         self.total = self._cost(each, len(maps))
@@ -56,7 +56,7 @@ class Measuring(Variations):
         verdicts: dict[Pair, MapVerdict] = {}
         tops: dict[Pair, HiddenTop] = {}
         for pair, own in maps.items():
-            # A constant map ranks no pixels.
+            # A constant map does not rank pixels.
             usable = (own.min(axis=(1, 2)) < own.max(axis=(1, 2))) & (ends[0] - ends[1] >= _LOST)
             compared, tops[pair] = self._compared(pair, own, usable, varied)
             figures = {**shared, **evidence(own, finite[pair]), **compared}
@@ -86,7 +86,7 @@ class Measuring(Variations):
     def _compared(
         self, pair: Pair, own: Array, usable: npt.NDArray[np.bool_], varied: Varied
     ) -> tuple[dict[str, float], HiddenTop]:
-        """Compares the maps of one layer and method with others; returns the figures and the page's data."""
+        """Compares the maps for one layer and method with others; returns the figures and the page's data."""
         generator = np.random.default_rng(self.seed)
         fake = [random_maps(one, RANDOM, generator) for one in own]
         last, others = varied.last.get(pair), [maps[pair] for _, maps in varied.others]
@@ -118,9 +118,12 @@ class Measuring(Variations):
         return each * passes + networks + 7 * count + pairs * count * (RANDOM + 3) * forwards(quick=effort.quick)
 
     def _learnt(self, versions: Tensor, own: tuple[float, float]) -> float:
-        """How many times more the output depends on the image than with any random weights, by the clearer sign."""
+        """Returns by which factor the output depends more on the image than with any random weights.
+
+        The larger factor of the two signs from :func:`knowledge`.
+        """
         flat, everything = versions.flatten(0, 1), from_the_top(self.model, 1)[-1][1]
-        # Keep the versions of an image together, so that no batch contains only emptied ones.
+        # Keep the versions of an image together: no batch should contain only emptied ones.
         mixed, moved = versions.transpose(0, 1).flatten(0, 1), [(0.0, 0.0)]
         for number in range(self.effort.networks):
             with redrawn(everything, self.seed + number, lambda: self.asked.shown(mixed)):
@@ -133,7 +136,7 @@ class Measuring(Variations):
         )
 
     def _alike(self, own: Array, others: list[Array]) -> float:
-        """How similar the maps of other classes are; with two classes, one is naturally the other's negative."""
+        """Returns how similar maps for different classes are; with two classes, opposite maps are expected."""
         if not others:
             return float("nan")
         found = np.array([signed_correlation(own, other) for other in others])

@@ -13,18 +13,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], object] | None = None) -> Iterator[None]:
-    """Temporarily gives modules random weights: normal, with each tensor's own mean and standard deviation.
+    """Temporarily replaces weights with normally distributed ones of the same mean and standard deviation per tensor.
 
-    Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: what a map shows is learnt if other weights give a
-    different map. The spread is preserved so that the network neither dies nor saturates; for the same reason, batch
-    norm statistics are recomputed for the new weights. The original storage is kept and restored bit for bit, after an
-    exception too.
+    Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: what a map shows is learnt if random weights
+    produce a different map. The spread is preserved to keep the network from dying or saturating. For the same reason,
+    batch norm statistics are recomputed for the new weights. The original storage is restored bit for bit, even after
+    an exception.
 
     Args:
-        modules: The modules whose own weights to redraw, without those of their children.
+        modules: The modules whose own weights to replace, excluding those of their children.
         seed: Random seed.
-        calibrate: Runs the model on some images to compute the statistics of the batch norms among ``modules``; its
-            batches should be similar, because they are averaged.
+        calibrate: Runs the model on some images to compute the statistics of the batch norms among ``modules``. Its
+            batches should be similar, because their statistics are averaged.
 
     Example:
         >>> linear = nn.Linear(2, 2)
@@ -41,7 +41,7 @@ def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], obj
     statistics = [s for m in norms for s in (m.running_mean, m.running_var, m.num_batches_tracked) if s is not None]
     held = {id(tensor): (tensor, tensor.data) for tensor in (*weights, *statistics)}
     modes = [(norm, norm.training, norm.momentum) for norm in norms]
-    # In training mode, they would wait for other processes that do not take part.
+    # In training mode, these would wait for other processes, which do not participate.
     alone = [m for m in norms if type(m).forward is nn.SyncBatchNorm.forward and "forward" not in vars(m)]
     try:
         for tensor, data in held.values():
@@ -68,12 +68,12 @@ def redrawn(modules: Sequence[nn.Module], seed: int, calibrate: Callable[[], obj
 
 
 def can_be_redrawn(weight: Tensor) -> bool:
-    """Whether a weight can be replaced temporarily; sharded and quantised weights can't."""
+    """Whether a weight can be replaced temporarily; sharded and quantised weights can't be."""
     return type(weight.data) is Tensor and weight.is_floating_point()
 
 
 def _waits(norm: _BatchNorm) -> bool:
-    """Whether a batch norm may wait for other processes in its own forward, which can't be replaced."""
+    """Whether a batch norm may wait for other processes in a custom ``forward``, which can't be replaced."""
     own = type(norm).forward is not nn.SyncBatchNorm.forward or "forward" in vars(norm)
     together = torch.distributed.is_available() and torch.distributed.is_initialized()
     return isinstance(norm, nn.SyncBatchNorm) and own and together
@@ -87,17 +87,18 @@ def _as_before(modes: Sequence[tuple[_BatchNorm, bool, float | None]], alone: Se
 
 
 def from_the_top(model: nn.Module, stages: int) -> list[tuple[str, list[nn.Module]]]:
-    """Returns the modules to redraw at each stage, from the last layer down to all layers.
+    """Returns the modules to randomise at each stage, from only the last layer to all layers.
 
-    The order is that in which the model registers its layers, which nearly always matches its forward.
+    The order is that in which the model registers its layers, which nearly always matches its forward pass.
 
     Args:
         model: The model.
-        stages: Maximum number of stages: only the last layer first, then the same number of further layers at each
-            stage.
+        stages: Maximum number of stages. With several, the first has only the last layer, and each further stage adds
+            about the same number of layers.
 
     Returns:
-        The name of the lowest module of each stage, and all its modules; the last stage has all of them.
+        The name of the lowest module at each stage, and all modules to randomise; at the last stage, these are all
+        modules with weights.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.Linear(2, 2))

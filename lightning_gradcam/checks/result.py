@@ -1,4 +1,4 @@
-"""The result of a check of maps: a printed table, JSON for scripts, and a page with images."""
+"""The result of a check: a printed table, JSON for scripts, and a page with images."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Evidence:
 
     Attributes:
         inputs: The images in the model's form, ``[N, C, H, W]``.
-        names: Their names.
+        names: The images' names.
         classes: The name of each image's explained class.
-        confidence: The model's confidence in it, ``[N]``.
-        maps: ``(layer, method)`` to the maps to show: a name (``"map"``, ``"other class"``, ``"random weights"``) to
-            signed maps ``[N, h, w]``.
-        others: The name of the other map's class for each image; empty if there is none.
-        tops: ``(layer, method)`` to the effect on the confidence of hiding its maps' pixels.
-        shown: The images for display, uint8 ``[N, H, W, 3]``; ``None`` means the scaled inputs.
+        confidence: The model's confidence in that class, ``[N]``.
+        maps: Signed maps ``[N, h, w]`` to show for each ``(layer, method)``, by name (``"map"``, ``"other class"``,
+            ``"random weights"``).
+        others: The class name of each image's ``"other class"`` map; empty if there is no such map.
+        tops: For each ``(layer, method)``, the effect on the confidence of hiding the maps' top pixels.
+        shown: The images for display, uint8 ``[N, H, W, 3]``; ``None`` shows the scaled inputs.
     """
 
     inputs: npt.NDArray[np.float32]
@@ -52,11 +52,11 @@ class MapCheck:
     """The result of :func:`~lightning_gradcam.check_maps`; printing it shows a table with advice for each row.
 
     Attributes:
-        verdicts: ``(layer, method)`` to :class:`MapVerdict`.
+        verdicts: The :class:`MapVerdict` for each ``(layer, method)``.
         pictures: Number of images checked.
-        forwards: Number of images run through the model, counting a backward as two.
-        quick: Whether fewer steps were taken.
-        remarks: What was skipped, and why.
+        forwards: Number of images run through the model, counting a backward pass as two.
+        quick: Whether the check was run with ``quick=True``.
+        remarks: Notes on what was skipped, and why.
         evidence: The images behind the verdicts.
     """
 
@@ -72,7 +72,7 @@ class MapCheck:
 
     @property
     def best(self) -> tuple[str, str] | None:
-        """The sound layer and method furthest above random maps; ``None`` if none is sound."""
+        """The sound layer and method that are furthest above random maps; ``None`` if none is sound."""
         found = max(self.verdicts.values(), key=lambda row: row.strength)
         return (found.layer, found.method) if found.verdict == "sound" else None
 
@@ -91,11 +91,11 @@ class MapCheck:
         return f"MapCheck({', '.join(f'{key}: {row.verdict!r}' for key, row in self.verdicts.items())})"
 
     def _repr_html_(self) -> str:
-        # Drawing belongs to a later folder; import it only for a notebook or for saving.
+        # Drawing belongs to a higher layer of the package; import it only for a notebook or for saving.
         return str(import_module("lightning_gradcam.report.check_page").check_html(self))
 
     def to_json(self) -> str:
-        """Returns verdicts, reasons, advice and figures as JSON; figures that could not be measured are ``null``."""
+        """Returns verdicts, reasons, advice and figures as JSON, with ``null`` for figures that can't be measured."""
         rows = [
             {
                 **vars(row),
@@ -121,11 +121,11 @@ class MapCheck:
         """Writes ``check.json`` and ``check.html``, a page with the images behind each verdict.
 
         Args:
-            folder: A local folder, or a URL that fsspec supports; created if it does not exist. Files from an earlier
-                check are replaced.
+            folder: A local folder, or a URL that fsspec supports. It is created if it does not exist; files from an
+                earlier check are replaced.
 
         Returns:
-            The page's path.
+            The path to the page.
         """
         storage = Storage(os.fspath(folder))
         page: str = import_module("lightning_gradcam.report.check_page").check_page(self)

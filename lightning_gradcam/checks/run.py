@@ -1,4 +1,4 @@
-"""Runs a check of maps inside the guard, chunk by chunk, and states the cost before the long part starts."""
+"""Runs a check inside the guard, in chunks, and reports the cost before the long part starts."""
 
 from __future__ import annotations
 
@@ -46,40 +46,41 @@ def check_maps(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> MapCheck:
-    """Checks whether maps can be trusted: a verdict for each layer and method, on your own model and images.
+    """Checks whether maps can be trusted: one verdict for each layer and method, for your own model and images.
 
-    The check compares maps with maps from random weights (Adebayo et al. 2018; Hedström et al. 2024); deletion,
-    insertion, ROAD and agreement with those of random maps of the same smoothness (permutation tests); and agreement
-    over classes with random weightings of the layer's channels. It also examines the inverted map, blank and negative
-    maps, maps of other classes, and maps under noise that does not change the prediction. ``docs/checks.md`` describes
-    each measure with its paper, all thresholds and the cost.
+    The check compares the maps with maps from random weights (Adebayo et al. 2018; Hedström et al. 2024). It compares
+    their deletion, insertion, ROAD and agreement with those of random maps of the same smoothness (permutation tests),
+    and their agreement over classes with that of random weightings of the layer's channels. It also examines inverted,
+    blank and negative maps, maps for different classes, and maps under noise that does not change the prediction.
+    ``docs/checks.md`` describes each measure with its paper, all thresholds and the cost.
 
-    The model runs in evaluation mode during the check, and is restored bit for bit afterwards
-    (:func:`lightning_gradcam.guard.model.preserved`). The verdicts apply to these images: pass 8 or more, from several
-    classes, on which the model is confident.
+    The model runs in evaluation mode during the check and is restored bit for bit afterwards
+    (:func:`lightning_gradcam.guard.model.preserved`). The verdicts apply only to these images: pass 8 or more, from
+    several classes, on which the model is confident.
 
     Args:
         model: Any module whose output is logits ``[N, C]`` or a single logit; see
             :func:`~lightning_gradcam.compute_cams`.
         inputs: Images ``[N, C, H, W]`` on the model's device, preprocessed as for training.
-        layers: The layers, as in :func:`~lightning_gradcam.compute_cams`.
-        methods: One or more method names, or ``"all"``, which skips those that don't work on the model.
+        layers: The layers to check, as in :func:`~lightning_gradcam.compute_cams`.
+        methods: One or more method names, or ``"all"``, which skips methods that don't work on the model.
         targets: One class for each image: ``"predicted"`` (default), ``"label"``, an index or a class name.
         labels: True classes ``[N]``, for the target ``"label"``.
-        masks: Where the object is, bool ``[N, H, W]``; adds energy inside and pointing game to the figures.
+        masks: Masks of the objects, bool ``[N, H, W]``; they add energy inside and pointing game to the figures.
         score: The score to explain: ``"logit"``, ``"probability"`` or ``"sigmoid"`` (independent classes).
-        layout: The meaning of a layer's axes, if it can't be detected.
-        output_key: Where the logits are in the model's output.
-        forward: Function called instead of ``model``.
+        layout: The meaning of the layers' axes, if it can't be detected.
+        output_key: Key, index or attribute name of the logits in the model's output, or a function that returns them.
+        forward: Function to call instead of ``model``.
         class_names: Names of all classes by index.
-        batch_size: Largest number of images per forward; bounds memory.
-        quick: Use fewer steps and no ROAD, for about a third of the cost and slightly less statistical power.
-        seed: Random seed for random maps, random weights and noise; the same seed gives the same figures.
-        progress: Called with the number of single-image forwards done and the total; the first call, before the long
-            part starts, states the cost.
+        batch_size: Maximum number of images per forward pass, which limits memory.
+        quick: Whether to use fewer steps and no ROAD, for about a third of the cost and slightly less statistical
+            power. Default: ``False``.
+        seed: Random seed for random maps, random weights and noise; the same seed produces the same figures.
+        progress: Function to call with the number of single-image forward passes done and the total. The first call
+            reports the cost, before the long part starts.
 
     Returns:
-        The verdicts with their figures; print the result for a table, or ``save`` it as a page with images.
+        The verdicts with their figures. Print the result for a table, or ``save`` it as a page with images.
 
     Raises:
         ConfigurationError: The inputs are not images, the model does not return classes, it has no weights that can be
@@ -135,14 +136,14 @@ def check_maps(
 
 
 def check_maps_of(model: nn.Module, probes: ProbeSet, inputs: Tensor, layers: LayerSpec, **options: Any) -> MapCheck:
-    """Checks the maps of probes, with their labels, masks or boxes, and names.
+    """Checks maps for probes, using their labels, masks or boxes, and names.
 
     Args:
         model: The module.
-        probes: The probes, whose display images and names the page shows.
-        inputs: Their inputs, as the model gets them.
+        probes: The probes; the page shows their display images and names.
+        inputs: The probes' inputs, as passed to the model.
         layers: The layers.
-        **options: Of :func:`check_maps`.
+        **options: Options for :func:`check_maps`.
     """
     known: dict[str, Any] = {"labels": probes.labels, "masks": _marked(probes), "class_names": probes.class_names}
     check, view = check_maps(model, inputs, layers, **known, **options), probes.view
@@ -156,7 +157,7 @@ def check_maps_of(model: nn.Module, probes: ProbeSet, inputs: Tensor, layers: La
 
 
 def _marked(probes: ProbeSet) -> Tensor | None:
-    """Returns where the probes' objects are, bool ``[N, H, W]``, from masks or else boxes; ``None`` if unknown."""
+    """Returns masks of the probes' objects, bool ``[N, H, W]``, from masks or else boxes; ``None`` if unknown."""
     view = probes.view
     if view.masks is not None:
         return torch.from_numpy(view.masks)
@@ -180,7 +181,7 @@ def _check_pictures(inputs: Any, batch_size: Any) -> None:
 def _working(
     model: nn.Module, inputs: Tensor, layers: LayerSpec, options: dict[str, Any]
 ) -> tuple[list[str], list[str]]:
-    """Returns the methods that work on the model, and a remark for each that does not."""
+    """Returns the methods that work on the model, and a remark for each method that does not."""
     found, remarks = [], []
     labels = options["labels"]
     tried = {**options, "labels": None if labels is None else labels[:1]}

@@ -1,6 +1,6 @@
-"""Measures of map similarity and complexity, for comparisons with other weights or classes.
+"""Measures of map similarity and complexity, for comparisons between weights or classes.
 
-Maps are NumPy arrays ``[N, h, w]``, signed and finite; everything is computed in float64.
+Maps are signed, finite NumPy arrays ``[N, h, w]``; everything is computed in float64.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from lightning_gradcam.stats.ranks import ranks
 
 Array = npt.NDArray[np.float64]
-# For values between 0 and 1: Wang et al.'s constants, and the window size.
+# Wang et al.'s constants for values between 0 and 1, and the window size.
 _C1, _C2, _WINDOW = 0.01**2, 0.03**2, 7
 _BINS = 100
 
 
 def signed_rank_correlation(maps: Array, others: Array) -> Array:
-    """Spearman's rho of signed maps, including negative evidence: -1 to 1, ``[N]``; NaN if either is constant.
+    """Returns Spearman's rho of signed maps, including negative evidence: -1 to 1, ``[N]``; NaN if one is constant.
 
     Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, use it to compare maps from trained and random
     weights.
@@ -33,7 +33,7 @@ def signed_rank_correlation(maps: Array, others: Array) -> Array:
 
 
 def signed_correlation(maps: Array, others: Array) -> Array:
-    """Pearson's r of signed maps, ``[N]``; NaN if either is constant. -1 means one is the negative of the other.
+    """Returns Pearson's r of signed maps, ``[N]``; NaN if either is constant. -1: each is the negative of the other.
 
     Example:
         >>> signed_correlation(np.array([[[1.0, 2.0, 3.0]]]), np.array([[[0.0, -2.0, -4.0]]])).round(6).tolist()
@@ -44,13 +44,13 @@ def signed_correlation(maps: Array, others: Array) -> Array:
 
 
 def structural_similarity(maps: Array, others: Array) -> Array:
-    """Mean SSIM of two maps, each scaled to 0…1, over windows of 7 by 7 positions (fewer if the map is smaller).
+    """Returns the mean SSIM of two maps scaled to 0…1, over windows of 7 by 7 locations (fewer for a smaller map).
 
     Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004; Adebayo et
     al. 2018 use it to compare maps.
 
     Returns:
-        ``[N]``, -1 to 1; 1: equal up to scale and offset. NaN if either is constant.
+        ``[N]``, -1 to 1; 1 if they are equal up to scale and offset, NaN if either is constant.
 
     Example:
         >>> ramp = np.arange(9.0).reshape(1, 3, 3)
@@ -70,10 +70,10 @@ def structural_similarity(maps: Array, others: Array) -> Array:
 
 
 def complexity(maps: Array) -> Array:
-    """Entropy in nats of the histogram of a map's magnitudes, in 100 bins up to the largest; 0 for a constant map.
+    """Returns the entropy in nats of a histogram of a map's magnitudes, in 100 bins; 0 for a constant map.
 
     Hedström et al., "Sanity Checks Revisited: An Exploration to Repair the Model Parameter Randomisation Test", 2024:
-    their efficient variant (eMPRT) reports the relative increase in complexity once all weights are random.
+    their efficient variant (eMPRT) reports the relative increase in complexity when all weights are randomised.
 
     Example:
         >>> complexity(np.array([[[0.0, 1.0]], [[2.0, 2.0]]])).round(3).tolist()
@@ -103,7 +103,7 @@ def _unit(maps: Array) -> Array:
     """Returns flattened maps with mean 0 and norm 1; a constant map becomes 0."""
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     flat = flat - flat.mean(axis=1, keepdims=True)
-    # Scale first, so that neither tiny nor huge values are lost in squares.
+    # Scale first: squares of tiny or huge values would underflow or overflow.
     top = np.abs(flat).max(axis=1, keepdims=True)
     flat = np.divide(flat, top, out=np.zeros_like(flat), where=(top > 0) & _varies(maps)[:, None])
     length = np.sqrt((flat * flat).sum(axis=1, keepdims=True))

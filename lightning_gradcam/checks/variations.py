@@ -1,4 +1,4 @@
-"""Maps under changed conditions: other classes, random weights, noisy images, and random channel weights."""
+"""Computes maps under varied conditions: different classes, random weights, noisy images, random channel weights."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from lightning_gradcam.targets import Given, check_score, resolve_targets
 
 Pair = tuple[str, str]
 Maps = dict[Pair, Array]
-# The noise relative to each image's own spread, and how often it is halved if it changes the prediction.
+# The noise relative to each image's standard deviation, and how often it may be halved if it changes the prediction.
 _NOISE, _HALVED = 0.1, 4
-# Number of random weightings of a layer's channels: a map that beats all of them has p = 0.01.
+# Number of random weightings of a layer's channels. A map that is better than all of them has p = 0.01.
 _WEIGHTINGS = 99
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Amount of work: numbers of random networks, cascade stages, other classes, and noisy images."""
+    """Amount of work: the number of random networks, cascade stages, other classes, and noisy versions per image."""
 
     networks: int
     stages: int
@@ -48,16 +48,16 @@ FULL, QUICK = Effort(8, 4, 4, 3), Effort(6, 1, 4, 1, quick=True)
 
 @dataclass(frozen=True, eq=False)
 class Varied:
-    """Maps of the same images under changed conditions.
+    """Maps for the same images under varied conditions.
 
     Attributes:
-        others: For each other class, the class of each image and its maps.
-        cascade: Maps with random weights, from only the last layer to all layers: the lowest randomised layer, and the
-            maps.
-        noise: The mean magnitude of the noise, in the images' units.
-        noisy: Maps of noisy images.
+        others: Pairs of a different class for each image, ``[N]``, and the maps for it.
+        cascade: Maps with random weights in only the last layer, up to all layers; each with the name of the lowest
+            randomised layer.
+        noise: The mean standard deviation of the noise, in the images' units.
+        noisy: Maps for noisy images.
         smooth: Maps with random weights, averaged over noise; ``None`` if skipped.
-        weighted: Each layer's channels weighted at random, ``[R, N, h, w]``.
+        weighted: Random weightings of each layer's channels, ``[R, N, h, w]``.
     """
 
     others: list[tuple[Tensor, Maps]]
@@ -75,23 +75,23 @@ class Varied:
 
 @dataclass(eq=False)
 class Variations:
-    """Computes maps of one set of images repeatedly under changed conditions.
+    """Computes maps for one set of images under varied conditions.
 
     Attributes:
         model: The model.
         inputs: The images ``[N, C, H, W]``.
-        first: Their unmodified maps.
-        methods: The methods by name.
-        counter: Calls the model.
-        several: Classes are independent.
-        batch_size: Number of images per forward.
+        first: The maps under normal conditions.
+        methods: The methods' names.
+        counter: Calls the model and counts images.
+        several: Whether classes are independent.
+        batch_size: Maximum number of images per forward pass.
         effort: The amount of work.
         seed: Random seed for weights and noise.
         layouts: The user's layouts.
-        tell: Called with the number of forwards done, and :attr:`total`.
-        total: Number of forwards that all of it takes; known before the long part starts.
-        classes: The explained class of each image.
-        asked: Queries the model's logits.
+        tell: Function to call with the number of single-image forward passes done and :attr:`total`.
+        total: Estimated number of single-image forward passes, known before the long part starts.
+        classes: The explained class of each image, ``[N]``.
+        asked: Queries the model for logits.
     """
 
     model: nn.Module
@@ -117,19 +117,19 @@ class Variations:
         self.asked = Asked(self.counter, self.several, self.batch_size, self.moved)
 
     def moved(self, pictures: int) -> None:
-        """Reports the progress: more images for which the model was called."""
+        """Reports progress by the given number of images."""
         self.done = min(self.done + pictures, self.total)
         if self.tell is not None:
             self.tell(self.done, self.total)
 
     def varied(self, logits: Tensor) -> Varied:
-        """Computes all of them from the images' ``logits``; a quick check skips the smoothed variant."""
+        """Computes all variations; ``logits`` of the images select other classes. A quick check skips ``smooth``."""
         others, cascade, (noise, noisy) = self._others(logits), self._cascade(), self._noisy()
         smooth = self._redrawn_noisy(noisy) if noisy and not self.effort.quick else None
         return Varied(others, cascade, noise, noisy, smooth, self._weighted())
 
     def _weighted(self) -> dict[str, Array]:
-        """Returns maps of each layer's randomly weighted channels, ``[R, N, h, w]``, if the method has a layer."""
+        """Returns random weightings of each layer's channels, ``[R, N, h, w]``."""
         methods = {
             str(n): Method(partial(weighted_at_random, seed=n), "activations") for n in range(1, 1 + _WEIGHTINGS)
         }
@@ -138,7 +138,7 @@ class Variations:
         return {layer: np.stack([found[layer, name] for name in methods]) for layer in layers}
 
     def _others(self, logits: Tensor) -> list[tuple[Tensor, Maps]]:
-        """Returns other classes and their maps: each image's second most likely, least likely, and some in between."""
+        """Returns different classes and their maps: the most and least likely of the others, and some in between."""
         order = logits.argsort(dim=1, descending=True)
         rest = torch.stack([row[row != number] for row, number in zip(order, self.classes.cpu(), strict=True)])
         last = rest.shape[1] - 1
@@ -147,7 +147,7 @@ class Variations:
         return [(classes, maps) for classes, maps in found if maps]
 
     def _cascade(self) -> list[tuple[str, Maps]]:
-        """Returns maps with random weights, from only the last layer to all layers."""
+        """Returns maps with random weights in only the last layer, up to all layers."""
         found = []
         for name, modules in from_the_top(self.model, self.effort.stages):
             with redrawn(modules, self.seed, lambda: self.asked.shown(self.inputs)):
@@ -155,9 +155,9 @@ class Variations:
         return found
 
     def _noisy(self) -> tuple[float, list[Maps]]:
-        """Returns maps under noise that does not change the prediction, and the noise's mean magnitude.
+        """Returns the mean standard deviation of noise that does not change the prediction, and the maps under it.
 
-        If even the smallest noise changes an image's prediction, its maps are NaN.
+        If even the weakest noise changes an image's prediction, its maps are NaN.
         """
         size = _NOISE * self.inputs.flatten(1).std(dim=1).cpu()
         drawn = [self._draw(number) for number in range(self.effort.noisy)]
@@ -174,7 +174,7 @@ class Variations:
         return float(size[same].mean()), [maps for maps in found if maps]
 
     def _redrawn_noisy(self, noisy: list[Maps]) -> Maps:
-        """Returns maps with random weights, averaged over noise: the smoothed sMPRT of Hedström et al. 2024."""
+        """Returns maps with random weights, averaged over noise, as in the smooth MPRT of Hedström et al. 2024."""
         ((_, modules),) = from_the_top(self.model, 1)
         size = _NOISE * self.inputs.flatten(1).std(dim=1).cpu()
         with redrawn(modules, self.seed, lambda: self.asked.shown(self.inputs)):
@@ -184,14 +184,14 @@ class Variations:
         return {pair: np.mean([maps[pair] for maps in found], axis=0) for pair in (found[0] if found else {})}
 
     def _draw(self, number: int) -> Tensor:
-        # The same for every image, so that results do not depend on the batch.
+        # The same noise for every image: results must not depend on the batch.
         return torch.randn(self.inputs.shape[1:], generator=torch.Generator().manual_seed(self.seed + number))
 
     def _added(self, noise: Tensor, size: Tensor) -> Tensor:
         return self.inputs + (size[:, None, None, None] * noise).to(self.inputs)
 
     def _maps(self, pictures: Tensor, classes: Tensor, methods: Mapping[str, Method] | None = None) -> Maps:
-        """Returns signed maps of the given classes; empty if the model does not allow computing any."""
+        """Returns signed maps for the given classes; empty if computing them fails."""
         before = self.counter.count
         asked = Request(
             resolve_targets("label"),

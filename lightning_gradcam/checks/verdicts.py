@@ -1,4 +1,4 @@
-"""Turns figures into a verdict and one sentence of advice for each layer and method."""
+"""Derives a verdict and one sentence of advice from the figures for each layer and method."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 Verdict = Literal["blank", "backwards", "not learnt", "class-blind", "weak", "sound"]
-# In order of precedence: the first that applies is used.
+# In order of precedence.
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-# The share of maps without a positive value above which a layer and method are blank.
+# Fraction of maps without a positive value above which a layer and method are blank.
 BLANK = 0.5
-# The p-value up to which a map, or its inverse, follows the model better than chance.
+# Maximum p-value at which a map, or its inverse, follows the model better than chance.
 CHANCE = 0.05
-# The share of random weightings of a layer's channels that may do as well as a map or its inverse. They are strong
+# Maximum fraction of random weightings of a layer's channels that do as well as a map or its inverse. They are strong
 # rivals: if all channels follow the object, so does any sum of them.
 RIVALS = 0.25
-# The minimum change of probability between an image and an emptied or different one.
+# Minimum change in probability between an image and an emptied or different one.
 DEPENDS = 0.1
-# How many times more the output must depend on the image than with any random weights.
+# Minimum factor by which the output depends more on the image than with any random weights.
 LEARNT = 1.5
-# The rank correlation with maps from random weights above which maps count as unchanged, and the share of their
-# faithfulness that those must keep.
+# Rank correlation with maps from random weights from which maps count as unchanged, and the fraction of the maps'
+# faithfulness that those must also reach.
 KEPT, KEPT_FAITH = 0.5, 0.75
-# The absolute correlation above which maps of different classes count as the same: it is 1 if all classes depend on the
-# layer through a single number, and up to 0.99 in a network for a single kind of object.
+# Correlation from which maps for different classes count as the same. It is 1 if all classes depend on the layer
+# through a single number, and up to 0.99 in a network for a single kind of object.
 SAME = 0.999
-# The minimum number of images for each verdict.
+# Minimum number of images for each verdict.
 LEAST: Mapping[Verdict, int] = MappingProxyType(
     {"blank": 1, "backwards": 2, "not learnt": 1, "class-blind": 1, "weak": 0, "sound": 2}
 )
@@ -44,9 +44,9 @@ class MapVerdict:
         method: The method's name.
         verdict: ``"blank"``, ``"backwards"``, ``"not learnt"``, ``"class-blind"``, ``"weak"`` or ``"sound"``.
         reason: The reason, with the deciding figures.
-        advice: What to do, in one sentence.
+        advice: One sentence of advice.
         figures: All measurements by name; NaN if a measurement was not possible. ``docs/checks.md`` explains each one.
-        cascade: The map's similarity to those with random weights, from only the last layer to all layers: the lowest
+        cascade: The maps' similarity to those with random weights in only the last layer, up to all layers: the lowest
             randomised layer, rank correlation, and structural similarity.
     """
 
@@ -63,7 +63,7 @@ class MapVerdict:
 
     @property
     def strength(self) -> float:
-        """How many standard deviations a sound map is above random maps; minus infinity for other verdicts."""
+        """Standard deviations by which a sound map is better than random maps; minus infinity for other verdicts."""
         return self.figures["faithful"] if self.verdict == "sound" else -math.inf
 
 
@@ -71,7 +71,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
     """Returns the first verdict that applies, with its reason.
 
     Args:
-        figures: The figures of :class:`MapVerdict`.
+        figures: The figures, as in :class:`MapVerdict`.
 
     Example:
         >>> shown = {"used": 1, "p": 1.0, "channels_p": 0.6}
@@ -86,10 +86,10 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         empty += f" ({broken} {'is' if broken == 1 else 'are'} not finite)"
     blank = figures["blank"] > BLANK and pictures >= LEAST["blank"]
     same = pictures >= LEAST["class-blind"] and figures["class_correlation"] >= SAME
-    # A sign-flipped map of evidence for the class is blank if that evidence is positive everywhere. A map that is the
-    # same for all classes is backwards for some of them by chance.
+    # A blank map can also be backwards: it is negative everywhere if all evidence is positive and the sign is flipped.
+    # A map that is the same for all classes is backwards for some of them by chance.
     turned = figures["inverted_used"] >= LEAST["backwards"] and inverse_p <= CHANCE < p
-    # The shares of random weightings are NaN for methods without a layer.
+    # The fraction of random weightings is NaN for methods without a layer.
     backwards = turned and not figures["inverted_channels_p"] > RIVALS and not same
     if blank and not backwards:
         return "blank", empty
@@ -125,11 +125,11 @@ def _not_learnt(figures: Mapping[str, float]) -> str:
 
 
 def advise(row: MapVerdict, others: Mapping[tuple[str, str], MapVerdict]) -> str:
-    """Returns one sentence on what to do.
+    """Returns one sentence of advice.
 
     Args:
-        row: The layer and method.
-        others: All layers and methods checked.
+        row: The verdict for the layer and method.
+        others: The verdicts for all layers and methods checked.
     """
     layer, method = row.layer, row.method
     if row.verdict == "sound":

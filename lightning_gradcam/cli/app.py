@@ -1,4 +1,4 @@
-"""The console script ``lightning-gradcam``: finds the command and converts its outcome to an exit code."""
+"""Entry point of the console script ``lightning-gradcam``: runs a command and returns its exit code."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        arguments: Used instead of the command line's arguments.
+        arguments: Arguments to use instead of those on the command line.
 
     Returns:
         The exit code: 0 on success; 1 if the command failed, with one line on standard error; 130 if it was
         interrupted.
 
     Raises:
-        SystemExit: With code 2 for wrong usage and code 0 after ``--help``.
+        SystemExit: With code 2 after wrong usage, and code 0 after ``--help``.
     """
     chosen = _parser().parse_args(arguments)
     try:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) closed the pipe; flushing the rest must not fail again when Python exits.
+        # The reader (such as `head`) closed the pipe. Flushing the rest must not fail again when Python exits.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def _current_folder_importable() -> Iterator[None]:
-    """Adds the current folder to the path: a console script only has its own folder there."""
+    """Adds the current folder to ``sys.path``, which contains only the script's own folder for a console script."""
     here = os.getcwd()
     sys.path.insert(0, here)
     try:

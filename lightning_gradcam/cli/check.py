@@ -6,8 +6,8 @@ Example:
       --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --layers layer3 layer4 --methods all --quick
 
 Pass 8 or more images on which the model is confident. The command prints a verdict for each layer and method (blank,
-backwards, not learnt, class-blind, weak or sound) with its reason and advice, and states the cost before the long part
-starts. It only writes check.json and check.html into the folder of -o.
+backwards, not learnt, class-blind, weak or sound) with its reason and advice. It reports the cost before the long part
+starts. The only files it writes are check.json and check.html, in the folder passed with -o.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Modules and data from a LightningCLI configuration, for training or for inspection just before training."""
+"""Creates modules and data from a LightningCLI config, for training or for inspection just before training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_gradcam.storage import Storage
 
 T = TypeVar("T")
 _OFF = ("barebones", "enable_checkpointing", "enable_model_summary", "enable_progress_bar", "fast_dev_run", "logger")
-# Trainer options with which training can be inspected on any machine without leaving files behind.
+# Trainer options for setting up training on any machine without leaving files behind.
 _QUIET: dict[str, Any] = {
     **dict.fromkeys((*_OFF, "sync_batchnorm"), False),
     **dict.fromkeys(("plugins", "precision", "profiler")),
@@ -29,7 +29,7 @@ def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], o
 
     Args:
         name: ``"fit"``, ``"validate"`` or ``"test"``.
-        arguments: The arguments after it, used only to find which Lightning package the module belongs to.
+        arguments: The subcommand's arguments, used only to determine the module's Lightning package.
 
     Raises:
         ConfigurationError: jsonargparse is not installed.
@@ -37,7 +37,7 @@ def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], o
     base, save = _lightning_cli(name, arguments)
 
     class Saved(save):  # type: ignore[misc, valid-type]
-        """Writes the configuration next to the run under an unused name, never overwriting another."""
+        """Writes the config into the run's folder under an unused name, without overwriting another."""
 
         def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
             if trainer.log_dir is not None:
@@ -47,7 +47,7 @@ def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], o
     class Line(base):  # type: ignore[misc, valid-type]
         def instantiate_trainer(self, **options: Any) -> Any:
             if self._get(self.config_init, "trainer", default={}).get("logger") is False:
-                # The run has no folder, only the current one.
+                # Without a logger, the run has no folder of its own.
                 self.save_config_callback = None
             return super().instantiate_trainer(**options)
 
@@ -55,24 +55,24 @@ def command_line(name: str, arguments: Sequence[str]) -> Callable[[list[str]], o
 
 
 def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], T]) -> T:
-    """Sets up training from a configuration, inspects it before its first step, and stops there.
+    """Sets up training from a config, inspects it before its first step, and stops.
 
-    It runs on the CPU in one process, without loggers, checkpoints and the configuration's callbacks; random numbers
-    are those of ``fit``.
+    Training is set up on the CPU in one process, without loggers, checkpoints or the config's callbacks. Random numbers
+    are the same as in ``fit``.
 
     Args:
-        arguments: The arguments of ``lightning-gradcam fit``.
-        look: Called with the :class:`~lightning_gradcam.callbacks.host.Host` and the options of the configuration's
+        arguments: The arguments for ``lightning-gradcam fit``.
+        look: Function to call with the :class:`~lightning_gradcam.callbacks.host.Host` and the options of the config's
             first callback from this package (empty if there is none).
 
     Returns:
         The result of ``look``.
 
     Raises:
-        ConfigurationError: The configuration can't be used.
+        ConfigurationError: The config is invalid.
     """
     base, _ = _lightning_cli("fit", arguments)
-    # Only now, because it uses the Lightning package that the module imported.
+    # Imported here because it uses the Lightning package that the module has imported.
     from lightning_gradcam.callbacks.host import Callback, Host
 
     seen: list[T] = []
@@ -87,7 +87,7 @@ def at_start(arguments: Sequence[str], look: Callable[[Any, Mapping[str, Any]], 
         def before_instantiate_classes(self) -> None:
             config = self.config[self.subcommand]
             options.update(_options_of_ours(config.trainer.callbacks))
-            # Create nothing more than needed: a logger may open a connection.
+            # Create only what is needed: a logger may open a connection.
             config.trainer.callbacks, config.trainer.logger, config["ckpt_path"] = None, False, None
 
         def instantiate_trainer(self, **_: Any) -> Any:
@@ -115,14 +115,14 @@ class _SeenError(Exception):
 
 
 def _lightning_cli(name: str, arguments: Sequence[str]) -> tuple[Any, Any]:
-    """Returns ``LightningCLI`` with one subcommand and the callback that saves its configuration."""
+    """Returns ``LightningCLI`` with one subcommand, and the callback class that saves its config."""
     _import_model(arguments)
     from lightning_gradcam.callbacks.stand_ins import lightning_cli
 
     module = lightning_cli()
     package = importlib.import_module("lightning_gradcam")
     for public in package.__all__:
-        # Once they are loaded, YAML may name our callbacks without their package.
+        # Once they are loaded, YAML can specify our callbacks without their package.
         if public.endswith("Callback"):
             getattr(package, public)
 
@@ -137,20 +137,20 @@ def _lightning_cli(name: str, arguments: Sequence[str]) -> tuple[Any, Any]:
             return {name: module.LightningCLI.subcommands()[name]}
 
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            # LightningCLI's own parser warns if arguments are passed in addition to a command line.
+            # LightningCLI's own method warns if arguments are passed in addition to a command line.
             self.config = parser.parse_args(args)
 
     return Line, module.SaveConfigCallback
 
 
 def _parser_options(name: str, **options: Any) -> dict[str, Any]:
-    # Lightning's own usage, printed before each error, fills a screen with options that --help-all explains.
+    # LightningCLI's usage, printed before each error, would fill a screen with options; --help-all explains them.
     usage = {"usage": f"lightning-gradcam {name} --config CONFIG [OPTION ...]"}
     return {"prog": "lightning-gradcam", **options, name: {**usage, **options}}
 
 
 def _import_model(arguments: Sequence[str]) -> None:
-    """Imports the module's own file first, to use the Lightning package that it uses."""
+    """Imports the module's file first, to use the same Lightning package."""
     named = _models(arguments)
     if named and not any(path for _, path in named):
         raise ConfigurationError(
@@ -159,14 +159,14 @@ def _import_model(arguments: Sequence[str]) -> None:
             " under init_args"
         )
     for _, path in named:
-        # LightningCLI reports missing modules with more context.
+        # LightningCLI reports a missing module with more context.
         with suppress(ImportError):
             if place := path.rpartition(".")[0]:
                 importlib.import_module(place)
 
 
 def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the arguments that name or configure a model, and its class path or an empty string."""
+    """Returns the arguments that specify or configure a model, with its class path or an empty string."""
     from lightning_gradcam.saved_models.config import read_config, section
 
     found: list[tuple[str, str]] = []
@@ -178,7 +178,7 @@ def _models(arguments: Sequence[str]) -> list[tuple[str, str]]:
             try:
                 config = read_config(value)
             except RefusedError:
-                # LightningCLI would spend hours reading it.
+                # LightningCLI might spend hours reading it.
                 raise
             except ConfigurationError:
                 # LightningCLI reports this with more context.
@@ -196,7 +196,7 @@ def _options_of_ours(callbacks: Any) -> dict[str, Any]:
 
 
 def _free(folder: str, name: str) -> str:
-    """Returns the name, numbered if needed, that no file in the folder has."""
+    """Returns the file name, numbered if a file with that name exists in the folder."""
     stem, dot, suffix = name.rpartition(".")
     names = chain([name], (f"{stem}_{number}{dot}{suffix}" for number in count(1)))
     return next(each for each in names if not Storage(folder).exists(each))

@@ -1,4 +1,4 @@
-r"""Explains images with a checkpoint's weights; writes overlays, the raw maps and a page.
+r"""Explains images with a checkpoint's weights, and writes overlays, raw maps and a page.
 
 Example:
   lightning-gradcam explain version_0/checkpoints/last.ckpt photos/ -o maps      # saved by LightningCLI
@@ -9,10 +9,10 @@ Example:
       --model-args num_classes=10 --size 224 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --targets '{"top": 3}'
   lightning-gradcam explain cat.jpg --model torchvision.models:resnet18 --model-args weights=DEFAULT --size 224 \
       --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --class-names torchvision.models:ResNet18_Weights --top 5
-  lightning-gradcam explain last.ckpt photos/ -o maps --force --layers auto --trust      # your own, of a plain script
+  lightning-gradcam explain last.ckpt photos/ -o maps --force --layers auto --trust      # your own, from a script
 
-The folder maps/ receives report.html, sheets/ (one for each layer and method), overlays/ (one for each image and map)
-and the raw maps, which lightning_gradcam.Archive.open("maps") reads.
+The command writes into maps/: report.html, sheets/ (one for each layer and method), overlays/ (one for each image and
+map), and the raw maps, which you can read with lightning_gradcam.Archive.open("maps").
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
-    """Adds ``CKPT`` and ``IMAGES``; options may come between and after them."""
+    """Adds ``CKPT`` and ``IMAGES``; options are allowed between and after them."""
     what = "a Lightning checkpoint, or a state_dict (.pt, .pth); not needed if --model has its own weights"
     parser.add_argument("checkpoint", metavar="CKPT", help=what)
     what = "images; a folder (sub-folders are true classes); saved probes, or a run's"
@@ -60,7 +60,7 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     parse = parser.parse_known_args
 
     def gathered(*arguments: Any) -> tuple[argparse.Namespace, list[str]]:
-        # argparse fills IMAGES, which may be empty, before an option and then rejects images after it.
+        # argparse assigns IMAGES, which may be empty, before an option, and then rejects images after the option.
         chosen, rest = parse(*arguments)
         chosen.images += [text for text in rest if not text.startswith("-")]
         return chosen, [text for text in rest if text.startswith("-")]
@@ -90,7 +90,7 @@ def _run(chosen: argparse.Namespace) -> int:
         found = explain(
             checkpoint,
             images,
-            # Otherwise a threshold without --boxes would have no effect.
+            # A threshold implies boxes; it would otherwise have no effect.
             drawing=Drawing(
                 top=chosen.top if chosen.top > 1 else 0,
                 boxes=chosen.boxes or chosen.box_threshold is not None,
@@ -131,7 +131,7 @@ def sources(chosen: argparse.Namespace) -> tuple[str | None, Any]:
 
 
 def reading(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Returns the options for loading model and images, as arguments of :func:`explain`."""
+    """Returns the options for loading model and images, as arguments for :func:`explain`."""
     same = ("config", "data", "trust", "mean", "std", "size", "mode", "class_names", "device")
     arguments = options.model_arguments(chosen.model_args) or None
     return {"model_class": chosen.model, "model_args": arguments, **options.given(chosen, *same)}
@@ -145,7 +145,7 @@ def _are_pictures(path: str) -> bool:
 
 
 def _images(paths: list[str]) -> Any:
-    """Returns a single folder or file unchanged; for several, the files in them."""
+    """Returns a single folder or file unchanged, and several as a list of the files in them."""
     from lightning_gradcam.probes.folder import pictures_in
 
     if len(paths) == 1:

@@ -1,11 +1,11 @@
-"""Lists a model's layers, as seen in one forward of two samples.
+"""Lists a model's layers, as observed in a forward pass on two samples.
 
 Example:
   lightning-gradcam layers --model torchvision.models:resnet18 --input-shape 3,224,224
   lightning-gradcam layers --model my_package:MyModule --model-args width=64 depth=3 --input-shape 1,28,28
-  lightning-gradcam layers --config config.yaml                    # its model, and a sample of its validation data
+  lightning-gradcam layers --config config.yaml                    # with the config's model and validation data
   lightning-gradcam layers lightning_logs/version_0/checkpoints/last.ckpt --input-shape 3,224,224 --spatial
-  lightning-gradcam layers last.ckpt --input-shape 3,224,224 --trust      # your own, of a plain script
+  lightning-gradcam layers last.ckpt --input-shape 3,224,224 --trust      # your own, from a script
   lightning-gradcam layers --config config.yaml --json | jq -r .auto
 
 The star marks the layer that layers="auto" selects. Weights do not matter, but a checkpoint's are loaded.
@@ -91,14 +91,14 @@ def _of_model(chosen: argparse.Namespace) -> LayerListing:
     inputs = _inputs(chosen.input_shape, model, datamodule)
     run = caller(model, None, None)
     if uninitialized(model):
-        # Lazy layers get their parameters in the first forward, which is fine because this model is only inspected.
+        # Lazy layers create their parameters in the first forward pass, which is fine for a model only inspected here.
         run(inputs.fresh())
     with preserved(model), moving("layers", show=chosen.progress) as moved:
         return list_layers(model, inputs, run, progress=moved)
 
 
 def _made(chosen: argparse.Namespace) -> tuple[nn.Module, Any]:
-    """Returns the model, and its checkpoint's data module if there is one."""
+    """Returns the model, and the data module of its checkpoint, if any."""
     from lightning_gradcam.saved_models.file import Recipe
     from lightning_gradcam.saved_models.loader import build_module, load_checkpoint
 
@@ -169,7 +169,7 @@ def _cells(row: LayerRow, auto: str | None) -> tuple[str, ...]:
 
 
 def _columns(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
-    """Aligns cells; names and the last column continue on further lines if they are too wide."""
+    """Aligns cells in columns; names and the last column are wrapped if they are too wide."""
     head = ("", "layer", "class", "output", "parameters", "calls", "map")
     sizes = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
     most = width - sum(sizes[2:6]) - 2 * 6 - 2
@@ -186,7 +186,7 @@ def _columns(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
 
 
 def _folded(name: str, width: int) -> list[str]:
-    """Breaks a dotted name after dots, so that its parts joined give the name."""
+    """Splits a dotted name into parts after dots; joined, the parts are the name."""
     parts = []
     while len(name) > width:
         at = name.rfind(".", 0, width) + 1 or width

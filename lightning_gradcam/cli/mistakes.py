@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError
 
 _PACKAGE = "lightning_gradcam"
-# The messages of jsonargparse 4.28 to 4.53; the groups are the unknown names.
+# Error messages of jsonargparse 4.28 to 4.53; the groups match the unknown names.
 _UNKNOWN = (
     re.compile(r"Option '(?P<name>[^']+)' is not accepted"),
     re.compile(r"Group '(?P<group>[^']+)' does not accept option '(?P<name>[^']+)'"),
@@ -30,7 +30,7 @@ _BARE = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
 
 
 def one_sentence(message: str) -> str:
-    """Shortens jsonargparse's message about an option of this package; returns other messages unchanged.
+    """Shortens jsonargparse's message about a callback from this package; returns other messages unchanged.
 
     Args:
         message: The message from jsonargparse.
@@ -77,7 +77,7 @@ def _no_option(kind: type, path: str) -> str:
         choices = [f"{group}.{field.name}" for field in dataclasses.fields(default)]
     else:
         choices = list(options)
-    # Similar names and names that contain it: `layer` is similar to `layers`, and `color` is in `colormap`.
+    # Similar names, and names that contain it: `layer` is similar to `layers`, and `colormap` contains `color`.
     near = difflib.get_close_matches(path, choices, n=3, cutoff=0.6)
     near += [choice for choice in choices if name in choice.rpartition(".")[2] and choice not in near]
     listed = _either(near[:3]) if near else f"options are {', '.join(choices[:5])}, …"
@@ -94,10 +94,10 @@ def _callbacks() -> list[str]:
 
 
 def shorten_errors(parser: Any) -> None:
-    """Makes a parser report errors in this package's callbacks in one sentence, without its long message.
+    """Makes a parser report errors in this package's callbacks in one sentence instead of its long message.
 
     Args:
-        parser: A jsonargparse parser, whose ``error`` is replaced.
+        parser: A jsonargparse parser; its ``error`` method is replaced.
     """
     from lightning_gradcam import Drawing, GridDrawing, PatternDrawing
     from lightning_gradcam.callbacks.base import ProbeCallback
@@ -130,14 +130,14 @@ class _MistakeError(BaseException):
 def refusals() -> Iterator[None]:
     """Raises this package's errors that :func:`shorten_errors` carried past jsonargparse.
 
-    Lightning's configuration errors are converted to this package's errors, which a terminal shows in one line.
+    Lightning's configuration errors are converted to this package's errors, which the command prints on one line.
     """
     try:
         yield
     except _MistakeError as error:
         raise error.mistake from None
     except ValueError as error:
-        # jsonargparse before about 4.30 creates dataclasses separately.
+        # Older jsonargparse (before about 4.30) creates dataclasses separately.
         if str(error).startswith("Does not validate") and isinstance(error.__cause__, LightningGradCAMError):
             raise error.__cause__ from None
         raise

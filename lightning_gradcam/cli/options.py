@@ -1,4 +1,4 @@
-"""Options shared by several commands, each defined and read in one place."""
+"""Defines and reads the options shared by several commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from inspect import cleandoc
 from typing import Any
 
-# The exit codes for scripts; the last line of every command's help.
+# Exit codes for scripts, printed at the end of every command's help.
 EXIT_CODES = "exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage; 130 interrupted"
 _PLAN = ("layers", "methods", "targets", "output_key", "score", "batch_size")
 
@@ -24,11 +24,11 @@ def add_command(
     """Adds a command's parser.
 
     Args:
-        commands: The sub-parsers to which to add it.
+        commands: The sub-parsers to which to add the command.
         name: The command's name.
         what: A short description for the list of commands.
-        doc: The docstring of its module or function, used as help: a description followed by examples.
-        **options: Further arguments of the parser, such as ``usage``.
+        doc: The docstring of the command's module or function, used as help: a description followed by examples.
+        **options: Additional arguments for the parser, such as ``usage``.
     """
     description, _, epilog = cleandoc(doc or "").partition("\n\n")
     parser = commands.add_parser(
@@ -39,13 +39,13 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
     )
-    # Commands use it to reject combinations of options.
+    # Commands use this to reject combinations of options.
     parser.set_defaults(usage_error=parser.error)
     return parser
 
 
 def add_progress(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--progress`` and ``--no-progress``: ``True``, ``False``, or ``None`` (default: on a terminal)."""
+    """Adds ``--progress`` and ``--no-progress``: ``True``, ``False``, or ``None`` (default) for only on a terminal."""
     what = "show a progress bar on standard error (default: on a terminal)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=what)
 
@@ -98,8 +98,8 @@ def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
     """Adds the options for what to explain.
 
     Args:
-        parser: The parser to which to add them.
-        layers: The default layers.
+        parser: The parser to which to add the options.
+        layers: Description of the default layers, for the help.
     """
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help=f"dotted names or patterns (default: {layers})")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as gradcam, layercam (default: gradcam)")
@@ -137,7 +137,7 @@ def key(text: str) -> Any:
 
 
 def given(chosen: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Returns those of the named options that were given on the command line."""
+    """Returns the named options that were given on the command line."""
     return {name: value for name in names if (value := getattr(chosen, name)) is not None}
 
 
@@ -148,7 +148,7 @@ def plan_options(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def config_arguments(chosen: argparse.Namespace) -> list[str]:
-    """Returns ``--config`` and ``--set`` as arguments of LightningCLI."""
+    """Returns ``--config`` and ``--set`` as arguments for LightningCLI."""
     files = [part for file in chosen.config for part in ("--config", file)]
     return [*files, *(f"--{option.removeprefix('--')}" for option in chosen.set)]
 

@@ -5,7 +5,7 @@ Example:
   lightning-gradcam probes draw --folder pictures --size 224 -o probes.npz
   lightning-gradcam probes show probes.npz --sheet probes.png
 
-then, in many runs:
+To use the probes in any run:
   GradCAMCallback(probes="probes.npz")
   lightning-gradcam fit --config config.yaml --trainer.callbacks.probes probes.npz
 """
@@ -65,14 +65,15 @@ def _draw(chosen: argparse.Namespace) -> int:
     Example:
       lightning-gradcam probes draw --config config.yaml -n 16 --seed 1 -o probes.npz --sheet probes.png
       lightning-gradcam probes draw --config config.yaml --set data.root=FOLDER -o probes.npz
-      lightning-gradcam probes draw --data train.py:Data -n 16                    # of a script without a configuration
+      lightning-gradcam probes draw --data train.py:Data -n 16                    # from a script without a config
       lightning-gradcam probes draw --folder pictures --data train.py:Data --class-names classes.txt
       lightning-gradcam probes draw --folder pictures --size 224 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
-      lightning-gradcam probes draw --folder pictures --config config.yaml        # with its data's own transform
+      lightning-gradcam probes draw --folder pictures --config config.yaml        # with the transform of its data
 
-    From --config: the probes that the callback would draw in `lightning-gradcam fit` with the same configuration,
-    number and seed; options that are not set here come from the callback in it. Sub-folders of --folder are classes.
-    With --data, no model is created; arguments of the class, a seed and the callback's options come from --config.
+    With --config, the probes are those that the callback would draw in `lightning-gradcam fit` with the same
+    configuration, number and seed. Options that are not set here are read from the callback in the configuration.
+    Sub-folders of --folder are classes. With --data, no model is created; the class's arguments, the seed and the
+    callback's options are read from --config.
     """
     if chosen.folder is None and not chosen.config and chosen.data is None:
         chosen.usage_error("there is nothing to draw from; pass --config, --data or --folder")
@@ -119,7 +120,7 @@ def _of_data(chosen: argparse.Namespace) -> ProbeSet:
     data, _ = find_data(recipe, chosen.data)
     data.prepare_data()
     data.setup("fit")
-    # Lightning's own hook raises an error.
+    # Lightning's default hook raises an error.
     inherited = type(data).val_dataloader.__module__.split(".")[0] in ("pytorch_lightning", "lightning")
     loader = None if inherited else first_loader(data.val_dataloader())
     if not hasattr(loader, "dataset"):
@@ -153,12 +154,12 @@ def _drawn(chosen: argparse.Namespace, callback: Mapping[str, Any], loader: Any)
 
 
 def _show(chosen: argparse.Namespace) -> int:
-    """Describes a saved probe set, or that of a run.
+    """Describes a saved probe set, or a run's probes.
 
     Example:
       lightning-gradcam probes show probes.npz
       lightning-gradcam probes show probes.npz --sheet probes.png
-      lightning-gradcam probes show lightning_logs/version_0/gradcam --json       # those of a run
+      lightning-gradcam probes show lightning_logs/version_0/gradcam --json       # a run's probes
     """
     from lightning_gradcam.archive import Archive
     from lightning_gradcam.probes import ProbeSet

@@ -1,15 +1,15 @@
-"""Rebuilds the evolution of a training run from its checkpoints, as if the callback had been active.
+"""Rebuilds a training run's maps from its checkpoints, as if the callback had been active.
 
 Example:
-  lightning-gradcam replay version_0/checkpoints -o again                   # config.yaml is beside the folder
+  lightning-gradcam replay version_0/checkpoints -o again                   # reads the run's config.yaml
   lightning-gradcam replay e1.ckpt e2.ckpt --config config.yaml -o again
   lightning-gradcam replay checkpoints/ --model train.py:Net --data train.py:Data --layers backbone.layer4
-  lightning-gradcam replay checkpoints/ --model train.py:Net --probes pictures/      # without any data
-  lightning-gradcam replay checkpoints/ --trust --data train.py:Data                 # your own, of a plain script
+  lightning-gradcam replay checkpoints/ --model train.py:Net --probes pictures/      # without a data module
+  lightning-gradcam replay checkpoints/ --trust --data train.py:Data                 # your own, from a script
 
-The callbacks in the config decide what is explained; command-line options take precedence over theirs. The maps equal
-those of a live run bit for bit on the same machine with the same number of threads. The folder again/ receives an
-archive for each callback: again/gradcam/ with report.html, sheets/, film strips and the raw maps.
+The callbacks in the config determine what is explained; command-line options take precedence over theirs. On the same
+machine with the same number of threads, the maps equal those of a live run bit for bit. The command writes one archive
+for each callback into again/, such as again/gradcam/ with report.html, sheets/, film strips and the raw maps.
 
 A damaged checkpoint is reported and skipped; all others are replayed, and the exit code is 1.
 """
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from lightning_gradcam.callbacks.base import ProbeCallback
     from lightning_gradcam.saved_models.file import Recipe
 
-# Trainer options that affect the maps; loggers, other callbacks and the number of devices do not.
+# Trainer options that affect the maps, unlike loggers, other callbacks and the number of devices.
 _TRAINER = ("accelerator", "benchmark", "deterministic", "limit_val_batches", "precision")
-# Errors stop the replay, long work is allowed, and no tracker receives images of an old run.
+# Errors stop the replay, the overhead is not limited, and no experiment tracker receives images of an old run.
 _OURS: dict[str, Any] = {"on_error": "raise", "max_overhead": None, "sinks": None, "log_untrained": False}
 
 
@@ -82,7 +82,7 @@ def _run(chosen: argparse.Namespace) -> int:
         find_class(chosen.data, "data")
     config = recipe.given if recipe.given is not None else recipe.beside or {}
     seed_all(config.get("seed_everything"))
-    # Before the callbacks, to use the Lightning package that the module's class imports.
+    # Built before the callbacks, to use the Lightning package that the module's class imports.
     module: Any = build_module(recipe)
     from lightning_gradcam.saved_models.replay import replay_all
 
@@ -110,7 +110,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Recipe) -> list[ProbeCallback]:
-    """Creates the config's callbacks of this package with the options given here; one for CAMs if there are none."""
+    """Creates the config's callbacks from this package with the command's options, or one for CAMs if it has none."""
     from lightning_gradcam.callbacks.base import ProbeCallback
     from lightning_gradcam.callbacks.from_config import check_kept
     from lightning_gradcam.callbacks.gradcam import GradCAMCallback
@@ -134,7 +134,7 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
         try:
             kind = named_class(name, "callbacks", ProbeCallback)
         except ConfigurationError:
-            # It is another kind of callback, or its package is not installed.
+            # It is not a callback from this package, or its package is not installed.
             continue
         check_kept(**{str(option): value for option, value in own.items() if option not in flags})
         if own.get("log_untrained"):
@@ -150,7 +150,7 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
             f"--name: the config has {len(made)} callbacks of lightning-gradcam; leave --name out, or pass a config "
             "with only one of them"
         )
-    # Only the run's own settings: the config has no callback here.
+    # Use only the checkpoint: without a callback, the config does not specify layers.
     layers = layers_of_run(Recipe(recipe.contents))
     return made or [GradCAMCallback(**{**({"layers": list(layers)} if layers else {}), **flags, **ours})]
 
@@ -167,7 +167,7 @@ def _trainer_options(config: Mapping[str, Any], chosen: argparse.Namespace) -> d
 
 @contextmanager
 def _own_warnings() -> Iterator[None]:
-    """Hides Lightning's own output; this package's warnings are printed at the end, one line each."""
+    """Hides Lightning's output, and prints this package's warnings at the end, one line each."""
     caught: list[warnings.WarningMessage] = []
     try:
         with quiet_lightning(), warnings.catch_warnings(record=True) as caught:

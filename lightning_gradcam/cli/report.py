@@ -1,11 +1,11 @@
-"""Writes one self-contained HTML page for one or more runs, which opens from disk without a network.
+"""Writes one self-contained HTML page for one or more runs, which you can open from disk without a network.
 
 Example:
   lightning-gradcam report lightning_logs/version_0/gradcam -o attention.html
   lightning-gradcam report runs/cheating runs/fixed -o both.html      # side by side, on the same probes
 
-The page has a slider over the epochs for all probes and layers, shows runs with the same probes side by side, and ends
-with the sheets of feature maps and filter patterns. Each run's folder receives a new findings.md.
+The page has a slider over the epochs for all probes and layers, can show runs with the same probes side by side, and
+ends with the sheets of feature maps and filter patterns. The command also rewrites findings.md in each run's folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Helpers shared by commands: messages and progress bars on standard error, and setting up training data."""
+"""Helpers for commands: messages and progress bars on standard error, and setting up data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def progress(items: Iterable[T], what: str, *, show: bool | None = None) -> Iter
     Args:
         items: The items to process.
         what: The text before the bar, such as ``"images"``.
-        show: ``None`` (default): only if standard error is a terminal.
+        show: Whether to show the bar; ``None`` (default) shows it if standard error is a terminal.
 
     Example:
         >>> list(progress([1, 2], "numbers", show=False))
@@ -34,14 +34,14 @@ def progress(items: Iterable[T], what: str, *, show: bool | None = None) -> Iter
 
 @contextmanager
 def moving(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, int], None]]:
-    """Shows a bar for work that reports its progress.
+    """Shows a progress bar for work that reports its progress.
 
     Args:
         what: The text before the bar.
         show: As in :func:`progress`.
 
     Yields:
-        A function that takes the number of steps done and their total.
+        A function to call with the number of steps done and their total.
     """
     from tqdm import tqdm
 
@@ -71,7 +71,7 @@ def counted(number: int, name: str) -> str:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silences Lightning's own messages about training that only the command runs."""
+    """Silences Lightning's messages about the training that a command sets up internally."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     try:
@@ -91,7 +91,7 @@ def first_loader(loaders: Any) -> Any:
 
 
 def seed_all(value: Any) -> None:
-    """Sets seeds as ``fit`` does, so that a data module with a random split makes the same split.
+    """Sets seeds as ``fit`` does, so a data module with a random split produces the same split.
 
     Args:
         value: The config's ``seed_everything``; anything but an integer is ignored.
@@ -106,5 +106,5 @@ def seed_all(value: Any) -> None:
 
 
 def _hidden(show: bool | None) -> bool | None:
-    # In tqdm, `None` means "disable unless the file is a terminal".
+    # For tqdm, `None` means "disable unless the file is a terminal".
     return None if show is None else not show

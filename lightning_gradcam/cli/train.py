@@ -1,13 +1,13 @@
-"""Lightning's own command line, for any module and data module.
+"""Runs LightningCLI for any module and data module.
 
 Example:
   lightning-gradcam {name} --config config.yaml{more}
-  lightning-gradcam {name} --config config.yaml --print_config                  # the effective options, and stop
-  lightning-gradcam {name} --help-all                                           # every option of the trainer
-  lightning-gradcam {name} --model.help my_package.MyModule                     # and of a class
+  lightning-gradcam {name} --config config.yaml --print_config                  # print the effective options
+  lightning-gradcam {name} --help-all                                           # list all trainer options
+  lightning-gradcam {name} --model.help my_package.MyModule                     # list a class's options
 
-All arguments go to LightningCLI (https://lightning.ai/docs/pytorch/stable/cli/lightning_cli.html) unchanged. In
-config.yaml:
+All arguments are passed to LightningCLI (https://lightning.ai/docs/pytorch/stable/cli/lightning_cli.html) unchanged. An
+example of config.yaml:
 
   model:
     class_path: my_package.MyModule          # any LightningModule; a file my_package.py in this folder also works
@@ -49,7 +49,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
             what,
             usage=f"lightning-gradcam {name} --config CONFIG [OPTION ...]",
             doc=(__doc__ or "").format(name=name, more=_MORE[name]),
-            # Parse no options here: everything that follows is passed to LightningCLI.
+            # Parse no options here: all arguments are passed to LightningCLI.
             prefix_chars="\0",
             add_help=False,
         )
@@ -70,7 +70,7 @@ def _run(name: str, parser: argparse.ArgumentParser, chosen: argparse.Namespace)
         with refusals():
             line([name, *("--help" if argument == "--help-all" else argument for argument in arguments)])
     except SystemExit as end:
-        # After an interrupt, Lightning ends the process itself.
+        # After an interrupt, Lightning itself exits the process.
         if isinstance(end.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         if end.code is None or isinstance(end.code, int):

@@ -1,7 +1,7 @@
-"""Describes in sentences what a run's maps show, computed from its archive with documented thresholds.
+"""Describes in sentences what a run's maps show, based on its archive and documented thresholds.
 
-Reads each step once and does not depend on drawing, loggers or training. A kind of finding is one function from a
-:class:`~lightning_gradcam.findings.survey.RunSurvey` to findings, and one row in the table of kinds.
+Reads each step once, and does not depend on drawing, loggers or training. Functions map a
+:class:`~lightning_gradcam.findings.survey.RunSurvey` to findings; the table of kinds has one row for each kind.
 """
 
 from lightning_gradcam.findings.find import find

@@ -38,7 +38,7 @@ def find(archive: Archive) -> tuple[Finding, ...]:
         ArchiveError: A step is damaged.
     """
     survey = RunSurvey.of(archive) if archive.manifest.kind == "cams" else None
-    # Images explained once do not make a run.
+    # Images explained once are not a run.
     if survey is None or survey.last.stage == "explain":
         return ()
     kinds = list(KINDS)

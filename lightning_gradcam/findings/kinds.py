@@ -1,4 +1,4 @@
-"""The kinds of findings with their titles and thresholds; docs/findings.md shows this table."""
+"""Defines the kinds of findings, with their titles and thresholds; docs/findings.md contains this table."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from types import MappingProxyType
 from lightning_gradcam.record.finding import Severity
 from lightning_gradcam.stats.settled import SETTLED, SETTLED_PROBES, SETTLED_STEPS
 
-# With fewer probes, nothing can be concluded about a layer.
+# Minimum number of probes for a conclusion about a layer.
 PROBES = 3
-# Maximum number of probes named individually.
+# Minimum number of affected probes for findings about individual probes.
 NAMED = 2
 
-# The shortcut.
+# Shortcuts: minimum number of probes, and minimum multiples of a uniform map's evidence in the region.
 PLACED, AT_CORNER, AT_BORDER = 5, 2, 1
 MOSTLY = 0.75
 # A corner is a third of the width and height, the border a sixth on each side.
 CORNER, BORDER = 1 / 3, 1 / 6
-# Maps with fewer positions along a side have no corners.
+# Minimum number of locations along a side for a map to have corners.
 SIDE = 5
 
 INSIDE = 0.5
@@ -38,8 +38,8 @@ class Kind:
 
     Attributes:
         title: A short display name.
-        severity: The severity of all its findings.
-        threshold: The condition for reporting it, with the minimum number of probes and steps.
+        severity: The severity of all findings of this kind.
+        threshold: The condition for reporting a finding, with the minimum number of probes and steps.
     """
 
     title: str
@@ -53,77 +53,79 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "shortcut": Kind(
             "Evidence in a corner or at the border",
             "high",
-            f"At the last step, {MOSTLY:.0%} or more of at least {PLACED} probes have the largest value of their map in"
-            f" the same corner (a third of width and height) and {AT_CORNER} times as much of their evidence there as"
-            " an even map would, or the largest value at the border (a sixth of width and height on each side) and more"
-            f" of their evidence there than an even map would. A probe with {INSIDE:.0%} or more of its evidence inside"
-            f" its mask or box does not count. Only of maps with {SIDE} or more places along each side.",
+            f"At the last step, {MOSTLY:.0%} or more of at least {PLACED} probes have their map's maximum in the same"
+            f" corner (a third of the width and height), with more than {AT_CORNER} times as much evidence there as in"
+            " a uniform map; or they have it at the border (a sixth of the width and height on each side), with more"
+            f" evidence there than in a uniform map. A probe with {INSIDE:.0%} or more of its evidence inside its mask"
+            f" or box never meets this condition. Requires maps with {SIDE} or more locations along each side.",
         ),
         "right_elsewhere": Kind(
             "Right, but looking elsewhere",
             "high",
-            f"At the last step, {ELSEWHERE:.0%} or more of at least {PROBES} correctly predicted probes, and at least "
-            f"{NAMED}, have no larger share of their evidence inside the mask or box than the mask's share of the "
-            "image. Judged in the layer with the largest mean share inside.",
+            f"At the last step, {ELSEWHERE:.0%} or more of at least {PROBES} correctly predicted probes, and at least"
+            f" {NAMED} of them, have no more of their evidence inside their mask or box than a uniform map would have."
+            " Judged at the layer with the largest mean share of evidence inside.",
         ),
         "blank": Kind(
             "Blank maps",
             "high",
-            f"At the last trained step, {BLANK:.0%} or more of a layer's and method's maps, of at least {PROBES}"
-            " probes, are zero everywhere after the ReLU.",
+            f"At the last step, {BLANK:.0%} or more of the maps for a layer and method are zero everywhere after the"
+            f" ReLU. Requires at least {PROBES} probes. Not reported for the untrained model.",
         ),
         "moved_out": Kind(
             "Evidence moved out of the masks",
             "medium",
-            f"For {NAMED} or more of at least {PROBES} probes, the share of evidence inside the mask or box fell by"
-            f" {TRAVEL:g} or more from the first third of the logged steps to the last third, of at least"
-            f" {TRAVEL_STEPS} steps; the untrained model does not count.",
+            f"For {NAMED} or more of at least {PROBES} probes, the mean share of evidence inside the mask or box is"
+            f" lower by {TRAVEL:g} or more in the last third of the logged steps than in the first third. Requires at"
+            f" least {TRAVEL_STEPS} logged steps, not counting the untrained model.",
         ),
         "late_jump": Kind(
             "Late jump while the loss is flat",
             "medium",
-            f"In the second half of at least {JUMP_STEPS} logged steps, the mean drift of at least {PROBES} probes is"
-            f" {JUMP:g} or more and {JUMP_TIMES:g} or more times the median of all earlier steps, of which at least"
-            f" {JUMP_BEFORE} have one, and the validation loss changed by {STILL:.0%} or less of its value. Needs a"
-            " logged metric with `val` and `loss` in its name.",
+            f"At a step in the second half of at least {JUMP_STEPS} logged steps, the mean drift over at least {PROBES}"
+            f" probes is {JUMP:g} or more and at least {JUMP_TIMES:g} times the median over all earlier steps, while"
+            f" the validation loss changed by {STILL:.0%} or less. Requires at least {JUMP_BEFORE} earlier steps with a"
+            " mean drift, and a logged metric with `val` and `loss` in its name.",
         ),
         "same_for_classes": Kind(
             "Same map for all classes",
             "medium",
-            f"At the last step, of all pairs of the first {TARGETS} targets whose classes differ for a probe, 90% or"
-            f" more have maps with a cosine similarity of {ALIKE:g} or more; pairs of at least {PROBES} probes. Not for"
-            " methods that use no score.",
+            f"At the last step, among the first {TARGETS} targets, 90% or more of all pairs of a probe's maps for"
+            f" different classes have a cosine similarity of {ALIKE:g} or more. Requires such pairs for at least"
+            f" {PROBES} probes, and a method that uses a score.",
         ),
         "one_sided": Kind(
             "No evidence against",
             "medium",
-            f"At the last step, {MOSTLY:.0%} or more of at least {PROBES} maps are positive at {EVERYWHERE:.0%} of"
-            f" their places or more, and spread out: half of the map needs {FLAT:.0%} of the area or more.",
+            f"At the last step, {MOSTLY:.0%} or more of at least {PROBES} maps are positive at {EVERYWHERE:.0%} or more"
+            f" of their locations, and so spread out that half of the evidence needs {FLAT:.0%} or more of the area."
+            f" Requires maps with {SIDE} or more locations.",
         ),
         "wrong_inside": Kind(
             "Wrong, but looking at the right place",
             "medium",
-            f"At the last step, {NAMED} or more wrongly predicted probes, of at least {PROBES} probes with label and "
-            f"mask or box, have {INSIDE:.0%} or more of their evidence inside it, and at least twice the mask's share "
-            "of the image. Judged in the layer with the largest mean share inside.",
+            f"At the last step, {NAMED} or more wrongly predicted probes have {INSIDE:.0%} or more of their evidence"
+            f" inside their mask or box, and at least twice as much as a uniform map would have. Requires at least"
+            f" {PROBES} probes with a label and a mask or box. Judged at the layer with the largest mean share of"
+            " evidence inside.",
         ),
         "moved_in": Kind(
             "Evidence moved into the masks",
             "low",
-            "As for *Evidence moved out of the masks*, with a share that rose.",
+            f"As for *Evidence moved out of the masks*, but the mean share is higher by {TRAVEL:g} or more.",
         ),
         "moved_most": Kind(
             "Where the maps moved most",
             "low",
-            f"Of at least {MOVED_STEPS} logged steps, the one with the largest mean drift from the step before, of at"
-            f" least {PROBES} probes, if that is {MOVED:g} or more.",
+            f"The step with the largest mean drift from the previous step, if that drift is {MOVED:g} or more over at"
+            f" least {PROBES} probes. Requires at least {MOVED_STEPS} logged steps.",
         ),
         "settled": Kind(
             "Settled maps",
             "low",
-            f"The first step from which the mean drift from the last step stays at {SETTLED:g} or less, of at least"
+            f"The first step from which the mean drift from the last step stays at {SETTLED:g} or less, over at least"
             f" {SETTLED_PROBES} probes, if at least {SETTLED_STEPS} logged steps follow it. The number `settled` is 1"
-            " at a step if this would be reported of a run that ended there.",
+            " at a step if this finding would be reported for a run that ended there.",
         ),
     }
 )

@@ -1,4 +1,4 @@
-"""Findings on movement: the largest move, when maps settled, late jumps, and moves into or out of masks."""
+"""Findings about movement: the largest move, when maps settled, late jumps, and moves into or out of masks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def moved_most(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def settled(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields, for each layer, the first step from which its maps stay close to those of the last step."""
+    """Yields, for each layer, the first step from which its maps stay close to those at the last step."""
     for key in survey.main:
         row, n = survey.settled[key]
         after = survey.count - 1 - row
@@ -57,7 +57,7 @@ def settled(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def late_jump(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields, for each layer, its largest late jump while the validation loss did not change."""
+    """Yields, for each layer, its largest late jump at a step where the validation loss hardly changed."""
     name = loss_name(survey.metrics)
     if name is None or survey.count < kinds.JUMP_STEPS:
         return
@@ -84,7 +84,7 @@ def late_jump(survey: RunSurvey) -> Iterator[Finding]:
 
 def moved_across_masks(survey: RunSurvey) -> Iterator[Finding]:
     """Yields, for each layer, the probes whose evidence moved out of or into their masks or boxes."""
-    # Without the untrained model.
+    # Exclude the untrained model.
     rows = range(sum(epoch < 0 for epoch in survey.epochs), survey.count)
     third = len(rows) // 3
     if len(rows) < kinds.TRAVEL_STEPS or survey.regions is None:
@@ -128,7 +128,7 @@ def loss_name(metrics: Mapping[str, Any]) -> str | None:
 
 
 def _jumps(means: Numbers, loss: Numbers, row: int) -> bool:
-    """Whether maps jump at a step while the loss does not; unknown values do not count as jumps."""
+    """Whether maps jump at a step while the loss hardly changes; unknown values do not count as jumps."""
     earlier = means[:row][np.isfinite(means[:row])]
     if len(earlier) < kinds.JUMP_BEFORE or not means[row] >= max(kinds.JUMP, kinds.JUMP_TIMES * np.median(earlier)):
         return False
@@ -136,20 +136,20 @@ def _jumps(means: Numbers, loss: Numbers, row: int) -> bool:
 
 
 def _drifts(survey: RunSurvey, key: CamKey) -> tuple[Numbers, npt.NDArray[np.int64]]:
-    """Returns each step's mean drift, NaN if too few probes were compared, and the number compared."""
+    """Returns each step's mean drift (NaN if too few probes were compared) and the number of probes compared."""
     drifts = survey.series[key]["drift"].astype(np.float64)
     counts = np.isfinite(drifts).sum(axis=1)
     return np.where(counts >= kinds.PROBES, _means(drifts.T), np.nan), counts
 
 
 def _means(values: Numbers) -> Numbers:
-    """Returns means of the known values along the first axis; NaN if none is known."""
+    """Returns means of the finite values along the first axis; NaN if there are none."""
     known = np.isfinite(values)
     sums, counts = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
     return np.asarray(np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0))
 
 
 def _crossing(values: Numbers, middle: float, *, rising: bool) -> int:
-    """Returns the first index from which values stay on the far side of the middle."""
+    """Returns the first index from which values stay beyond the middle value."""
     back = values < middle if rising else values > middle
     return min(int(np.flatnonzero(back).max(initial=-1)) + 1, len(values) - 1)

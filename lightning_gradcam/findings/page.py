@@ -1,4 +1,4 @@
-"""Writes ``findings.md`` into a run's folder, and selects the few findings that fit into one line."""
+"""Writes ``findings.md`` into a run's folder, and selects the few findings to print at the end of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_gradcam.findings.kinds import KINDS
 from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.storage import Storage
 
-# The file's name in a run's folder.
+# Name of the file in a run's folder.
 FINDINGS = "findings.md"
 
 
@@ -23,7 +23,7 @@ def write_findings(archive: Archive) -> tuple[Finding, ...]:
 
     Raises:
         ArchiveError: A step is damaged.
-        OSError: The folder can't be written.
+        OSError: The folder can't be written to.
     """
     found = archive.findings
     Storage(archive.path).write(FINDINGS, markdown(archive, found).encode("utf-8", "replace"))
@@ -64,7 +64,7 @@ def markdown(archive: Archive, findings: Sequence[Finding]) -> str:
 
 
 def brief(findings: Sequence[Finding], most: int = 2) -> list[str]:
-    """Returns the sentences of the most severe findings, one of each kind.
+    """Returns the sentences of the most severe findings, one per kind.
 
     Args:
         findings: The findings, most severe first.
@@ -77,5 +77,5 @@ def brief(findings: Sequence[Finding], most: int = 2) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    # Names of layers and probes may contain any text.
+    # The names of layers and probes can be any text.
     return html.escape(printable(text), quote=False)

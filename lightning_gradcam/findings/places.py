@@ -1,4 +1,4 @@
-"""Findings on the last step: blank maps, one-sided maps, maps equal for all classes, and shortcuts."""
+"""Findings about the last step: blank maps, one-sided maps, identical maps for all classes, and shortcuts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lightning_gradcam.stats.settled import pictures, shown
 Flags = npt.NDArray[np.bool_]
 Energy = npt.NDArray[np.float64]
 _CORNERS = ("top left", "top right", "bottom left", "bottom right")
-# Maps of these methods are the same for all classes by definition.
+# By definition, these methods produce the same map for all classes.
 _CLASSLESS = ("eigencam", "random")
 
 
 def shortcut(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields, for each layer, whether most probes' evidence is in the same corner or at the border."""
+    """Yields the layers in which most probes' evidence is in the same corner or at the border."""
     for key in survey.main:
         found = _place(survey, key)
         if found is None:
@@ -45,7 +45,7 @@ def shortcut(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def blank_layers(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields the layers and methods with mostly blank maps, and a remedy."""
+    """Yields the layers and methods whose maps are mostly blank, with a remedy."""
     record = survey.last
     if survey.epochs[-1] < 0:
         return
@@ -124,7 +124,7 @@ def same_for_classes(survey: RunSurvey) -> Iterator[Finding]:
 
 
 def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | None:
-    """Returns the region shared by most probes' evidence, these probes, the number tested, and their mean share."""
+    """Returns the region with most probes' evidence, these probes, the number judged, and the mean share there."""
     maps = survey.last.maps[key]
     if maps.ndim < 3 or min(maps.shape[-2:]) < kinds.SIDE:
         return None
@@ -135,10 +135,10 @@ def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | No
     energy = np.where(np.isfinite(maps), np.maximum(maps, 0), 0).astype(np.float64)
     energy = energy.reshape(len(maps), -1, *maps.shape[-2:]).sum(axis=1)
     energy /= np.maximum(energy.sum(axis=(1, 2), keepdims=True), np.finfo(np.float64).tiny)
-    # Evidence inside the object is in the right place, wherever the object is.
+    # Evidence inside the object is not a shortcut, wherever the object is.
     usable = known & ~(survey.inside(key) >= kinds.INSIDE)
     down, across = (np.arange(side) < max(1, round(side * kinds.CORNER)) for side in maps.shape[-2:])
-    # In the order of their names.
+    # In the order of `_CORNERS`.
     areas = [np.outer(rows, columns) for rows in (down, down[::-1]) for columns in (across, across[::-1])]
     corners = [_at(energy, area) for area in areas]
     best = max(range(4), key=lambda place: int((usable & corners[place][0]).sum()))
@@ -155,6 +155,6 @@ def _place(survey: RunSurvey, key: CamKey) -> tuple[str, Flags, int, float] | No
 
 
 def _at(energy: Energy, place: Flags) -> tuple[Flags, Energy, float]:
-    """Returns which maps have their maximum in a region, their share there, and the region's share of the area."""
+    """Returns flags for maps with their maximum in a region, each map's share there, and the region's area share."""
     largest = energy.reshape(len(energy), -1).argmax(axis=1)
     return place.ravel()[largest], np.asarray(energy[:, place].sum(axis=1)), float(place.mean())

@@ -1,4 +1,4 @@
-"""Findings on whether correct and wrong predictions use the marked region of the image."""
+"""Findings about whether correct and wrong predictions use the marked region of the image."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lightning_gradcam.stats.numbers import mean
 
 
 def predictions(survey: RunSurvey) -> Iterator[Finding]:
-    """Yields correct predictions that look elsewhere, and wrong ones that look at the right region.
+    """Yields correct predictions based on other regions, and wrong ones based on the marked region.
 
-    Both use the layer with the most evidence in the marked regions, and only maps of the true or predicted class.
+    Both use the layer with the most evidence in the marked regions, and only maps for the true or predicted class.
     """
     areas, predicted = survey.areas(), survey.last.predicted
     keys = [key for key in survey.main if key.target in ("predicted", "label")]

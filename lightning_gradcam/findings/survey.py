@@ -1,4 +1,4 @@
-"""Reads an archive once and collects the data for findings, by step and probe."""
+"""Reads an archive once and collects the data for findings by step and probe."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.stats import affordable
 from lightning_gradcam.stats.settled import are_close
 
-# Statistics of maps that findings need at every step.
+# Statistics that findings need at every step.
 _STATS = ("drift", "energy_inside")
-# Number of probe names to show.
+# Maximum number of probe names to list.
 _LISTED = 5
 
 
 @dataclass(frozen=True, eq=False)
 class RunSurvey:
-    """The data of a run that findings need.
+    """A run's data for findings.
 
     Attributes:
         steps: The logged steps.
-        epochs: Their epochs, -1 for the untrained model.
-        last: The last step, with all its maps.
+        epochs: The epoch of each step, -1 for the untrained model.
+        last: The record of the last step, with all its maps.
         probes: The probes, without their inputs.
-        regions: Their masks or boxes, bool ``[N, H, W]``; ``None`` if no probe has one.
-        main: For each layer, its representative key: that of the first method and target.
-        series: Each main key's statistics, ``[steps, N]``, NaN if missing.
-        settled: For each main key, the first step from which maps stay close to the last ones, and the number of probes
-            on which this is based; the last step and 0 if they never do.
-        metrics: The trainer's metrics, ``[steps]``, NaN if a step lacks the metric.
+        regions: The probes' masks or boxes, bool ``[N, H, W]``; ``None`` if no probe has one.
+        main: One key for each layer, with its first method and target.
+        series: Statistics for each main key, ``[steps, N]``, NaN if missing.
+        settled: For each main key, the index of the first step from which maps stay close to the last ones, and the
+            number of probes compared; the last index and 0 if the maps never settle.
+        metrics: The trainer's metrics by name, ``[steps]``, NaN if a step lacks the metric.
     """
 
     steps: tuple[int, ...]
@@ -53,10 +53,10 @@ class RunSurvey:
 
     @classmethod
     def of(cls, archive: Archive) -> RunSurvey | None:
-        """Reads each step of an archive once, from the last to the first.
+        """Reads each step in an archive once, from the last to the first.
 
-        Apart from the last step, maps are only read as far back as they may have settled, and for at most as many steps
-        as can be compared in about ten seconds; everything else is stored with the steps. A step that was not measured
+        Apart from the last step, maps are read only as far back as they may have settled, and for at most as many steps
+        as can be compared in about ten seconds. All other data is stored with the steps. A step that was not measured
         has no statistics.
 
         Args:
@@ -82,7 +82,7 @@ class RunSurvey:
         series = {key: {name: np.full(shape, np.nan, np.float32) for name in _STATS} for key in main}
         settled = dict.fromkeys(main, (count - 1, 0))
         metrics: dict[str, npt.NDArray[np.float64]] = {}
-        # Keys whose maps may have settled even earlier, and the number of steps that may be compared.
+        # Keys whose maps may have settled even earlier, and the maximum number of steps to compare.
         unsettled, most = list(main), affordable({key: last.maps[key] for key in main})
         for row in reversed(range(count)):
             record = last
@@ -109,7 +109,7 @@ class RunSurvey:
         return len(self.steps)
 
     def when(self, row: int = -1) -> str:
-        """Returns the label of a step, by default the last: its epoch, plus its step if the epoch has several."""
+        """Returns a step's label, by default for the last step: its epoch, plus its step if the epoch has several."""
         epoch = self.epochs[row]
         if epoch < 0:
             return "the untrained model"
@@ -120,31 +120,31 @@ class RunSurvey:
         return tuple(name for name, flag in zip(self.probes.ids, flags, strict=True) if flag)
 
     def listed(self, flags: Any) -> str:
-        """Returns these probes' ids for a sentence; only a few if there are many."""
+        """Returns the ids of the probes whose flag is set, as text for a sentence; at most five are listed."""
         ids = [f"{name:.40}" for name in self.ids(flags)]
         more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
         return f"probe{'s' if len(ids) > 1 else ''} {', '.join(ids[:_LISTED])}{more}"
 
     def named(self, key: CamKey) -> str:
-        """Returns a layer's label for a sentence, with the method unless it is the only one and is Grad-CAM."""
+        """Returns a layer's label for a sentence, with the method unless Grad-CAM is the only method."""
         several = len({other.method for other in self.last.maps}) > 1
         return f"layer {key.layer!r}" + (f" ({key.method})" if several or key.method != "gradcam" else "")
 
     def areas(self) -> FloatArray | None:
-        """Returns the share of the image covered by each probe's mask or box, NaN for a probe without one."""
+        """Returns the fraction of the image covered by each probe's mask or box, NaN for a probe without one."""
         if self.regions is None:
             return None
         shares = self.regions.reshape(len(self.regions), -1).mean(axis=1)
         return np.where(shares > 0, shares, np.nan).astype(np.float32)
 
     def inside(self, key: CamKey) -> FloatArray:
-        """Returns the share of each map's evidence inside its mask or box at the last step, NaN where unknown."""
+        """Returns the fraction of each map's evidence inside its mask or box at the last step, NaN if unknown."""
         return np.asarray(self.series[key]["energy_inside"][-1])
 
     def finding(
         self, kind: str, key: CamKey, flags: Any, figures: Mapping[str, Any], text: str, advice: str, row: int = -1
     ) -> Finding:
-        """Returns a finding on a layer's maps, of the flagged probes and of one step, by default the last."""
+        """Returns a finding about a layer's maps for the flagged probes at one step, by default the last."""
         numbers, epochs = {name: float(value) for name, value in figures.items()}, (self.epochs[row],)
         severity = KINDS[kind].severity
         return Finding(kind, severity, key.layer, key.method, self.ids(flags), epochs, numbers, text, advice)

@@ -1,6 +1,6 @@
-"""Names of runs: by the hyperparameters that differ between them, as ``hparams.yaml`` and ``config.yaml`` state them.
+"""Names runs after the hyperparameters that differ between them, read from ``hparams.yaml`` and ``config.yaml``.
 
-Does not depend on archives or torch, so that TensorBoard's tab can name runs before it reads one.
+Does not depend on archives or torch, because TensorBoard's tab names runs before it reads their archives.
 """
 
 from lightning_gradcam.naming.hyperparameters import (

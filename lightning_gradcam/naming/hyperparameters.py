@@ -1,4 +1,4 @@
-"""Reads a run's hyperparameters from files that anybody may have written."""
+"""Reads a run's hyperparameters from untrusted files."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from typing import Any
 
 from lightning_gradcam.storage import Storage
 
-# The files of LightningCLI and of Lightning's loggers; values of the second replace those of the first.
+# The files written by LightningCLI and by Lightning's loggers; values in the second take precedence.
 FILES = ("config.yaml", "hparams.yaml")
 # A file that exceeds these limits is not a list of hyperparameters and is not read.
 MOST_BYTES, _MOST_VALUES, _DEEPEST = 100_000, 1_500, 12
-# Paths of a run's files, which differ between all runs.
+# Paths to a run's files, which differ in every run.
 _PLACE = re.compile(r"(?:^|\.)(?:logger|default_root_dir|dirpath|save_dir|log_dir|run_name|run_id)(?:\.|$)|^ckpt_path$")
-# Does not match `tokenizer` and `max_tokens`, which affect the training.
+# Does not match `tokenizer` or `max_tokens`, which affect training.
 _PRIVATE = re.compile(r"password|passwd|secret|token(?![a-z])|credential|api_?key", re.IGNORECASE)
-# A user name with password, or a key, in an address.
+# The user name and password, and the query, in a URL.
 _IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]*(?=@)|(?<=[?&;])[^?&;#\s]*")
 
 
 def hyperparameters(path: str) -> dict[str, str]:
     """Reads a run's hyperparameters from ``hparams.yaml`` and ``config.yaml``.
 
-    Both are looked up in the archive's folder and in the one above it. If one of them is too large, damaged, or more
-    than plain YAML, all count as missing, because runs might differ in the values it contains.
+    Both are read from the archive's folder and its parent folder. If one of them is too large, damaged or not plain
+    YAML, all are ignored, because runs might differ in the values it contains.
 
     Args:
         path: Path or URL of the run's archive.
 
     Returns:
-        Dotted name to the value as JSON, such as ``{"optimizer.lr": "0.1", "seed": "3"}``. Paths of the
-        run's files, and values that look like passwords, are omitted; addresses have no passwords or queries. Empty if
-        there is no such file.
+        Values as JSON, by dotted name, such as ``{"optimizer.lr": "0.1", "seed": "3"}``. Paths to the run's files and
+        likely secrets are omitted; passwords and queries are removed from URLs. Empty if there is no such file.
     """
     root = path if "://" in path else os.path.abspath(path)
     places = re.split(r"[/\\][^/\\]*$", root.rstrip("/\\"))[0], root
@@ -44,11 +43,11 @@ def hyperparameters(path: str) -> dict[str, str]:
 
 
 def merge_hyperparameters(reads: Iterable[Callable[[], Mapping[str, str]]]) -> dict[str, str]:
-    """Returns the values of several files; empty if one of them can't be used.
+    """Merges the values from several files; empty if one of them can't be used.
 
     Args:
-        reads: Functions that return a file's values; those of later files replace those of earlier ones. A file that
-            raises ``FileNotFoundError`` is left out.
+        reads: Functions that each return one file's values; later files take precedence. A function that raises
+            ``FileNotFoundError`` is skipped.
     """
     found: dict[str, str] = {}
     for read in reads:
@@ -62,13 +61,13 @@ def merge_hyperparameters(reads: Iterable[Callable[[], Mapping[str, str]]]) -> d
 
 
 def parse_hyperparameters(raw: bytes) -> dict[str, str]:
-    """Returns the values in a YAML file, in the form of :func:`hyperparameters`.
+    """Returns the values in a YAML file, in the same form as :func:`hyperparameters`.
 
     Args:
         raw: The file's content, or its first ``MOST_BYTES + 1`` bytes.
 
     Raises:
-        Exception: The file is too large, damaged, or more than plain YAML; YAML raises anything.
+        Exception: The file is too large, damaged or not plain YAML; the YAML parser raises various kinds.
     """
     import yaml
 
@@ -85,12 +84,12 @@ def _read(place: str, name: str) -> dict[str, str]:
 
 
 def _flatten(value: Any, name: str, found: dict[str, str], depth: int, visited: count[int]) -> None:
-    # Aliases can repeat a few values without end, even if none is kept.
+    # Aliases can repeat a few values endlessly, even if none is kept.
     if depth > _DEEPEST or next(visited) > _MOST_VALUES:
         raise ValueError("these are no hyperparameters")
     if isinstance(value, (dict, list)):
         for key, each in value.items() if isinstance(value, dict) else enumerate(value):
-            # `init_args` is LightningCLI's own level, and `_instantiator` its own note.
+            # LightningCLI adds the level `init_args` and the entry `_instantiator`.
             inner = name if key == "init_args" else ".".join(filter(None, (name, str(key))))
             if not str(key).startswith("_"):
                 _flatten(each, inner, found, depth + 1, visited)

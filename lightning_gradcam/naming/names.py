@@ -1,4 +1,4 @@
-"""Names runs by the hyperparameters that differ between them, and finds runs that only differ in their seed."""
+"""Names runs after the hyperparameters that differ between them, and finds runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from lightning_gradcam.errors import printable
 
 _SEED = re.compile(r"(?:^|\.)(?:seed|seed_everything|random_seed|manual_seed)$")
-# The most differences in a name, and the most characters of a value and of its name.
+# Maximum number of hyperparameters in a name, and maximum length of a hyperparameter's name and value in characters.
 _MOST_NAMED, _LONGEST = 3, 24
 
 
@@ -19,12 +19,12 @@ def describe_runs(folders: Sequence[str], settings: Sequence[Mapping[str, str]])
     """Describes how runs differ.
 
     Args:
-        folders: A name for each run that needs no hyperparameters, such as its folder.
+        folders: Fallback name for each run, such as its folder.
         settings: Each run's :func:`hyperparameters`.
 
     Returns:
-        For each run a ``name`` (the hyperparameters that differ from other runs', or else its folder) and, if its seed
-        is known, ``seed`` and ``family``, which is the same for runs that only differ in their seed.
+        For each run, a ``name`` (the hyperparameters that differ between runs, or else its folder) and, if its seed is
+        known, ``seed`` and ``family``. Runs that differ only in their seed have the same ``family``.
 
     Example:
         >>> found = describe_runs(["a", "b"], [{"lr": "0.1", "seed": "0"}, {"lr": "0.2", "seed": "0"}])
@@ -48,7 +48,7 @@ def _names(folders: Sequence[str], settings: Sequence[Mapping[str, str]]) -> lis
     known = [each for each in settings if each]
     every = dict.fromkeys(key for each in known for key in each)
     differing = [key for key in every if len({each.get(key) for each in known}) > 1]
-    # A value is often written twice, in the model's and in the command's hyperparameters; keep the shortest name.
+    # A value often appears twice, among the model's and the command's hyperparameters; keep the shortest name.
     kept: dict[tuple[str, tuple[str | None, ...]], str] = {}
     for key in sorted(differing, key=len):
         kept.setdefault((_last(key), tuple(each.get(key) for each in known)), key)

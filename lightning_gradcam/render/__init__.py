@@ -1,4 +1,4 @@
 """Drawing primitives with NumPy and Pillow: colours, text, tiles, overlays, grids and slices.
 
-Knows nothing of sheets, files or runs; torch would give the worker its own thread pool.
+Does not depend on sheets or runs, nor compute with torch, which would start a thread pool for the worker.
 """

@@ -1,4 +1,4 @@
-"""Boxes drawn on images: lines that are visible on any colour, and their legend."""
+"""Draws boxes on images, with lines that are visible on any colour, and their legend."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.stats.boxes import bounding_boxes, iou, known_boxes, picture_size, strongest_slices
 
-# A line two pixels wide in the colour, with a dark edge of one pixel; dashes of six pixels in ten.
+# Lines are two pixels wide with a dark edge of one pixel; dashes are six pixels long, with gaps of four.
 FOUND, KNOWN = (255, 70, 220), (255, 255, 255)
 _DARK = 16
 _DASH, _PERIOD = 6, 10
 
 
 def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, known: bool = False) -> None:
-    """Draws a box on an image, in place; a box with NaN is not drawn.
+    """Draws a box on an image in place; a box with NaN is not drawn.
 
     Args:
-        picture: The image, uint8 ``[H, W, 3]``, of any magnification; at least 8 pixels per side.
-        box: Left, top, right and bottom, in pixels of an image of ``size``.
+        picture: The image, uint8 ``[H, W, 3]``, at any magnification; at least 8 pixels per side.
+        box: Left, top, right and bottom, in pixels of an image with the given ``size``.
         size: Height and width of that image.
-        known: Draw it as the probe's own box, dashed in white; otherwise as a map's box, a solid line.
+        known: Whether it is the probe's own box, drawn as a dashed white line; otherwise it is a map's box, drawn as a
+            solid line.
     """
     if np.isnan(box).any():
         return
     height, width = picture.shape[:2]
-    # The line is on the box's edge; at the image's border, just inside.
+    # The line is centred on the box's edge, or just inside the image at its border.
     left, right = (min(max(round(float(x) * width / size[1]), 2), width - 2) for x in box[[0, 2]])
     top, bottom = (min(max(round(float(y) * height / size[0]), 2), height - 2) for y in box[[1, 3]])
     line = np.zeros((height, width), bool)
@@ -45,7 +46,7 @@ def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, kn
         line[y - 1 : y + 1, across] |= flat
     for x in (left, right):
         line[down, x - 1 : x + 1] |= upright[:, None]
-    # All pixels of the line and their neighbours.
+    # The dark edge: all pixels of the line and their neighbours.
     picture[np.asarray(Image.fromarray(line.astype(np.uint8)).filter(ImageFilter.MaxFilter(3))) > 0] = _DARK
     picture[line] = KNOWN if known else FOUND
 
@@ -53,19 +54,19 @@ def put_box(picture: Pixels, box: npt.NDArray[Any], size: tuple[int, int], *, kn
 def put_boxes(
     pictures: Pixels, maps: FloatArray, probes: ProbeView, rows: Sequence[int], slices: Slices, threshold: float
 ) -> list[tuple[str, ...]]:
-    """Draws the boxes of maps and their probes on finished overlays, in place.
+    """Draws the boxes of maps and probes on finished overlays in place.
 
     Args:
-        pictures: The overlays, uint8 ``[n, H, W, 3]``, with slices side by side. Boxes are only on the slice with the
-            largest value, if it is shown.
-        maps: The maps on the overlays, ``[n, h, w]`` or ``[n, d, h, w]``.
+        pictures: The overlays, uint8 ``[n, H, W, 3]``, with slices side by side. Boxes are drawn only on the slice with
+            the largest value, if it is shown.
+        maps: The overlays' maps, ``[n, h, w]`` or ``[n, d, h, w]``.
         probes: All probes, for their known boxes.
         rows: The indices of the drawn probes, ``[n]``.
-        slices: Which slices are shown.
-        threshold: Share of a map's maximum above which a pixel belongs to its box.
+        slices: The slices shown.
+        threshold: Fraction of a map's maximum from which a pixel belongs to its box.
 
     Returns:
-        The caption below each overlay: the intersection over union; empty if no probe has a known box.
+        The captions for each overlay, with the intersection over union; empty if no probe has a known box.
     """
     known, size = known_boxes(probes), picture_size(probes)
     found = bounding_boxes(maps, size, threshold)
@@ -91,11 +92,11 @@ def put_boxes(
 
 
 def legend(threshold: float, *, known: bool) -> list[tuple[Pixels, str]]:
-    """Returns the legend: a sample of each kind of line, uint8 ``[14, 38, 3]``, and its meaning.
+    """Returns the legend: a sample of each kind of line, uint8 ``[14, 38, 3]``, with its meaning.
 
     Args:
-        threshold: Share of a map's maximum above which a pixel belongs to its box.
-        known: Whether any probe's own box is drawn too.
+        threshold: Fraction of a map's maximum from which a pixel belongs to its box.
+        known: Whether known boxes are also drawn.
     """
     texts = [f"box around the largest part of the map above {threshold * 100:g} % of its maximum"]
     if known:

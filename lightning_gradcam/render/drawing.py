@@ -1,4 +1,4 @@
-"""How sheets are drawn: plain options for YAML, and the colour tables behind their names."""
+"""Options for drawing sheets, as plain values for YAML, and the tables for named colour maps."""
 
 from __future__ import annotations
 
@@ -23,54 +23,55 @@ Format = Literal["auto", "png", "jpeg", "webp"]
 BUILT_IN = (
     "turbo", "jet", "Reds", "viridis", "plasma", "inferno", "magma", "cividis", "hot", "gray", "coolwarm", "RdBu_r",
 )  # fmt: skip
-# The colour maps for signed maps. The first is the default: colour-blind people can tell its blue and red apart, and
-# its middle is grey rather than white, which would look like evidence on a dark image.
+# The colour maps for signed maps. The first is the default: colour-blind people can distinguish its blue and red, and
+# its middle is grey and not white, which would look like evidence on a dark image.
 DIVERGING = ("coolwarm", "RdBu_r")
-# One row of 256 colours for each colour map; the page reads it too.
+# One row of 256 colours for each colour map; the report page also uses it.
 COLOUR_MAPS = Path(__file__).parent / "assets" / "colormaps.png"
 FILE_FORMATS = get_args(Format)
 _CHOICES = {"scale": get_args(Scale), "interpolation": get_args(Interpolation), "format": FILE_FORMATS}
 _COLUMNS = get_args(Column)
-# The largest number of classes that a record stores for each probe.
+# Maximum number of classes that a record stores for each probe.
 MOST_LISTED = 10
 GUIDED = "guided_gradcam"
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How a sheet is drawn.
+    """Options for drawing sheets.
 
     Attributes:
-        colormap: ``"turbo"`` (default), ``"jet"``, ``"Reds"`` and nine more are built in; matplotlib's others are
-            available by name if matplotlib is installed.
-        opacity: Share of the heatmap in the overlay, 0 to 1.
-        interpolation: How maps are resized from the layer's resolution to the image's: ``"bilinear"`` (default),
+        colormap: Name of the colour map. ``"turbo"`` (default), ``"jet"``, ``"Reds"`` and nine more are built in;
+            matplotlib's are also available if it is installed.
+        opacity: Opacity of the heatmap in the overlay, 0 to 1. Default: 0.5.
+        interpolation: Method for resizing maps from the layer's resolution to the image's: ``"bilinear"`` (default),
             ``"bicubic"`` or ``"nearest"``.
-        columns: Any of ``"input"``, ``"overlay"``, ``"heatmap"`` (only the map) and ``"guided"`` (Guided Grad-CAM of
-            the same layer and target, on every method's sheet; needs ``"guided_gradcam"`` among the methods), in the
-            order given. All but the input appear once for each target.
-        scale: The value of the brightest colour. ``"run"`` (default): one for each probe, layer and method, over all
-            targets and all logged steps so far: the largest 98th percentile of a map's values, so that a few extreme
-            values can't darken all others. ``"image"``: each map's own maximum. ``"layer"``: the largest value of any
-            probe and target at this layer and step. ``"minmax"``: each signed map from its minimum to its maximum,
-            without ReLU.
-        format: The format of sheets in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is
+        columns: The columns, in order: any of ``"input"``, ``"overlay"``, ``"heatmap"`` (only the map) and ``"guided"``
+            (Guided Grad-CAM for the same layer and target, on every method's sheet; requires ``"guided_gradcam"`` among
+            the methods). All except the input appear once per target. Default: input and overlay.
+        scale: The value of the brightest colour. ``"run"`` (default): one value for each probe, layer and method, the
+            largest 98th percentile of any map over all targets and all logged steps so far; with the percentile, a few
+            extreme values can't darken all others. ``"image"``: each map's own maximum. ``"layer"``: the largest value
+            for any probe and target at this layer and step. ``"minmax"``: each signed map from its minimum to its
+            maximum, without ReLU.
+        format: File format of sheets in files and loggers: ``"png"``, ``"jpeg"`` or ``"webp"``. ``"auto"`` (default) is
             PNG if the images on a sheet are enlarged, and otherwise the smaller of PNG and JPEG. Loggers that can't
-            show WebP get PNG.
-        magnification: The whole number of screen pixels for each image pixel along a side, without smoothing; 0
-            (default) chooses the one that brings the shorter side nearest to 112.
-        max_tile: Longest side of an image in pixels; larger images are scaled down to it.
-        max_sheet_pixels: Largest sheet in pixels. A larger sheet shows fewer probes, evenly chosen and the same at
-            every step, and says so; the archive has all of them.
-        boxes: Draw on each overlay the box around the map's largest part (:func:`~lightning_gradcam.bounding_boxes`)
-            and, if the probe's own box is known, that box as a dashed line, with the intersection over union of the two
-            below.
-        box_threshold: Share of the map's maximum above which a pixel belongs to its box, from 0 to less than 1. Maps
-            with few pixels need more than the default, 0.15. The logged number ``box_iou`` always uses 0.15.
-        top: Number of most likely classes listed above each probe (0 to 10).
-        signed: Also draw the evidence against the score: red for, blue against, grey at zero, up to the same magnitude
-            on both sides, on grey images. The colour map is then ``"coolwarm"``, or ``"RdBu_r"`` if ``colormap`` names
-            it. Boxes are drawn around the evidence for the score.
+            display WebP receive PNG.
+        magnification: Whole number of screen pixels per image pixel along a side, without smoothing. 0 (default)
+            selects the number that makes the shorter side about 112 pixels, or less for elongated images.
+        max_tile: Maximum length of an image's longer side in pixels, to which larger images are scaled down. Default:
+            256.
+        max_sheet_pixels: Maximum size of a sheet in pixels. If a sheet would be larger, it shows fewer probes, evenly
+            spaced and the same at every step, and states their number; the archive contains all. Default: 16 million.
+        boxes: Whether to draw the box around the map's largest segment (:func:`~lightning_gradcam.bounding_boxes`) on
+            each overlay. If the probe's own box is known, it is drawn as a dashed line, with the intersection over
+            union of the two below. Default: ``False``.
+        box_threshold: Fraction of the map's maximum from which a pixel belongs to its box, at least 0 and below 1.
+            Default: 0.15; maps with few pixels need more. The logged number ``box_iou`` always uses 0.15.
+        top: Number of most likely classes listed above each probe, 0 (default) to 10.
+        signed: Whether to also draw the evidence against the score: red for, blue against, grey at zero, up to the same
+            magnitude on both sides, on grey images. The colour map is then ``"coolwarm"``, or ``"RdBu_r"`` if
+            ``colormap`` is set to it. Boxes enclose the evidence for the score. Default: ``False``.
 
     Raises:
         DrawingError: An option is unknown or out of range.
@@ -124,7 +125,7 @@ class Drawing:
         if not isinstance(self.top, int) or isinstance(self.top, bool) or not 0 <= self.top <= MOST_LISTED:
             raise DrawingError(f"drawing.top: got {self.top!r}; pass the number of classes to list, 0 to {MOST_LISTED}")
         lookup_table(self.colormap)
-        # Saved configurations contain this default.
+        # Allow the default, which saved configurations contain.
         if self.signed and self.colormap not in (Drawing.colormap, *DIVERGING):
             raise DrawingError(
                 f"drawing.signed: colormap {self.colormap!r} has no neutral middle for zero; leave colormap out, or "
@@ -145,9 +146,9 @@ def check_look(
     """Rejects invalid values of a drawing's options.
 
     Args:
-        drawing: A dataclass.
-        choices: Option name to its possible values.
-        ranges: Option name to its smallest and largest whole number.
+        drawing: A dataclass with options.
+        choices: Possible values by option name.
+        ranges: Smallest and largest whole number by option name.
         switches: Names of the options that are true or false.
 
     Raises:
@@ -166,11 +167,11 @@ def check_look(
 
 
 def check_columns(drawing: Drawing, methods: str | Sequence[str]) -> None:
-    """Rejects columns that need a method which is not requested.
+    """Rejects columns that require a method that is not requested.
 
     Args:
-        drawing: How sheets are drawn.
-        methods: The name of a method, or several names.
+        drawing: The drawing options.
+        methods: One or more method names.
 
     Raises:
         DrawingError: ``"guided"`` is a column, but ``"guided_gradcam"`` is not among the methods.
@@ -187,10 +188,10 @@ def check_columns(drawing: Drawing, methods: str | Sequence[str]) -> None:
 
 
 def lookup_table(name: str) -> npt.NDArray[np.uint8]:
-    """Returns the colour map as uint8 ``[256, 3]``.
+    """Returns a colour map, uint8 ``[256, 3]``.
 
     Raises:
-        DrawingError: It is not built in, and matplotlib is not installed or does not have it.
+        DrawingError: The colour map is not built in, and matplotlib is not installed or does not provide it.
     """
     if name in BUILT_IN:
         return np.asarray(_built_in()[BUILT_IN.index(name)])
@@ -208,14 +209,15 @@ def lookup_table(name: str) -> npt.NDArray[np.uint8]:
 
 
 def colors_of(drawing: Drawing) -> npt.NDArray[np.uint8]:
-    """Returns the colours of a drawing's maps, uint8 ``[256, 3]``.
+    """Returns the colour table for maps, uint8 ``[256, 3]``.
 
-    Without ``signed``, 0 is the lowest value and 255 the highest. With it, 128 is zero, and 1 and 255 are the two ends.
+    Without ``signed``, index 0 is the lowest value and 255 the highest. With it, index 128 is zero, and 1 and 255 are
+    the two ends.
     """
     if not drawing.signed:
         return lookup_table(drawing.colormap)
     known = lookup_table(drawing.colormap if drawing.colormap in DIVERGING else DIVERGING[0])
-    # An odd number of colours has one in the middle.
+    # An odd number of colours has a middle one.
     places = np.linspace(0, 255, 255)
     table = np.stack([np.interp(places, np.arange(256), channel) for channel in known.T], axis=1)
     return np.asarray(np.concatenate([table[:1], table]).round(), np.uint8)

@@ -1,7 +1,7 @@
-"""Channel grids: every channel of a layer side by side, sixteen per row, as in tutorials on feature maps.
+"""Draws channel grids: every channel of a layer, sixteen per row, as in tutorials on feature maps.
 
-The grid and its normalisation are those of François Chollet and Matthew Watson, "Deep Learning with Python", 3rd
-edition, chapter 10 (listings 10.1 to 10.23), "Visualizing intermediate activations".
+The grid and its normalisation follow François Chollet and Matthew Watson, "Deep Learning with Python", 3rd edition,
+chapter 10 (listings 10.1 to 10.23), "Visualizing intermediate activations".
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ Normalisation = Literal["channel", "layer"]
 
 @dataclass(frozen=True)
 class GridDrawing:
-    """How channel grids are drawn.
+    """Options for channel grids.
 
     Attributes:
-        scale: ``"channel"`` (default): each map separately, its mean in the middle of the colours and two standard
-            deviations to either end. ``"layer"``: one scale for all channels and probes of the layer at this step, from
-            0 (or the smallest value if any is negative) to the largest.
-        colormap: As in :class:`~lightning_gradcam.Drawing`.
-        columns: Number of channels in a row.
-        tile: Size of a channel's longer side in pixels: smaller maps are magnified by the largest whole number that
-            does not exceed it, larger ones are scaled down.
-        max_channels: Largest number of channels shown, evenly chosen and the same at every step; the sheet says so.
-        format: The format of the sheets, as in :class:`~lightning_gradcam.Drawing`.
-        max_sheet_pixels: Largest sheet in pixels. A larger sheet shows fewer probes, or, if a single probe is too
-            large, fewer channels, and says so.
+        scale: ``"channel"`` (default): one scale per map, with its mean at the middle colour and two standard
+            deviations on either side. ``"layer"``: one scale for all channels and probes at this layer and step, from 0
+            (or the smallest value if any is negative) to the largest.
+        colormap: As in :class:`~lightning_gradcam.Drawing`. Default: ``"viridis"``.
+        columns: Number of channels per row. Default: 16.
+        tile: Size of a channel's longer side in pixels. Smaller maps are magnified by the largest whole number that
+            does not exceed it; larger ones are scaled down. Default: 64.
+        max_channels: Maximum number of channels shown, evenly spaced and the same at every step; the sheet states their
+            number. Default: 256.
+        format: The sheets' file format, as in :class:`~lightning_gradcam.Drawing`.
+        max_sheet_pixels: Maximum size of a sheet in pixels. If a sheet would be larger, it shows fewer probes, or fewer
+            channels if a single probe is too large, and states their number. Default: 16 million.
 
     Raises:
         DrawingError: An option is unknown or out of range.
@@ -66,18 +67,19 @@ class GridDrawing:
 def normalised(maps: FloatArray, scale: Normalisation, limits: tuple[float, float] | None = None) -> Pixels:
     """Scales maps to 0…255, the first of three steps: normalise, tile, colour.
 
-    ``"channel"`` is the chapter's scale: each map minus its mean, divided by its standard deviation, times 64, plus
-    128, clipped to 0…255 and truncated to whole numbers. A map that is zero everywhere stays 0; any other constant map
-    becomes 128, where the chapter would divide by zero. ``"layer"`` is linear between two limits, rounded.
+    ``"channel"`` is the chapter's scale. The mean of each map is subtracted. The result is divided by the standard
+    deviation, multiplied by 64, increased by 128, clipped to 0…255 and truncated to whole numbers. A map that is zero
+    everywhere stays 0; any other constant map becomes 128 (the chapter would divide by zero). ``"layer"`` is linear
+    between two limits, rounded.
 
     Args:
-        maps: ``[..., h, w]``; with a third spatial axis, ``[N, C, d, h, w]``, mean and deviation are those of a
-            channel's whole volume.
+        maps: The maps, ``[..., h, w]``. With a third spatial axis, ``[N, C, d, h, w]``, mean and standard deviation are
+            computed over a channel's whole volume.
         scale: ``"channel"`` or ``"layer"``.
-        limits: The values of 0 and 255 with ``"layer"``; default: those of ``maps``, see :func:`layer_limits`.
+        limits: The values that become 0 and 255 with ``"layer"``. Default: the :func:`layer_limits` of ``maps``.
 
     Returns:
-        uint8, of the same shape; values that are not finite become 0.
+        uint8, of the same shape; non-finite values become 0.
 
     Example:
         >>> maps = np.array([[[[1.0, 3.0]], [[0.0, 0.0]], [[5.0, 5.0]]]], np.float32)
@@ -87,7 +89,7 @@ def normalised(maps: FloatArray, scale: Normalisation, limits: tuple[float, floa
         [[[[51, 153]], [[0, 0]], [[255, 255]]]]
     """
     finite = np.isfinite(maps)
-    # Plain float64: a deviation of float32 values in the thousands would be off by more than a shade.
+    # In float64: the standard deviation of float32 values in the thousands would be off by more than a shade.
     values = np.where(finite, maps, 0.0).astype(np.float64)
     if scale == "layer":
         low, high = limits if limits is not None else layer_limits(maps)
@@ -98,8 +100,8 @@ def normalised(maps: FloatArray, scale: Normalisation, limits: tuple[float, floa
         count = np.maximum(finite.sum(axis=axes, keepdims=True), 1)
         centred = np.where(finite, values - values.sum(axis=axes, keepdims=True) / count, 0.0)
         deviation = np.sqrt((centred**2).sum(axis=axes, keepdims=True) / count)
-        # Compared by their minimum and maximum: the mean of equal numbers can differ from them in the last bit, and
-        # that difference would be stretched.
+        # Detect constant maps by minimum and maximum: the mean of equal numbers can differ from them in the last bit,
+        # and that difference would be amplified.
         ends = (
             np.where(finite, maps, np.inf).min(axis=axes, keepdims=True),
             np.where(finite, maps, -np.inf).max(axis=axes, keepdims=True),
@@ -115,7 +117,7 @@ def layer_limits(maps: FloatArray) -> tuple[float, float]:
     """Returns the values at the ends of a layer's common scale.
 
     Args:
-        maps: All maps of the layer, of any shape.
+        maps: All of the layer's maps, of any shape.
 
     Returns:
         0 and the largest finite value, or the smallest and the largest if any value is negative.
@@ -125,16 +127,16 @@ def layer_limits(maps: FloatArray) -> tuple[float, float]:
 
 
 def tiled(tiles: npt.NDArray[Any], columns: int = 16, gap: int = 1, fill: Any = 0) -> npt.NDArray[Any]:
-    """Puts images side by side, row by row, and fills the rest of the last row.
+    """Arranges images in a grid, row by row, and fills the rest of the last row.
 
     Args:
-        tiles: ``[C, h, w]`` or ``[C, h, w, 3]``.
-        columns: Number of images in a row.
-        gap: Number of pixels between two images.
-        fill: The value of the gaps; 0 in the chapter.
+        tiles: The images, ``[C, h, w]`` or ``[C, h, w, 3]``.
+        columns: Number of images per row. Default: 16.
+        gap: Number of pixels between two images. Default: 1.
+        fill: Value of the gaps. Default: 0, as in the chapter.
 
     Returns:
-        ``[rows * (h + gap) - gap, columns * (w + gap) - gap]``, with colours if ``tiles`` have any.
+        ``[rows * (h + gap) - gap, columns * (w + gap) - gap]``, with a last axis for colours if ``tiles`` have one.
 
     Example:
         >>> tiled(np.array([[[1]], [[2]], [[3]]]), columns=2).tolist()

@@ -1,4 +1,4 @@
-"""Overlays of maps on images: scaled, resized, coloured and mixed."""
+"""Scales, resizes and colours maps, and overlays them on images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_gradcam.render.signals import band_height
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.stats.resize import Interpolation, resized
 
-# Bytes of overlays to keep while a map's strip and animation are drawn.
+# Maximum size in bytes of the overlays to keep while a map's strip and animation are drawn.
 LAID_BYTES = 32_000_000
 
 
@@ -26,12 +26,12 @@ class Overlays:
     """Overlays of maps on images.
 
     Attributes:
-        mixed: Image and heatmap, uint8 ``[N, s, H, W, 3]``; only the image if the map is zero everywhere. Under signed
+        mixed: Image and heatmap, uint8 ``[N, s, H, W, 3]``; only the image if the map is zero everywhere. Below signed
             maps, the image is grey.
-        blank: Which maps are zero everywhere (after the ReLU, unless they are drawn signed or the scale is
+        blank: Flags for maps that are zero everywhere (after the ReLU, unless they are drawn signed or the scale is
             ``"minmax"``), ``[N]``.
-        broken: Which maps are not finite, ``[N]``; their images are faded, and the caller crosses them out.
-        places: Each pixel's index in the colour map, uint8 ``[N, s, H, W]``.
+        broken: Flags for maps that are not finite, ``[N]``; their images are faded, and the caller crosses them out.
+        places: Each pixel's index into the colour map, uint8 ``[N, s, H, W]``.
         table: The colour map, uint8 ``[256, 3]``.
     """
 
@@ -54,39 +54,39 @@ def lay_over(base: Pixels, maps: FloatArray, shares: FloatArray, drawing: Drawin
 
     Args:
         base: The images, uint8 ``[N, s, H, W, 3]``.
-        maps: Whole signed maps, ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` for signals, which are drawn in the
-            band below the curve; used to find maps that are zero everywhere or not finite.
-        shares: Their scaled slices, in 0…1, ``[N, s, h, w]``; in -1…1 if they are drawn signed.
+        maps: The complete signed maps, ``[N, h, w]`` or ``[N, d, h, w]``, to find those that are zero everywhere or not
+            finite. Maps of signals, ``[N, l]``, are drawn in the band below the curve.
+        shares: The maps' scaled slices, 0 to 1, or -1 to 1 if they are drawn signed, ``[N, s, h, w]``.
         drawing: Colour map, opacity, interpolation and scale.
     """
     values, table = heat(shares, base.shape[2:4], drawing.interpolation), colors_of(drawing)
     shades = 128 + 127 * np.clip(values, -1, 1) if drawing.signed else np.clip(values, 0, 1) * 255
     places = shades.round().astype(np.uint8)
     if maps.ndim == 2:
-        # A signal's curve stays unchanged above its map.
+        # A signal's curve, above its map, remains unchanged.
         mixed, band = base.copy(), band_height(base.shape[2])
         mixed[:, :, -band:] = table[places[:, :, -band:]]
     else:
-        # On a red cup, red evidence would not be visible.
+        # Red evidence would not be visible on a red object.
         under = _without_colour(base) if drawing.signed else base
         mixed = np.empty(base.shape, np.uint8)
         for channel, mixture in enumerate(_mixtures(table.tobytes(), drawing.opacity)):
             mixed[..., channel] = mixture[under[..., channel].astype(np.intp) << 8 | places]
-    # A map without any evidence shows the unchanged image, so that it can't be mistaken for a weak map.
+    # For a map without any evidence, show the unchanged image: it must not look like a weak map.
     relu = not drawing.signed and drawing.scale != "minmax"
     blank = maxima(maps) <= 0 if relu else np.asarray((maps == 0).all(axis=_own_axes(maps)))
     mixed[blank] = base[blank]
-    # The rest of a broken map is not shown: its finite part would look like a map.
+    # Do not show the finite part of a map that is not finite: it would look like a map.
     broken = not_finite(maps)
     mixed[broken] = _without_colour(base[broken], 0.5, 100)
     return Overlays(mixed, blank, broken, places, table)
 
 
 class Laid:
-    """Caches overlays before they are enlarged, for drawings that share them: strip, animation and palette.
+    """Caches overlays before enlargement, which strip, animation and palette share.
 
     Args:
-        most: Largest size in bytes; beyond it, the oldest overlays are dropped.
+        most: Maximum size in bytes; beyond it, the oldest overlays are dropped. Default: 32 million.
     """
 
     def __init__(self, most: int = LAID_BYTES) -> None:
@@ -98,10 +98,10 @@ class Laid:
 
         Args:
             record: The step.
-            how: Everything else that they depend on.
-            lay: Creates them.
+            how: Everything else that the overlays depend on.
+            lay: Function that creates the overlays.
         """
-        # The record is stored too, so that no other object gets its id.
+        # The cache also stores the record: while it exists, no other object can have its id.
         key = (id(record), how)
         if key not in self._found:
             self._found[key] = record, lay()
@@ -117,35 +117,35 @@ def _size(found: Overlays) -> int:
 
 
 def grey(signed: FloatArray, size: tuple[int, ...], slices: Slices) -> Pixels:
-    """Draws signed maps of the input's resolution: 0 is mid-grey, a probe's largest magnitude white or black.
+    """Draws signed maps in the input's resolution: 0 is mid-grey, a probe's largest magnitude white or black.
 
     Args:
-        signed: ``[N, H, W]`` or ``[N, T, H, W]``; values that are not finite are drawn as 0.
-        size: Height and width of the drawing.
-        slices: Which frames are shown.
+        signed: The maps, ``[N, H, W]`` or ``[N, T, H, W]``; non-finite values are drawn as 0.
+        size: Height and width of the drawing in pixels.
+        slices: The slices shown.
 
     Returns:
         uint8 ``[N, s, *size, 3]``.
     """
     clean = np.nan_to_num(signed, nan=0.0, posinf=0.0, neginf=0.0)
     shown = heat(slices.of_pictures(clean), size, "bilinear")
-    # The largest value of the drawing: averaging in smaller images would leave only pale grey.
+    # Scale by the largest value after resizing: in smaller images, averaging would otherwise leave only pale grey.
     top = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
     shares = np.divide(shown, top, out=np.zeros_like(shown), where=top > 0)
     return np.asarray((128 + 127 * shares).round().astype(np.uint8)[..., None].repeat(3, axis=-1))
 
 
 def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) -> FloatArray:
-    """Resizes maps to the image's resolution, each slice separately.
+    """Resizes maps to the image's resolution, each slice separately, with corners not aligned.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
-        size: ``(H, W)``.
-        interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; if a map is finer than the image, the values of
-            each pixel are averaged instead, as for the image.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``.
+        size: Height and width, ``(H, W)``.
+        interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``. If a map is finer than the image, its values
+            within each pixel are averaged instead.
 
     Returns:
-        ``[N, H, W]`` or ``[N, d, H, W]``; pixels are matched by area, corners not aligned.
+        ``[N, H, W]`` or ``[N, d, H, W]``.
     """
     height, width = maps.shape[-2:]
     if (height, width) == size:
@@ -155,17 +155,17 @@ def heat(maps: FloatArray, size: tuple[int, ...], interpolation: Interpolation) 
 
 
 def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:
-    """Scales maps to 0…1, all slices alike; a map without a positive value becomes zero everywhere.
+    """Scales maps to 0…1, or to -1…1 if they are drawn signed, with the same factor for all slices.
 
-    Maps that are drawn signed are scaled to -1…1.
+    With neither ``signed`` nor ``"minmax"``, a map without a positive value becomes zero everywhere.
 
     Args:
         maps: Signed maps ``[N, h, w]`` or ``[N, d, h, w]``.
-        drawing: Its ``scale`` and ``signed`` determine the scaling.
+        drawing: The options; ``scale`` and ``signed`` determine the scaling.
         top: The value that becomes 1, ``[N]``; unused with ``"minmax"``.
 
     Returns:
-        The scaled maps; values that are not finite become 0.
+        The scaled maps; non-finite values are replaced by 0 first.
     """
     clean = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
     if drawing.scale == "minmax":
@@ -178,7 +178,7 @@ def scaled(maps: FloatArray, drawing: Drawing, top: FloatArray) -> FloatArray:
 
 
 def maxima(maps: FloatArray, *, relu: bool = True) -> FloatArray:
-    """Returns each map's largest finite value ``[N]``, after the ReLU by default; 0 if none is finite."""
+    """Returns each map's largest finite value ``[N]``, by default after the ReLU; 0 if no value is finite."""
     largest = np.where(np.isfinite(maps), maps, -np.inf).max(axis=_own_axes(maps))
     floor = 0 if relu else -np.inf
     return np.asarray(np.where(np.isfinite(largest), np.maximum(largest, floor), 0), np.float32)
@@ -190,13 +190,13 @@ def magnitudes(maps: FloatArray) -> FloatArray:
 
 
 def not_finite(maps: FloatArray) -> npt.NDArray[np.bool_]:
-    """Returns which maps contain a value that is not finite, ``[N]``."""
+    """Returns flags for maps that contain a non-finite value, ``[N]``."""
     return np.asarray(~np.isfinite(maps).all(axis=_own_axes(maps)))
 
 
 @lru_cache(maxsize=8)
 def _mixtures(table: bytes, opacity: float) -> Pixels:
-    """Returns the mixtures of each image value and each colour, for red, green and blue, ``[3, 256 * 256]``."""
+    """Returns the blend of each image value with each colour, for red, green and blue, ``[3, 256 * 256]``."""
     colors = np.frombuffer(table, np.uint8).reshape(1, 256, 3)
     values = np.arange(256).reshape(256, 1, 1)
     mixed = (values * (1 - opacity) + colors * opacity).round().astype(np.uint8)

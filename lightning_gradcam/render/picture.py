@@ -1,4 +1,4 @@
-"""A finished picture, and its files."""
+"""Finished images and their encoded files."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from lightning_gradcam.render.text import SHADES
 
 Pixels = npt.NDArray[np.uint8]
 
-# The longest side, in pixels, of a file in each format.
+# Maximum length in pixels of the longer side in each format.
 LONGEST = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
-# A picture with at most this many pixels is always a PNG; one with more than this many is not tried as one.
+# With "auto", images with at most _SMALL pixels are PNG. Those with more than _LARGE pixels are JPEG, unless enlarged.
 _SMALL, _LARGE = 100_000, 1_000_000
-# Side by side at twice their size, sheets of photographs and their red and green letters look the same as the original:
-# the mean difference on a sheet is 1.6 of 255. This takes half the bytes of quality 90 without colour subsampling.
+# Even at twice the size, sheets of photographs with red and green text look like the originals; the mean difference is
+# 1.6 of 255. Files need half the bytes of quality 90 without colour subsampling.
 _JPEG = {"quality": 72, "subsampling": "4:2:2", "optimize": True}
-# The largest mean difference, of 255, between pixels that are not white and the nearest of 256 colours. Grey pictures
-# of 28 pixels stay below it (3.4 for a sheet of eight); small photographs do not (5.7) and keep all of their colours.
+# Maximum mean difference, of 255, between pixels that are not white and the nearest of 256 colours. Sheets of grey
+# images with 28 pixels stay below it (3.4 for eight probes); small photographs exceed it (5.7) and keep all colours.
 _NEAR = 4.5
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A finished picture that every sink can use. Each format is encoded once, at the first request.
+    """A finished image that every sink can use. Each format is encoded once, on first use.
 
     Attributes:
-        pixels: uint8 ``[H, W, 3]``.
-        enlarged: Whether its pixels were repeated in blocks, so that a plain PNG is both fastest and smallest.
-        format: The format of its file: ``"png"``, ``"jpeg"`` or ``"webp"``; ``"auto"`` (default) is PNG if it is
+        pixels: The image, uint8 ``[H, W, 3]``.
+        enlarged: Whether the image was enlarged by repeating pixels, in which case PNG is both fastest and smallest.
+        format: The file format: ``"png"``, ``"jpeg"`` or ``"webp"``. ``"auto"`` (default) is PNG if the image is
             enlarged, and otherwise the smaller of PNG and JPEG.
-        colors: Colours that a palette must contain, uint8 ``[n, 3]``: those of its colour bar.
+        colors: Colours that a palette must contain, such as those of a colour bar, uint8 ``[n, 3]``.
 
     Example:
         >>> Picture(np.zeros((8, 8, 3), np.uint8)).file()[0]
@@ -57,17 +57,17 @@ class Picture:
 
     @property
     def nbytes(self) -> int:
-        """The memory that its pixels take, in bytes, without its files."""
+        """Memory for the pixels in bytes, without encoded files."""
         return self.pixels.nbytes
 
     def file(self, formats: Sequence[str] = ("png", "jpeg", "webp")) -> tuple[str, bytes]:
-        """Returns the picture as a file, in its own format if that is accepted and otherwise as a PNG.
+        """Returns the image as a file in its own format if that is accepted, else as PNG.
 
         Args:
-            formats: The accepted formats.
+            formats: The accepted formats. Default: all.
 
         Returns:
-            The format, and the file's content, scaled down if it is larger than the format allows.
+            The format and the file's content. The image is scaled down if it is larger than the format allows.
         """
         own = self.format
         if own == "auto":
@@ -76,13 +76,13 @@ class Picture:
         return chosen, self.encoded(chosen)
 
     def small(self, formats: Sequence[str] = ("png", "jpeg")) -> tuple[str, bytes]:
-        """Returns the smallest file without a visible difference, for logs in which each byte counts.
+        """Returns the smallest file without a visible difference, for logs that must stay small.
 
-        It is that of :meth:`file`, except if the picture is enlarged and its format ``"auto"``: then it is a PNG with
-        256 colours or, if that would be visible, the smaller of PNG and JPEG.
+        Returns the same as :meth:`file`, unless the image is enlarged and its format is ``"auto"``. In that case, the
+        file is a PNG with 256 colours, or the smaller of PNG and JPEG if the loss of colours would be visible.
 
         Args:
-            formats: The accepted formats.
+            formats: The accepted formats. Default: PNG and JPEG.
         """
         if not self._free:
             return self.file(formats)
@@ -95,18 +95,18 @@ class Picture:
 
     @property
     def _free(self) -> bool:
-        """Whether it is enlarged and its format was not chosen."""
+        """Whether the image is enlarged and its format is ``"auto"``."""
         return self.enlarged and self.format == "auto"
 
     def _smaller(self) -> str:
-        """Returns the format of the smaller file, of PNG and JPEG."""
+        """Returns ``"png"`` or ``"jpeg"``, whichever file is smaller."""
         area = math.prod(self.size)
         if area <= _SMALL or (area > _LARGE and not self.enlarged):
             return "png" if area <= _SMALL else "jpeg"
         return min("png", "jpeg", key=lambda name: len(self.encoded(name)))
 
     def encoded(self, format: str = "png") -> bytes:
-        """Returns the content of a PNG, JPEG or WebP file, scaled down if it is larger than the format allows."""
+        """Returns the content of a PNG, JPEG or WebP file; the image is scaled down if the format requires it."""
         if format not in self._files:
             self._files[format] = self._encode(format)
         return self._files[format]
@@ -115,8 +115,8 @@ class Picture:
         image = Image.fromarray(self.pixels)
         image.thumbnail((LONGEST[format], LONGEST[format]))
         buffer = io.BytesIO()
-        # Repeated pixels are worth a higher level; of others, level 1 costs a half to a fifth of the default level's
-        # time, for 12 to 19 % more bytes.
+        # Repeated pixels justify a higher level. For other images, level 1 takes a half to a fifth of the default
+        # level's time, for 12 to 19 % more bytes.
         png = {"compress_level": 6 if self.enlarged else 1}
         options: dict[str, dict[str, Any]] = {"png": png, "jpeg": _JPEG, "webp": {"quality": 90}}
         image.save(buffer, format.upper(), **options[format])
@@ -124,18 +124,18 @@ class Picture:
 
 
 class PackedPicture(Picture):
-    """A finished picture that stores only its own file, so that many take little memory.
+    """A finished image that stores only its encoded file, to save memory.
 
-    Its pixels are decoded whenever they are requested: exact from a PNG, close to what was drawn from a JPEG or WebP.
+    Its pixels are decoded on every access. They are exact for PNG, and approximate for JPEG and WebP.
 
     Args:
-        picture: The source.
+        picture: The image to encode.
     """
 
     def __init__(self, picture: Picture) -> None:
         format, content = picture.file()
         facts = {"enlarged": picture.enlarged, "format": format, "colors": picture.colors, "_files": {format: content}}
-        # Frozen, like all pictures.
+        # Bypass the frozen dataclass.
         self.__dict__.update(facts, _was_free=picture._free, _was_large=picture.size)
 
     @property
@@ -150,18 +150,18 @@ class PackedPicture(Picture):
 
     @property
     def nbytes(self) -> int:
-        """Its memory in bytes."""
+        """Memory for the encoded files in bytes."""
         return sum(map(len, self._files.values()))
 
     @property
     def pixels(self) -> Pixels:
-        """uint8 ``[H, W, 3]``."""
+        """The decoded image, uint8 ``[H, W, 3]``."""
         with Image.open(io.BytesIO(self._files[self.format])) as image:
             return np.asarray(image.convert("RGB"))
 
 
 def resized_pictures(pictures: Pixels, size: tuple[int, int], how: Image.Resampling = Image.Resampling.BOX) -> Pixels:
-    """Returns pictures ``[N, H, W]`` or ``[N, H, W, 3]`` at another height and width; by default averaged."""
+    """Resizes images ``[N, H, W]`` or ``[N, H, W, 3]`` to a height and width, by default by averaging."""
     return np.stack([np.asarray(Image.fromarray(picture).resize(size[::-1], how)) for picture in pictures])
 
 
@@ -169,14 +169,14 @@ def palette_image(pixels: Pixels, needed: Pixels, count: int, method: Image.Quan
     """Returns an image with a palette, for :meth:`PIL.Image.Image.quantize`.
 
     Args:
-        pixels: The pixels that the palette is for.
-        needed: Its first colours, uint8 ``[n, 3]``; the rest are those that the pixels need most.
-        count: The number of colours, 256 at most.
-        method: How the rest are found.
+        pixels: The pixels to represent, uint8 ``[H, W, 3]``.
+        needed: The palette's first colours, uint8 ``[n, 3]``; the others are chosen for the pixels.
+        count: Number of colours, at most 256.
+        method: Method for choosing the other colours.
     """
     found = Image.fromarray(pixels).quantize(count - len(needed), method).getpalette() or []
     colors = np.array(found, np.uint8).reshape(-1, 3)
-    # Paper could be drawn in a colour that is almost white.
+    # Without near-white colours: white paper must stay white.
     colors = colors[(colors < 248).any(axis=1)]
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.concatenate([needed, colors])[:count].tobytes())
@@ -184,13 +184,13 @@ def palette_image(pixels: Pixels, needed: Pixels, count: int, method: Image.Quan
 
 
 def _paletted(pixels: Pixels, needed: Pixels) -> bytes:
-    """Returns a PNG with 256 colours; empty if these are too few.
+    """Returns a PNG with 256 colours; empty if they are not enough.
 
     Args:
-        pixels: The image.
-        needed: Colours that must be among them, in addition to those of text.
+        pixels: The image, uint8 ``[H, W, 3]``.
+        needed: Colours that the palette must contain, in addition to those for text.
     """
-    # This samples the enlarged pixels, and few pixels of the letters.
+    # Samples mostly enlarged pixels, and few pixels in letters.
     some = np.ascontiguousarray(pixels[1::3, 1::3])
     shades = np.concatenate([np.array(SHADES, np.uint8), needed])
     palette = palette_image(some, shades, 256, Image.Quantize.FASTOCTREE)

@@ -1,4 +1,4 @@
-"""The value of the brightest colour: robust against a few extreme values, and common to a row's targets and steps."""
+"""Computes the value of the brightest colour: robust to a few extreme values, and shared within a row."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 
-# Maps with up to 26 pixels keep their largest value; in a map with 49 pixels one may exceed the limit, with 196 four.
+# In maps with up to 26 pixels, this is the largest value; with 49 pixels, one may exceed it, with 196 pixels four.
 PERCENTILE = 98.0
 
 
 def limits_of(maps: FloatArray, *, signed: bool = False) -> FloatArray:
-    """Returns the value of the brightest colour of each map on its own.
+    """Returns the value of the brightest colour for each map separately.
 
     Args:
-        maps: Signed maps, ``[N, …]``; values that are not finite count as 0.
-        signed: Use the magnitudes, for colours around zero; by default the values after the ReLU.
+        maps: Signed maps, ``[N, …]``; non-finite values count as 0.
+        signed: Whether to use magnitudes, for colours around zero, instead of values after the ReLU.
 
     Returns:
-        ``[N]``: the 98th percentile of a map's values (without interpolation), so that a few values can't darken all
-        others; the largest value if the percentile is 0; 0 for a map without evidence.
+        ``[N]``: the 98th percentile of a map's values (without interpolation), because a few extreme values would
+        darken all others; the largest value if the percentile is 0; 0 for a map without evidence.
 
     Example:
         >>> maps = np.array([[[0.0, 2.0], [-3.0, 1.0]]])
@@ -36,9 +36,9 @@ def limits_of(maps: FloatArray, *, signed: bool = False) -> FloatArray:
 
 
 def both_limits(maps: FloatArray) -> FloatArray:
-    """Returns each map's limits as stored in a record, ``[N, 2]``: for colours from zero, and for signed ones.
+    """Returns each map's limits as stored in a record, ``[N, 2]``: for colours from zero, and for signed colours.
 
-    They are 0 for a map that is not finite: it is not shown, and its finite values would darken its row in all later
+    They are 0 for a map that is not finite: it is not shown, and its finite values would darken its row at all later
     steps.
     """
     limits = np.stack([limits_of(maps), limits_of(maps, signed=True)], axis=1)
@@ -47,11 +47,11 @@ def both_limits(maps: FloatArray) -> FloatArray:
 
 
 def raise_limits(limits: dict[CamKey, FloatArray], found: Mapping[CamKey, FloatArray]) -> None:
-    """Raises each map's limits so far to those of another step if these are larger.
+    """Raises each map's limits so far to those at a further step if these are larger.
 
     Args:
-        limits: Both limits of each map, ``[N, 2]``; changed in place.
-        found: The other step's limits.
+        limits: Both limits for each map, ``[N, 2]``; modified in place.
+        found: The further step's limits.
     """
     for key, values in found.items():
         limits[key] = np.fmax(limits[key], values) if key in limits else values
@@ -60,13 +60,13 @@ def raise_limits(limits: dict[CamKey, FloatArray], found: Mapping[CamKey, FloatA
 def run_limits(
     record: CamRecord, keys: Sequence[CamKey], limits: Mapping[CamKey, FloatArray] | None, *, signed: bool
 ) -> FloatArray:
-    """Returns each probe's limit ``[N]`` on the run's scale, over some maps of one layer and method.
+    """Returns each probe's limit on the run's scale, ``[N]``, over the given maps of one layer and method.
 
     Args:
-        record: The step that is drawn.
+        record: The step to draw.
         keys: The row's maps.
-        limits: Both limits of each map in the run so far, ``[N, 2]``; by default those in the record, or else those of
-            its own maps.
+        limits: Both limits for each map in the run so far, ``[N, 2]``; ``None`` uses those in the record, or else those
+            of its maps.
         signed: Whether colours are on both sides of zero.
     """
     known = limits or record.limits
@@ -75,10 +75,10 @@ def run_limits(
 
 
 def row_limits(limits: Mapping[CamKey, FloatArray], key: CamKey, *, signed: bool) -> FloatArray:
-    """Returns each probe's limit ``[N]`` over all targets of a map's layer and method.
+    """Returns each probe's limit over all targets for a map's layer and method, ``[N]``.
 
     Args:
-        limits: Both limits of each map, ``[N, 2]``, as :func:`both_limits` returns them.
+        limits: Both limits for each map, ``[N, 2]``, as returned by :func:`both_limits`.
         key: One of the maps.
         signed: Whether colours are on both sides of zero.
     """

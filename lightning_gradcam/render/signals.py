@@ -1,4 +1,4 @@
-"""1-D signals as images: their curves, with a band for the map along time below."""
+"""Draws 1-D signals as images: curves, with a band below for the map along time."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.render.text import INK, LINE, PAPER, Color
 
-# The map's share of the image's height; the rest is for the curves.
+# Fraction of the image's height for the map; the rest is for the curves.
 _BAND = 0.2
-# More curves can't be distinguished: their mean is drawn on the range that they span.
+# More curves can't be distinguished: instead, their mean is drawn over their range.
 _MOST_CURVES = 6
 _CURVES: tuple[Color, ...] = (INK, (31, 111, 180), (214, 96, 20), (30, 140, 80), (150, 70, 170), (160, 120, 20))
 _SOURCE = "signal of "
-# The ways of recovering images that look the same as before any preprocessing; see `probes/display.py`.
+# Sources of display images that need no remark, because the images look as they did before preprocessing; see
+# `probes/display.py`.
 _PLAIN = ("as loaded", "Normalize undone", "mean and std as given")
 _RANGE: Color = (212, 214, 220)
 
 
 def band_height(height: int) -> int:
-    """Returns the number of rows for the map at the bottom of a signal's image."""
+    """Returns the height in pixels of the map's band at the bottom of a signal's image."""
     return max(1, round(_BAND * height))
 
 
 def charted(
     probes: ProbeView, drawing: Drawing, shape: tuple[int, ...], size: tuple[int, int] = (112, 256)
 ) -> tuple[ProbeView, Drawing]:
-    """Returns probes and drawing unchanged or, if maps only have a time axis, with curves as images.
+    """Returns probes with curves as images if maps have only a time axis; otherwise everything unchanged.
 
     Args:
         probes: The probes with the signals.
-        drawing: Boxes are turned off for signals, which have no height.
+        drawing: The options; boxes are turned off for signals, which have no height.
         shape: Shape of the maps, ``[N, l]`` for signals.
-        size: Height and width of the curves' images.
+        size: Height and width of the curves' images in pixels. Default: 112 by 256.
     """
     if len(shape) != 2 or probes.signals is None:
         return probes, drawing
     if probes.display_source.startswith(_SOURCE) and probes.pixels.shape[1:3] == size:
-        # Drawn already.
+        # The curves are already drawn.
         return probes, replace(drawing, boxes=False)
     _, channels, length = probes.signals.shape
     curves = f"{channels} curves: one a channel, on one scale"
@@ -58,7 +59,7 @@ def charted(
 
 
 def source_lines(source: str) -> list[str]:
-    """Returns the header's text on how images were recovered; empty if they look as usual."""
+    """Returns header lines on the source of display images; empty if they need no remark."""
     if source.startswith(_SOURCE):
         return source.split("; ")
     return [f"images: {source}"] if source and source not in _PLAIN else []
@@ -88,17 +89,17 @@ def _chart(signal: FloatArray, size: tuple[int, int]) -> Pixels:
         values = values.mean(axis=0, keepdims=True)
     for number, channel in enumerate(values):
         fill(*_spans(channel, width), _CURVES[number])
-    # The band's edge, so that a map without colours is visible as a map.
+    # Draw the band's edge, which keeps the band visible for a map without colours.
     canvas[-band - 1] = LINE
     return canvas
 
 
 def _spans(channel: npt.NDArray[np.float64], width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Returns the lowest and highest value that a curve has within each of ``width`` columns."""
+    """Returns a curve's lowest and highest value within each of ``width`` columns."""
     length = len(channel)
     fine = max(4, 2 * -(-length // width))
     at = np.arange(width * fine + 1) / (width * fine) * length - 0.5
     curve = np.interp(at, np.arange(length), channel)
-    # The last point of a column is the first of the next: the curve has no gaps.
+    # A column's last point is the first point of the next one, which avoids gaps in the curve.
     columns = np.concatenate([curve[:-1].reshape(width, fine), curve[fine::fine, None]], axis=1)
     return columns.min(axis=1), columns.max(axis=1)

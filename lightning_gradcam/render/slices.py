@@ -1,4 +1,4 @@
-"""Which slices of maps with time or depth are shown, and the frames below them."""
+"""Selects the slices to show for maps with time or depth, and the frames below them."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy as np
 from lightning_gradcam.record.cam_record import FloatArray
 from lightning_gradcam.render.picture import Pixels
 
-# Pixels between two slices of a strip.
+# Pixels between two slices in a strip.
 SEAM = 2
 _MOST_SLICES = 8
 
 
 def frame_under(place: Any, depth: int, length: int) -> Any:
-    """Returns the frame at the centre of a slice, or of each of several.
+    """Returns the index of the frame at the centre of one or more slices.
 
     Args:
-        place: Index on the maps' axis of time or depth, a number or an array.
-        depth: The length of that axis; 0 without one.
-        length: The number of frames.
+        place: Index along the maps' time or depth axis, a number or an array.
+        depth: Length of that axis; 0 if there is none.
+        length: Number of frames.
     """
-    # In whole numbers: the centre of slice i of d is at (i + 1/2) / d of the frames.
+    # In integers: the centre of slice i of d is at (i + 1/2) / d of the frames.
     return (2 * place + 1) * length // (2 * max(depth, 1))
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Which slices of a layer's maps are shown, and the frames of the display under them.
+    """The slices of a layer's maps to show, and the display frames below them.
 
     Attributes:
-        chosen: Indices on the maps' axis of time or depth; only 0 if they have no such axis.
-        depth: The length of that axis; 0 if there is none.
-        frames: The frame below each of ``chosen``; 0 if the display has no frames.
-        length: The number of frames of the display; 0 if it is a single image.
+        chosen: Indices along the maps' time or depth axis; only 0 if they have no such axis.
+        depth: Length of that axis; 0 if there is none.
+        frames: Index of the frame below each of ``chosen``; 0 if the display has no frames.
+        length: Number of display frames; 0 for a single image.
     """
 
     chosen: tuple[int, ...]
@@ -45,11 +45,11 @@ class Slices:
 
     @classmethod
     def of(cls, maps: tuple[int, ...], display: tuple[int, ...]) -> Slices:
-        """Chooses at most eight slices evenly, the first and the last among them.
+        """Selects at most eight evenly spaced slices, including the first and the last.
 
         Args:
-            maps: Their shape, ``[N, h, w]``, ``[N, d, h, w]`` or ``[N, l]``.
-            display: Its shape, ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
+            maps: Shape of the maps, ``[N, h, w]``, ``[N, d, h, w]`` or ``[N, l]``.
+            display: Shape of the display pixels, ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``.
 
         Example:
             >>> Slices.of((2, 4, 7, 7), (2, 16, 112, 112, 3)).frames
@@ -62,10 +62,10 @@ class Slices:
         return cls(tuple(chosen), depth, frames, length)
 
     def name(self, place: int) -> str:
-        """Returns a slice's name, which is that of the frame below it if there are frames.
+        """Returns a slice's name, or that of the frame below it if there are frames.
 
         Args:
-            place: Index on the maps' axis of time or depth, shown or not.
+            place: Index along the maps' time or depth axis; the slice need not be shown.
 
         Example:
             >>> Slices.of((2, 4, 7, 7), (2, 16, 112, 112, 3)).name(0), Slices.of((2, 4, 7, 7), (2, 112, 112, 3)).name(3)
@@ -76,15 +76,15 @@ class Slices:
     def of_maps(self, maps: FloatArray) -> FloatArray:
         """Returns the chosen slices, ``[N, s, h, w]``."""
         if maps.ndim == 2:
-            # Only a time axis: an image with one row.
+            # Treat maps with only a time axis as images with one row.
             return maps[:, None, None]
         return maps[:, list(self.chosen)] if self.depth else maps[:, None]
 
     def of_pictures(self, maps: FloatArray) -> FloatArray:
-        """Returns the frames of maps in the input's resolution, one for each slice, ``[N, s, H, W]``.
+        """Returns one frame per slice from maps in the input's resolution, ``[N, s, H, W]``.
 
         Args:
-            maps: ``[N, H, W]``, or ``[N, T, H, W]`` with their own frames.
+            maps: The maps, ``[N, H, W]``, or ``[N, T, H, W]`` with frames.
         """
         if maps.ndim == 2:
             return maps[:, None, None].repeat(len(self.chosen), axis=1)

@@ -1,4 +1,4 @@
-"""Text and marks on pixel arrays. Rendered strings are kept: most of a sheet's text is the same every epoch."""
+"""Draws text and marks on pixel arrays. Rendered text is cached, because most of it is the same in every epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAPER: Color = (255, 255, 255)
 LINE: Color = (222, 222, 226)
 RIGHT: Color = (22, 122, 60)
 WRONG: Color = (200, 30, 40)
-# The colours of a palette that text and lines need: letters have soft edges.
+# The colours that text and lines need in a palette, including intermediate ones for smooth letters.
 SHADES: tuple[tuple[int, ...], ...] = (
     PAPER,
     LINE,
@@ -32,15 +32,16 @@ SHADES: tuple[tuple[int, ...], ...] = (
 def write(
     canvas: npt.NDArray[np.uint8], at: tuple[int, int], text: str, width: int, size: int, color: Color = INK
 ) -> int:
-    """Writes one line of dark text on white; if it is wider than ``width``, it is cut and ends in an ellipsis.
+    """Writes one line of dark text on white; text wider than ``width`` is truncated with an ellipsis.
 
-    A probability after a name and two spaces is kept, and the name is cut: ``1…`` would be read as a number.
+    If the line ends with two spaces and a percentage, only the name before it is truncated, because ``1…`` would look
+    like a number.
 
     Args:
-        canvas: uint8 ``[H, W, 3]``, written to.
-        at: Left and top, in pixels.
-        text: The line. Control characters become spaces: a line break in a class name must not break the row.
-        width: Width in pixels.
+        canvas: The image to write on, uint8 ``[H, W, 3]``.
+        at: Left and top edge in pixels.
+        text: The line. Control characters become spaces, because a line break in a class name must not break the row.
+        width: Maximum width in pixels.
         size: Font size in pixels.
         color: Red, green and blue.
 
@@ -55,14 +56,14 @@ def write(
 
 
 def stamp(canvas: npt.NDArray[np.uint8], at: tuple[int, int], *, right: bool) -> None:
-    """Draws the mark for a right or a wrong prediction, 72 by 20 pixels; shape, word and colour agree."""
+    """Draws the mark for a right or wrong prediction, 72 by 20 pixels, with a symbol, a word and a colour."""
     x, y = at
     mark = _stamp(right)
     canvas[y : y + mark.shape[0], x : x + mark.shape[1]] = mark
 
 
 def cross_out(picture: npt.NDArray[np.uint8]) -> None:
-    """Draws a red cross from corner to corner, and a frame, over ``picture``, uint8 ``[H, W, 3]``, in place."""
+    """Draws a red cross and a frame over ``picture``, uint8 ``[H, W, 3]``, in place."""
     height, width = picture.shape[:2]
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image)
@@ -75,7 +76,7 @@ def cross_out(picture: npt.NDArray[np.uint8]) -> None:
 
 @lru_cache(maxsize=512)
 def _ink(text: str, width: int, size: int, color: Color) -> npt.NDArray[np.uint8]:
-    """Returns the text on white, uint8 ``[H, W, 3]``, to be combined with the canvas by taking the darker value."""
+    """Returns the text on white, uint8 ``[H, W, 3]``, to be merged into the canvas by taking the darker value."""
     font = _font(size)
     line = "".join(character if character.isprintable() else " " for character in text)
     length = font.getlength(line)

@@ -1,4 +1,4 @@
-"""From maps and display pixels to the columns of a sheet; maps with time or depth become strips of slices."""
+"""Draws maps and display pixels as the columns of a sheet; maps with time or depth become strips of slices."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OUTPUT, SIMILAR = re.compile(r"output(\d+)"), re.compile(r"similar_to(\d+)")
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """One column of a sheet: images ``[N, H, W, 3]``, its heading and the lines below each image."""
+    """One column of a sheet: its heading, images ``[N, H, W, 3]``, and the captions below each image."""
 
     heading: str
     pixels: Pixels
@@ -51,23 +51,23 @@ def draw_tiles(
     Args:
         record: The step to draw.
         probes: The probes, for display pixels and class names.
-        keys: The maps' keys, all of one layer and method.
+        keys: The maps' keys, all with the same layer and method.
         drawing: Colour map, opacity, columns, scale.
-        limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]`` (:func:`run_limits`).
-        slices: The slices to show of maps and displays with a third axis.
-        rows: The indices of the drawn probes.
+        limits: For ``scale="run"``, both limits for each map so far, ``[N, 2]`` (:func:`run_limits`).
+        slices: The slices to show for maps and displays with a third axis.
+        rows: The indices of the probes to draw.
 
     Returns:
-        The columns in ``drawing``'s order; all but the input once for each of ``keys``. A map of the whole model has no
-        Guided Grad-CAM next to it, because that belongs to a layer.
+        The columns, in the order of ``drawing.columns``; all except the input once for each of ``keys``. There is no
+        Guided Grad-CAM next to a map of the whole model, because it belongs to a layer.
 
     Raises:
-        DrawingError: Guided Grad-CAM is requested, but the record has none.
+        DrawingError: Guided Grad-CAM is requested, but the record does not contain any.
     """
     probes, chosen = probes.view, list(rows)
     base = fitted(slices.of_display(probes.pixels[chosen]), drawing.max_tile)
     factor = _factor(base.shape, drawing)
-    # The finite values of a broken map are not shown, and would darken all others.
+    # Exclude maps that are not finite: they are not shown, and their finite values would darken all others.
     tops_of = magnitudes if drawing.signed else maxima
     of_all = {key: np.where(not_finite(record.maps[key]), 0, tops_of(record.maps[key])) for key in keys}
     layer_top = np.full(len(base), max((float(top.max()) for top in of_all.values()), default=0.0), np.float32)
@@ -76,7 +76,7 @@ def draw_tiles(
     for key in keys:
         maps, target = record.maps[key][chosen], key.target
         top = {"layer": layer_top, "run": run_top}.get(drawing.scale, of_all[key][chosen])
-        # Scaled before slices are selected, so that hidden slices also count for the common scale.
+        # Scale before selecting slices: hidden slices also count for the shared scale.
         over = lay_over(base, maps, slices.of_maps(scaled(maps, drawing, top)), drawing)
         raw, low = maxima(maps, relu=drawing.scale != "minmax"), maxima(-maps) if drawing.signed else None
         summed = [len(probes.true_classes(row)) if target == "label" else 1 for row in chosen]
@@ -85,7 +85,7 @@ def draw_tiles(
             for i, row in enumerate(chosen)
         ]
         if target not in ("predicted", "label") and not _is_class(target) and record.classes[target][0] >= 0:
-            # The class differs from row to row, and is not written anywhere else.
+            # The class differs between rows, and is not stated elsewhere.
             said = [probes.class_name(int(index)) for index in record.classes[target][chosen]]
             names = [f"class {name}" if _is_class(name) else name for name in said]
             captions = [(name, *lines) for name, lines in zip(names, captions, strict=True)]
@@ -106,7 +106,7 @@ def draw_tiles(
 
 
 def tile_size(display: tuple[int, ...], drawing: Drawing, slices: Slices) -> tuple[int, int]:
-    """Returns height and width of every tile, for display pixels of this shape, ``[N, H, W, 3]`` or with frames."""
+    """Returns a tile's height and width, for display pixels of a shape ``[N, H, W, 3]``, or with frames."""
     shown = len(slices.chosen)
     height, width = fitted_size(shown, display[-3], display[-2], drawing.max_tile)
     factor = _factor((1, shown, height, width), drawing)
@@ -114,12 +114,12 @@ def tile_size(display: tuple[int, ...], drawing: Drawing, slices: Slices) -> tup
 
 
 def evenly(count: int, most: int, *, ends: bool = False) -> list[int]:
-    """Returns at most ``most`` indices of ``count``, evenly chosen; at least one.
+    """Returns at most ``most`` evenly spaced indices into ``count`` items, but at least one.
 
     Args:
-        count: The number of items.
-        most: The largest number to return.
-        ends: Include the last; the first is always included.
+        count: Number of items.
+        most: Maximum number of indices.
+        ends: Whether to include the last item; the first is always included.
 
     Example:
         >>> evenly(10, 4), evenly(10, 4, ends=True)
@@ -136,26 +136,26 @@ def _shown_target(target: str, probes: ProbeView) -> str:
 
 
 def unclassed_word(target: str) -> str:
-    """Returns the kind of score of a target that is not a class: a value of the output, a similarity, or any score."""
+    """Returns the kind of score for a target that is not a class: ``"value"``, ``"similarity"`` or ``"score"``."""
     return "value" if OUTPUT.fullmatch(target) else "similarity" if SIMILAR.fullmatch(target) else "score"
 
 
 def _is_class(target: str) -> bool:
-    """Whether a target's name is a class index; a function's name may contain other Unicode digits."""
+    """Whether a target's name is a class index. Only ASCII digits count: a function's name may contain others."""
     return target.isascii() and target.isdigit()
 
 
 def _map_caption(
     record: CamRecord, key: CamKey, row: int, top: float, blank: bool, summed: int = 1, low: float | None = None
 ) -> tuple[str, ...]:
-    """Returns the lines below a map: its score, over ``summed`` classes, and its maximum.
+    """Returns the captions below a map: its score (a sum over ``summed`` classes) and its maximum.
 
     For a signed map, ``low`` is the magnitude of the strongest evidence against the score.
     """
     kind = "difference" if "_vs_" in key.target else "logit" if record.score == "logit" else "p"
     value = f"{record.scores[key.target][row]:.3g}"
     if summed > 1:
-        # On two lines: one would be too long for the narrowest tile.
+        # Use two lines: one would be too long for the narrowest tile.
         score: tuple[str, ...] = (f"sum of {'logits' if kind == 'logit' else kind} over", f"{summed} classes: {value}")
     else:
         score = (f"{kind if record.classes[key.target][row] >= 0 else unclassed_word(key.target)} {value}",)
@@ -174,7 +174,7 @@ def _map_caption(
 def _guided(
     record: CamRecord, probes: ProbeView, key: CamKey, base: Pixels, slices: Slices, rows: Sequence[int], factor: int
 ) -> list[Tiles]:
-    """Returns the column with Guided Grad-CAM of a key's layer and target; none if the layer has none."""
+    """Returns the column with Guided Grad-CAM for a key's layer and target; empty if the layer has none."""
     wanted = key._replace(method=GUIDED)
     if wanted not in record.maps:
         if any(other.method == GUIDED for other in record.maps):
@@ -194,7 +194,7 @@ def _guided(
 
 
 def fitted(frames: Pixels, longest: int) -> Pixels:
-    """Scales images ``[N, s, H, W, 3]`` down to the longest side allowed, and to the widest strip."""
+    """Scales images ``[N, s, H, W, 3]`` down to the maximum side length and strip width."""
     count, shown, height, width = frames.shape[:4]
     smaller_h, smaller_w = fitted_size(shown, height, width, longest)
     if (smaller_h, smaller_w) == (height, width):
@@ -204,19 +204,19 @@ def fitted(frames: Pixels, longest: int) -> Pixels:
 
 
 def fitted_size(shown: int, height: int, width: int, longest: int) -> tuple[int, int]:
-    """Returns height and width of images, ``shown`` of them side by side, scaled down to the longest side allowed."""
+    """Returns the height and width to which images are scaled down if ``shown`` of them are side by side."""
     share = min(1.0, longest / max(height, width), _room(shown, longest) / width)
     return max(1, round(height * share)), max(1, round(width * share))
 
 
 def _room(shown: int, longest: int) -> int:
-    """Returns the largest width of each of ``shown`` images in a strip."""
+    """Returns the maximum width of each image in a strip of ``shown`` images."""
     return (max(_WIDEST_STRIP, longest) - SEAM * (shown - 1)) // shown
 
 
 def _factor(shape: tuple[int, ...], drawing: Drawing) -> int:
-    # About 112 on the shorter side, without letting an elongated image or a strip outgrow the screen: twice that takes
-    # four times the bytes and shows nothing more.
+    # About 112 pixels on the shorter side: twice that would need four times the bytes and show nothing more. Elongated
+    # images and strips must not exceed the screen.
     shown, height, width = shape[1:4]
     shorter, longer = sorted((height, width))
     across = 512 // longer if shown == 1 else _room(shown, drawing.max_tile) // width
@@ -224,8 +224,8 @@ def _factor(shape: tuple[int, ...], drawing: Drawing) -> int:
 
 
 def enlarged(pictures: Pixels, factor: int, crossed: npt.NDArray[np.bool_] | None = None) -> Pixels:
-    """Enlarges images ``[N, s, H, W, 3]`` and puts those of a probe side by side; broken maps are crossed out."""
-    # Pixels first: whole rows are copied faster.
+    """Enlarges images ``[N, s, H, W, 3]``, crosses out ``crossed`` ones, and joins each probe's images side by side."""
+    # Repeat columns first: complete rows are copied faster.
     large = pictures if factor == 1 else pictures.repeat(factor, axis=3).repeat(factor, axis=2)
     for row in np.flatnonzero(crossed) if crossed is not None else ():
         for picture in large[row]:

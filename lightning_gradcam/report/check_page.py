@@ -1,4 +1,4 @@
-"""The page of a check: what each verdict means, what to do, and the pictures that led to it."""
+"""Creates the page for a check: what each verdict means, what to do, and the images behind it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_gradcam.render.scale import limits_of
 from lightning_gradcam.report.pictures import png_url
 from lightning_gradcam.stats.masks import upsampled
 
-# A page stays one file that a browser opens at once.
+# Maximum number of images, and their size in pixels, for a single file that a browser can open quickly.
 _MOST_PICTURES, _SIDE = 12, 168
 _GREY = 128
 _COLORS = {"sound": "#1a7f37", "weak": "#7a5c00", "blank": "#57606a"}
@@ -62,7 +62,7 @@ summary { cursor: pointer; margin: .4rem 0 }
 
 
 def check_page(check: MapCheck) -> str:
-    """Returns a whole page, one file that needs no network."""
+    """Returns a complete page as one file that needs no network."""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Can these maps be trusted?</title><style>{_STYLE}</style><h1>Can these maps be trusted?</h1>"
@@ -71,7 +71,7 @@ def check_page(check: MapCheck) -> str:
 
 
 def check_html(check: MapCheck) -> str:
-    """Returns the notebook's display: the verdicts, and the pictures of each."""
+    """Returns the HTML for a notebook: the verdicts, with the images behind each one."""
     best = (
         f"The best of them is <b>{escape(check.best[1])}</b> at layer <b>{escape(check.best[0])}</b>."
         if check.best
@@ -151,7 +151,10 @@ def _figures(row: MapVerdict) -> str:
 
 
 def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list[Pixels], list[str]]]:
-    """Overlays each kind of map on the images, and says why one is not shown; maps of one network share one scale."""
+    """Overlays each kind of map on the images; returns the overlays and remarks on maps that are not shown.
+
+    Maps from the same network have the same scale.
+    """
     drawing = Drawing(scale="image")
     limits = {kind: limits_of(values) for kind, values in maps.items()}
     if "other class" in maps:
@@ -165,7 +168,7 @@ def _overlays(base: Pixels, maps: dict[str, FloatArray]) -> dict[str, tuple[list
 
 
 def _without_top(base: Pixels, maps: npt.NDArray[np.float64], share: float) -> Pixels:
-    """Greys out the share of each image that its map marks most."""
+    """Greys out the given fraction of each image, starting with the pixels that its map ranks highest."""
     pictures = base.copy()
     known = torch.from_numpy(np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0))
     for picture, values in zip(pictures, upsampled(known, base.shape[1:3]).numpy(), strict=True):
@@ -175,7 +178,7 @@ def _without_top(base: Pixels, maps: npt.NDArray[np.float64], share: float) -> P
 
 
 def _pictures(evidence: Evidence) -> Pixels:
-    """Small displayable images: the given ones, or the inputs, each scaled to its own range."""
+    """Returns small images for display: those of the evidence, or else the inputs, each scaled to its own range."""
     if evidence.shown is not None:
         pictures = evidence.shown
     else:

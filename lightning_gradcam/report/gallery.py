@@ -1,4 +1,4 @@
-"""Sheets of feature maps and filter patterns that a page shows step by step."""
+"""Collects sheets of feature maps and filter patterns, which a page shows step by step."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from lightning_gradcam.render.tiles import evenly
 from lightning_gradcam.report.payload import rounded
 from lightning_gradcam.report.pictures import data_url
 
-# The largest number of bytes of sheets, and of steps, in a page; if there are more, some are evenly chosen.
+# Maximum size in bytes and maximum number of steps of a page's sheets; beyond these, evenly spaced steps are shown.
 MAX_BYTES = 24_000_000
 MAX_STEPS = 48
 
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """One layer's sheet at one step, kept as a compressed file.
+    """One layer's sheet at one step, stored as a compressed file.
 
     Args:
-        picture: The sheet; only its file is kept.
+        picture: The sheet; only its file is stored.
 
     Attributes:
-        epoch: Counted from 0; -1 is the untrained baseline.
-        step: The step under which it is logged.
+        epoch: The epoch, counted from 0; -1 for the untrained baseline.
+        step: The step at which the sheet is logged.
         format: The file's format.
-        content: The file's bytes.
-        size: Height and width.
+        content: The file's content.
+        size: Height and width in pixels.
     """
 
     epoch: int
@@ -42,18 +42,18 @@ class Shot:
     size: tuple[int, int] = field(init=False)
 
     def __post_init__(self, picture: Picture) -> None:
-        # Enlarged pixels compress best as they are; a large sheet of small numbers as WebP.
+        # The same format as the sheet's file.
         format, content = picture.file(("png", "jpeg", "webp"))
         for name, value in (("format", format), ("content", content), ("size", picture.size)):
             object.__setattr__(self, name, value)
 
 
 def places_for(count: int, last: Iterable[Shot]) -> list[int]:
-    """Returns the steps a page has room for: the first, the last, and evenly chosen ones between.
+    """Returns indices of the steps that fit on a page, evenly spaced and including the first and the last.
 
     Args:
         count: Number of steps.
-        last: The last step's sheets, from which the size of a step is estimated.
+        last: The last step's sheets, used to estimate the size of a step.
     """
     one = sum(len(shot.content) for shot in last)
     return evenly(count, max(2, min(MAX_STEPS, MAX_BYTES * 3 // 4 // max(one, 1))), ends=True)
@@ -61,15 +61,15 @@ def places_for(count: int, last: Iterable[Shot]) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """The sheets of some layers over the steps of a run.
+    """Sheets for some layers at a run's steps.
 
     Attributes:
         title: The run's name.
-        kind: What the sheets show, such as ``"Feature maps"``.
-        number: What the curves show, such as ``"dead channels, share"``.
-        layers: Layer to its sheets, in the order of the steps; the same steps for all layers.
-        numbers: Layer to a number for each step.
-        remark: A note for the reader, such as that not all steps are shown.
+        kind: The content of the sheets, such as ``"Feature maps"``.
+        number: The meaning of the curves, such as ``"dead channels, share"``.
+        layers: Each layer's sheets in the order of the steps, which are the same for all layers.
+        numbers: One number per step for each layer.
+        remark: A note for the reader, for example about omitted steps.
     """
 
     title: str
@@ -80,7 +80,7 @@ class Gallery:
     remark: str = ""
 
     def header(self) -> dict[str, Any]:
-        """Returns the gallery ready for JSON, with sheets as ``data:`` URLs and no more steps than fit on a page."""
+        """Returns the gallery as JSON-compatible values, with sheets as ``data:`` URLs, and the steps that fit."""
         count = max((len(shots) for shots in self.layers.values()), default=0)
         shown = places_for(count, [shots[-1] for shots in self.layers.values() if shots])
         left_out = f"{len(shown)} of {count} steps, evenly chosen" if len(shown) < count else ""

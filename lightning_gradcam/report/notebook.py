@@ -1,4 +1,4 @@
-"""How maps and archives are displayed in a notebook."""
+"""Displays maps and archives in a notebook."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lightning_gradcam.report import Payload, page
 from lightning_gradcam.report.pictures import png_url
 from lightning_gradcam.sheets.of_cams import Samples
 
-# A notebook stores its output in its file.
+# Limits for a notebook, which stores its output in its file.
 _MOST_SAMPLES, _MOST_PROBES, _MOST_BYTES = 16, 16, 8_000_000
 
 
 def cams_html(cams: Cams) -> str:
-    """Returns a table of overlays: a row for each sample, a column for each map.
+    """Returns a table of overlays as HTML: a row for each sample, a column for each map.
 
     Args:
-        cams: With the inputs given to :func:`~lightning_gradcam.compute_cams`; without them only the maps are drawn.
+        cams: The result of :func:`~lightning_gradcam.compute_cams`; without its inputs, only the maps are drawn.
     """
     samples, keys = Samples.of(cams), list(cams.maps)
     count = len(samples.view)
@@ -48,11 +48,11 @@ def cams_html(cams: Cams) -> str:
 
 
 def archive_html(archive: Archive) -> str:
-    """Returns the viewer of a run in a frame.
+    """Returns the viewer for a run in an HTML frame.
 
     Args:
-        archive: A run's archive; only some of many probes and steps are shown, evenly chosen, to keep the notebook's
-            file small.
+        archive: The run's archive. If it has many probes or steps, only evenly spaced ones are shown, to keep the
+            notebook's file small.
     """
     payload = Payload.of(archive, max_probes=_MOST_PROBES, max_bytes=_MOST_BYTES)
     inner = escape(page([payload]), quote=True)

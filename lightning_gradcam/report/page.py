@@ -1,4 +1,4 @@
-"""``report.html``: one file with runs and the viewer, which loads nothing else."""
+"""Creates ``report.html``: one file with runs and the viewer, which loads no other files."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _EXPORT = re.compile(r"^export (?=(?:function|const|class) )", re.MULTILINE)
 
 
 def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, title: str | None = None) -> str:
-    """Puts runs and the viewer into one HTML page.
+    """Combines runs and the viewer into one HTML page.
 
-    The page needs no network and may not use one: its Content-Security-Policy allows its own script and style by their
-    hashes, embedded images, and nothing else.
+    The page needs no network and can't use one: its Content-Security-Policy allows only its own script and style, by
+    their hashes, and embedded images.
 
     Args:
-        payloads: The runs; the first is shown when the page opens. Runs of the same probes can be shown side by side.
-        galleries: Sheets of feature maps and filter patterns, below the runs.
-        title: The page's title; by default the run's name, or the number of runs.
+        payloads: The runs; the first is shown when the page opens. Runs with the same probes can be shown side by side.
+        galleries: Sheets of feature maps and filter patterns, shown below the runs.
+        title: The page's title. Default: the run's name, or the number of runs.
 
     Returns:
-        The page's text.
+        The page as HTML.
 
     Raises:
-        ConfigurationError: No run is given.
+        ConfigurationError: There are neither runs nor galleries.
 
     Example::
 
@@ -70,7 +70,7 @@ def page(payloads: Sequence[Payload], galleries: Sequence[Gallery] = (), *, titl
         " img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     template = (ASSETS / "report.html").read_text(encoding="utf-8")
-    # In one pass, so that a run's name that looks like a placeholder is not replaced.
+    # In one pass: a placeholder in a run's name must not be replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
@@ -83,18 +83,18 @@ def write_report(
 ) -> None:
     """Reads runs and writes their page, either completely or not at all.
 
-    Several runs are named by the hyperparameters that differ between them (from ``hparams.yaml`` or ``config.yaml`` in
-    or above a run's folder), or else by their folders.
+    Several runs are named after the hyperparameters that differ between them (from ``hparams.yaml`` or ``config.yaml``
+    in the run's folder or its parent folder), or else after their folders.
 
     Args:
-        archives: The runs; the page opens with the first one.
-        galleries: Sheets of feature maps and filter patterns, below the runs.
+        archives: The runs' archives; the first is shown when the page opens.
         path: The page's file, such as ``report.html``: a local path or a URL that fsspec supports.
-        title: The page's title.
+        galleries: Sheets of feature maps and filter patterns, shown below the runs.
+        title: The page's title, as for :func:`page`.
 
     Raises:
         ArchiveError: A run is damaged.
-        ConfigurationError: No run is given.
+        ConfigurationError: There are neither runs nor galleries.
         OSError: The file can't be written.
     """
     payloads = [Payload.of(archive) for archive in archives]
@@ -110,18 +110,18 @@ def write_report(
 
 
 def script(*entries: str) -> str:
-    """Returns modules of ``assets`` and everything they import as the text of one module.
+    """Returns JavaScript modules from ``assets``, with everything they import, as the text of one module.
 
     Args:
-        entries: File names. Each import takes one line and names a file of the same folder; names at the top level
-            differ between all files.
+        entries: File names. Every import must be one line and refer to a file in the same folder, and top-level names
+            must be unique across files.
     """
     needed = dict.fromkeys(name for entry in entries for name in modules(entry))
     return "".join(_EXPORT.sub("", _IMPORT.sub("", (ASSETS / name).read_text(encoding="utf-8"))) for name in needed)
 
 
 def modules(entry: str) -> list[str]:
-    """Returns the files that a module of ``assets`` needs, in the order in which they run; the module itself last."""
+    """Returns the files that a module in ``assets`` imports, in execution order, followed by the module itself."""
     found: list[str] = []
 
     def add(name: str) -> None:
@@ -135,7 +135,7 @@ def modules(entry: str) -> list[str]:
 
 
 def _elements(place: int, payload: Payload) -> str:
-    # The description of a long run is as large as its maps.
+    # Compress both: the description of a long run is as large as its maps.
     parts = {"run": _json(payload.header).encode(), "maps": payload.maps()}
     deflated = {name: base64.b64encode(zlib.compress(content, 6)).decode() for name, content in parts.items()}
     return "\n".join(
@@ -155,7 +155,7 @@ def _title(payloads: Sequence[Payload], galleries: Sequence[Gallery]) -> str:
 
 
 def _json(header: dict[str, Any]) -> str:
-    # ASCII only: lone surrogates in a name can't be written otherwise. A "<" could end the element.
+    # ASCII only, because lone surrogates in a name can't be written otherwise. A "<" could end the element.
     return json.dumps(header, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 

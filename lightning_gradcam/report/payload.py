@@ -1,4 +1,4 @@
-"""The data of an archive in a page: a description, and signed 8-bit maps, each with its own two scales."""
+"""Converts an archive to a page's data: a description, and signed 8-bit maps, each with two scales of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lightning_gradcam.stats import STATS, affordable, to_last
 
 FORMAT = 2
 MAX_PROBES = 64
-# Bytes of maps in a page before compression.
+# Maximum size in bytes of a page's maps before compression.
 MAX_BYTES = 64_000_000
 _CHART = (98, 224)
 # Byte values on either side of zero.
@@ -36,13 +36,13 @@ _LEVELS = 127
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """The data that all steps of a run share.
+    """The data shared by all steps of a run.
 
     Attributes:
-        header: Ready for JSON; without steps.
+        header: The description as JSON-compatible values, without steps.
         keys: Keys of the maps, in the order of a step's block.
         rows: Indices of the probes shown.
-        slices: Which slices of each key's maps are shown.
+        slices: The slices shown for each key's maps.
     """
 
     header: dict[str, Any]
@@ -55,9 +55,9 @@ class Outline:
         """Describes a run.
 
         Args:
-            archive: The run's archive; without steps it has no keys yet.
-            title: The run's name; by default the last two parts of the archive's path.
-            max_probes: Largest number of probes in the page; if there are more, this many are evenly chosen.
+            archive: The run's archive; as long as it has no steps, there are no keys.
+            title: The run's name. Default: the last two parts of the archive's path.
+            max_probes: Maximum number of probes in the page; if there are more, evenly spaced ones are shown.
 
         Raises:
             ArchiveError: The archive is damaged.
@@ -69,7 +69,7 @@ class Outline:
         rows = tuple(evenly(len(probes), max_probes))
         wide = max((len(found.chosen) for found in slices.values()), default=1)
         height, width, pictures = probe_pictures(probes, rows, next((s for s in slices.values() if s.depth), None))
-        # Evidence inside a region is measured at the image's or mask's own resolution, as in the numbers.
+        # The page measures evidence inside a region at the image's or mask's own resolution, as the numbers do.
         full = probes.pixels.shape[-3:-1] if probes.masks is None else probes.masks.shape[1:]
         own = {} if full == (height, width) else {"full": list(full)}
         more = {"band": band_height(height)} if flat else own
@@ -96,19 +96,20 @@ class Outline:
         return cls(header, tuple(first), rows, slices)
 
     def step(self, record: CamRecord, last: CamRecord | None = None) -> tuple[dict[str, Any], bytes]:
-        """Returns one step's description, ready for JSON, and its block.
+        """Returns one step's description as JSON-compatible values, and its block.
 
         Args:
-            record: A step of this run.
-            last: The run's last step, if the maps are to be compared with it as well.
+            record: The record of the step.
+            last: The record of the run's last step, if the maps are also to be compared with it.
 
         Returns:
-            The block holds uint8 ``[N, h, slices * w]`` for each key. 128 is zero; 129 to 255 are positive values,
-            where 255 is the map's largest, 1 to 127 are negative ones, where 1 is the largest magnitude. A byte's
-            distance from 128, divided by 127, is the square root of the value's share of that largest one, so that one
-            extreme value leaves more than a few levels for the others. ``maxima`` and ``minima`` (magnitudes) state the
-            two; ``limits`` and ``signed_limits`` what :func:`~lightning_gradcam.render.scale.limits_of` returns. Maps
-            that are not finite are 128 everywhere, and ``None`` in all four.
+            The description and the block, which contains uint8 ``[N, h, slices * w]`` for each key. A byte of 128 is
+            zero. Positive values are 129 to 255, the map's largest value; negative values are 127 to 1, the largest
+            magnitude. The distance from 128, divided by 127, is the square root of the value relative to that largest
+            one, which keeps enough levels for small values next to an extreme one. The description states these largest
+            values in ``maxima`` and ``minima`` (magnitudes), and the values of
+            :func:`~lightning_gradcam.render.scale.limits_of` in ``limits`` and ``signed_limits``. A map that is not
+            finite is 128 everywhere, with ``None`` in all four.
         """
         rows, blocks, entries = list(self.rows), [], []
         changed = {} if last is None else record.changed_from(last)
@@ -155,11 +156,11 @@ class Outline:
 
 @dataclass(frozen=True, eq=False)
 class Payload:
-    """Everything that a page shows of one run.
+    """A page's data for one run.
 
     Attributes:
-        header: Ready for JSON.
-        blocks: A block of maps for each step.
+        header: The description as JSON-compatible values.
+        blocks: One block of maps per step.
     """
 
     header: dict[str, Any]
@@ -178,10 +179,10 @@ class Payload:
 
         Args:
             archive: The run's archive.
-            title: The run's name; by default the last two parts of the archive's path.
-            max_probes: Largest number of probes in the page; of more, this many are evenly chosen.
-            max_bytes: Largest size of the maps; if more steps exist than fit, the first, the last and evenly chosen
-                ones between them are used.
+            title: The run's name. Default: the last two parts of the archive's path.
+            max_probes: Maximum number of probes in the page; if there are more, evenly spaced ones are shown.
+            max_bytes: Maximum size of the maps in bytes. If not all steps fit, evenly spaced ones are used, including
+                the first and the last.
 
         Raises:
             ArchiveError: The archive or one of its steps is damaged.
@@ -212,14 +213,14 @@ class Payload:
 
 
 def statements(archive: Archive) -> list[dict[str, Any]]:
-    """Returns a run's findings, the most severe first.
+    """Returns a run's findings, most severe first.
 
     Args:
         archive: The run's archive.
 
     Returns:
-        An entry for each, with the field names of :class:`~lightning_gradcam.Finding`. If they can't be computed, a
-        single entry that says why, so that the page is still written.
+        One entry per finding, with the field names of :class:`~lightning_gradcam.Finding`. If the findings can't be
+        computed, a single entry with the reason, because the page must be written nevertheless.
     """
     try:
         found = archive.findings
@@ -230,22 +231,22 @@ def statements(archive: Archive) -> list[dict[str, Any]]:
 
 
 def _key(key: CamKey, maps: FloatArray, slices: Slices) -> dict[str, Any]:
-    # A signal's map is one row, drawn in the band below its curve.
+    # A signal's map has one row, drawn in the band below its curve.
     height, width = maps.shape[-2:] if maps.ndim > 2 else (1, maps.shape[-1])
     size = {"width": width, "height": height, "slices": len(slices.chosen)}
     line: dict[str, Any] = {"signal": True} if maps.ndim == 2 else {}
-    # The number of all slices, if not all are shown.
+    # The total number of slices, if not all are shown.
     more = {"depth": slices.depth} if slices.depth > len(slices.chosen) else {}
     return {**key._asdict(), "method_title": method_title(key.method), **size, **line, **more}
 
 
 def _signed_bytes(maps: FloatArray, top: FloatArray, low: FloatArray) -> npt.NDArray[np.uint8]:
-    """Returns slices ``[N, s, h, w]`` side by side, uint8 ``[N, h, s * w]``; see :meth:`Outline.step`.
+    """Returns slices side by side, uint8 ``[N, h, s * w]``, encoded as described in :meth:`Outline.step`.
 
     Args:
-        maps: Signed.
+        maps: Signed slices ``[N, s, h, w]``.
         top: Each map's largest positive value, ``[N]``; NaN for a map that is not finite.
-        low: The largest magnitude of its negative values.
+        low: The largest magnitude of each map's negative values, ``[N]``.
     """
     broken = np.isnan(top).reshape(-1, 1, 1, 1)
     clean = np.where(broken, 0, maps)
@@ -258,11 +259,11 @@ def _signed_bytes(maps: FloatArray, top: FloatArray, low: FloatArray) -> npt.NDA
 
 
 def _sets(record: CamRecord, rows: list[int]) -> list[list[list[float]]]:
-    """Returns each probe's classes with a probability above one half, because several can be true at once."""
+    """Returns each probe's classes with a probability above 0.5, for probes with several labels."""
     pairs = zip(record.likeliest[rows], record.likeliest_confidence[rows], strict=True)
     return [[[int(c), float(f"{p:.4g}")] for c, p in zip(*pair, strict=True) if p > 0.5] for pair in pairs]
 
 
 def rounded(values: npt.NDArray[Any]) -> list[float | None]:
-    """Returns numbers for JSON with four digits, ``None`` for those that are not finite."""
+    """Returns numbers for JSON, rounded to four digits, with ``None`` for non-finite values."""
     return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values.tolist()]

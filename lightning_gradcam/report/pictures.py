@@ -1,4 +1,4 @@
-"""Pictures of a page: those of a run's probes, and files embedded in the page."""
+"""Prepares a page's images: those of a run's probes, and files embedded in the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.sheets.words import class_words
 
 _LONGEST_SIDE = 224
-# The notes on images that look the same as before preprocessing; see `probes/display.py`.
+# The page's notes by source of the display images; see `probes/display.py`.
 _PICTURES = {
     "": "",
     "as loaded": "",
@@ -32,12 +32,12 @@ def data_url(content: bytes, format: str) -> str:
 
 
 def png_url(pixels: Pixels) -> str:
-    """Returns pixels, uint8 ``[H, W, 3]``, as a ``data:`` URL, without loss."""
+    """Returns pixels, uint8 ``[H, W, 3]``, as a lossless ``data:`` URL."""
     return data_url(Picture(pixels).encoded("png"), "png")
 
 
 def source_remark(source: str) -> str:
-    """Returns a page's note on how images were recovered; empty if they are shown as loaded."""
+    """Returns a page's note on the source of display images; empty if they are shown as loaded."""
     return _PICTURES.get(source, f"images: {source}").replace(*_STRETCHED)
 
 
@@ -55,13 +55,13 @@ def probe_pictures(probes: ProbeView, rows: Sequence[int], slices: Slices | None
 def probe_entries(
     probes: ProbeView, rows: Sequence[int], pictures: Sequence[Pixels], size: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """Returns a page's entries for some probes, ready for JSON.
+    """Returns a page's entries for some probes as JSON-compatible values.
 
     Args:
         probes: The run's probes.
         rows: The indices of the probes shown.
-        pictures: Their images, as :func:`probe_pictures` returns them.
-        size: Height and width of one slice's image.
+        pictures: The probes' images, as returned by :func:`probe_pictures`.
+        size: Height and width of one slice's image in pixels.
     """
     found = []
     for place, row in enumerate(rows):
@@ -71,7 +71,7 @@ def probe_entries(
             image = Image.fromarray(probes.masks[row].astype(np.uint8) * 255)
             mask = _picture_url(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
         if probes.boxes is not None and not np.isnan(probes.boxes[row]).any():
-            # In pixels of the scaled image.
+            # Convert to pixels of the scaled image.
             scale = (size[1] / probes.size[1], size[0] / probes.size[0])
             box = [round(float(edge) * scale[i % 2], 2) for i, edge in enumerate(probes.boxes[row])]
         found.append(
@@ -93,6 +93,6 @@ def _picture_url(image: Image.Image) -> str:
         buffer = io.BytesIO()
         image.save(buffer, format.upper(), **options)
         files[format] = buffer.getvalue()
-    # PNG is exact, but takes ten times the bytes of WebP for a photograph.
+    # PNG is lossless, but ten times the size of WebP for a photograph.
     format = "png" if len(files["png"]) <= 12_000 or image.mode == "L" else "webp"
     return data_url(files[format], format)

@@ -1,4 +1,4 @@
-"""Finds the checkpoints of a training run in the order of their steps, without Lightning, and loads their weights."""
+"""Finds a training run's checkpoints, sorts them by step and loads their weights, all without Lightning."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Saved:
 
     Attributes:
         path: The file.
-        epoch: The epoch whose weights it holds, counted from 0.
+        epoch: The epoch whose weights it contains, counted from 0.
         step: The x value at which Lightning logged the validation of these weights.
-        states: The states of callbacks, by their keys.
-        remark: A note for the user on epoch and step, or ``None``.
+        states: The callbacks' states, by key.
+        remark: A note for the user about epoch and step, or ``None``.
     """
 
     path: str
@@ -36,12 +36,12 @@ class Saved:
 
 @dataclass(frozen=True)
 class Found:
-    """The checkpoints of a training.
+    """The checkpoints of a training run.
 
     Attributes:
-        checkpoints: The checkpoints in the order of their steps, each epoch and step once.
+        checkpoints: The checkpoints sorted by step, one per epoch and step.
         damaged: Unreadable files, with the reason.
-        repeated: Files with an epoch and step that another file already provides.
+        repeated: Files whose epoch and step are already covered by another file.
     """
 
     checkpoints: tuple[Saved, ...]
@@ -53,13 +53,13 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
     """Reads checkpoints and sorts them.
 
     Args:
-        paths: Files, and folders with ``.ckpt`` files.
+        paths: Files, or folders with ``.ckpt`` files.
         trust: As in :func:`~lightning_gradcam.load_checkpoint`.
 
     Raises:
         CheckpointFileError: A path does not exist, there is no checkpoint, or all of them are damaged.
-        ConfigurationError: One contains objects that require ``trust=True``, or two have the same epoch and step but
-            different weights.
+        ConfigurationError: A checkpoint contains objects that require ``trust=True``, or two checkpoints have the same
+            epoch and step but different weights.
     """
     found: dict[tuple[int, int, Any], Saved] = {}
     damaged, repeated = [], []
@@ -88,7 +88,7 @@ def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
 
 
 def _check_same(first: str, second: str, weights: Mapping[str, Any], trust: bool) -> None:
-    """Rejects checkpoints of two training runs, because only one could be replayed."""
+    """Rejects checkpoints from two training runs, because only one run can be replayed."""
     known = weights_of(read_checkpoint(first, trust=trust, mapped=True), first)
     tensors = {name: value for name, value in known.items() if isinstance(value, torch.Tensor)}
     if known.keys() != weights.keys() or not all(torch.equal(value, weights[name]) for name, value in tensors.items()):
@@ -106,12 +106,12 @@ def restore(module: nn.Module, contents: Mapping[str, Any], state: Mapping[str, 
 
     Args:
         module: The module, whose ``strict_loading`` decides whether all weights must match.
-        contents: The checkpoint's contents, for the module's ``on_load_checkpoint``.
+        contents: The checkpoint's contents, passed to the module's ``on_load_checkpoint``.
         state: The checkpoint's weights.
-        path: Its file, for errors.
+        path: The checkpoint's file, for errors.
 
     Raises:
-        ConfigurationError: The weights belong to another model; the message shows the differences.
+        ConfigurationError: The weights belong to a different model; the message shows the differences.
     """
     hook: Any = getattr(module, "on_load_checkpoint", None)
     if callable(hook):
@@ -124,15 +124,15 @@ def restore(module: nn.Module, contents: Mapping[str, Any], state: Mapping[str, 
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    """Rejects another model's weights before any of them is loaded.
+    """Rejects weights of a different model before any of them is loaded.
 
     Args:
         module: The module.
         state: The weights.
-        path: Their file, for errors.
+        path: The weights' file, for errors.
 
     Raises:
-        ConfigurationError: They do not match; the message shows the differences.
+        ConfigurationError: The weights do not match the module; the message shows the differences.
     """
     strict = bool(getattr(module, "strict_loading", True))
     if (why := _mismatch(aligned(state, module), module, strict=strict)) is not None:
@@ -140,10 +140,10 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None
 
 
 def aligned(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
-    """Renames weights to the module's names, in case either was wrapped by torch.compile or DataParallel.
+    """Renames weights to the module's names, in case one of them was wrapped by torch.compile or DataParallel.
 
-    If none of the names match, but all of the module's names exist with a common prefix (``"model."``), those are used:
-    the module was part of the saved one.
+    If no name matches, but all of the module's names exist with a common prefix (such as ``"model."``), the weights
+    with that prefix are used: the module was a submodule of the saved one.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Reads LightningCLI configurations and untrusted YAML, within limits and without custom objects."""
+"""Reads LightningCLI configs and untrusted YAML, with size limits and without custom objects."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import yaml
 
 from lightning_gradcam.errors import ConfigurationError, RefusedError
 
-# LightningCLI configurations have a few hundred values, ten levels deep.
+# For comparison: LightningCLI configs have a few hundred values in about ten levels.
 _LONGEST, _MOST, _DEEPEST = 1 << 18, 100_000, 50
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Parses YAML: plain values, lists and dicts.
+    """Parses YAML into plain values, lists and dicts.
 
     Args:
         text: The YAML text.
-        source: Its name, for errors, such as ``"config: 'config.yaml'"``.
+        source: Name of the text, for errors, such as ``"config: 'config.yaml'"``.
 
     Raises:
-        RefusedError: It has more than 262,144 characters, 50 levels or (with aliases expanded) 100,000 values, a number
-            with more than 1,000 digits, or a recursive alias.
-        ValueError: It is not valid YAML.
+        RefusedError: The text has more than 262,144 characters, 50 levels or (with aliases expanded) 100,000 values, a
+            number with more than 1,000 digits, or a recursive alias.
+        ValueError: The text is not valid YAML.
 
     Example:
         >>> parse_yaml("a: [1, x]", "example")
@@ -47,8 +47,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: The file, such as the ``config.yaml`` that LightningCLI saves next to a run's logs.
 
     Raises:
-        RefusedError: It has more values or levels than allowed.
-        ConfigurationError: It does not exist, or is not a YAML mapping.
+        RefusedError: The file has more values or levels than allowed.
+        ConfigurationError: The file does not exist, or is not a YAML mapping.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -66,13 +66,13 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"config: {os.fspath(path)!r} contains a {type(values).__name__}; it needs sections such as model: and "
             "data:"
         )
-    # A file for a command line with subcommands has one more section level.
+    # A config for a command line with subcommands has an additional top level.
     inner = values.get("fit")
     return inner if isinstance(inner, dict) and "model" not in values else values
 
 
 def section(config: Mapping[str, Any], name: str) -> tuple[str | None, dict[str, Any]]:
-    """Returns the class's path (``None`` if the section has only arguments), and the arguments.
+    """Returns a section's class path (``None`` if it has only arguments), and its arguments.
 
     Args:
         config: The result of :func:`read_config`.

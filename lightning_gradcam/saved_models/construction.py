@@ -1,4 +1,4 @@
-"""Constructs objects from text: classes by import path, arguments from a config or checkpoint, and class names."""
+"""Imports classes by name, constructs objects from a config's or checkpoint's arguments, and reads class names."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _INSTEAD = {
     "model": "; if you trust it, specify the class or function yourself (--model)",
     "data": "; if you trust it, specify the class yourself (--data)",
 }
-# Errors of urllib, sockets, requests and huggingface_hub if a server can't be reached or lacks the file.
+# Errors from urllib, sockets, requests and huggingface_hub if a server can't be reached or lacks the file.
 _OFFLINE = {"URLError", "ConnectionError", "TimeoutError", "Timeout", "HTTPError", "LocalEntryNotFoundError"}
 
 
 def find_class(name: str, argument: str) -> Callable[..., Any]:
     """Imports a class, or a function that returns an instance.
 
-    A file's folder is prepended to ``sys.path``, as Python does for a script, and stays there.
+    For a file, its folder is prepended to ``sys.path`` permanently, as Python does for a script.
 
     Args:
         name: ``"package.module:Class"``, ``"package.module.Class"`` or ``"path/to/file.py:Class"``.
-        argument: The option that provided the name, for errors.
+        argument: The option that was set to ``name``, for errors.
 
     Raises:
         ConfigurationError: The module, or the name in it, does not exist.
@@ -56,11 +56,11 @@ def find_class(name: str, argument: str) -> Callable[..., Any]:
 
 
 def find_object(name: str, argument: str) -> Any:
-    """Imports anything that has a name, as :func:`find_class` does.
+    """Imports any named object, as :func:`find_class` does.
 
     Args:
         name: ``"package.module:name"``, ``"package.module.name"`` or ``"path/to/file.py:name"``.
-        argument: The option that provided the name, for errors.
+        argument: The option that was set to ``name``, for errors.
 
     Raises:
         ConfigurationError: The module, or the name in it, does not exist.
@@ -81,16 +81,16 @@ def find_object(name: str, argument: str) -> Any:
 
 
 def named_class(name: str, argument: str, base: type | str) -> type:
-    """Imports a class named in a file and checks it before anything is called.
+    """Imports a class named in a file and checks its base class; nothing is called.
 
     Args:
         name: ``"package.module.Class"`` or ``"package.module:Class"``; not a script or function.
-        argument: The option that provided the name, for errors.
-        base: A required base class, or the name of one in Lightning.
+        argument: The option that the class is for, for errors.
+        base: The required base class, or the name of a class in Lightning.
 
     Raises:
-        RefusedError: It is not such a class; nothing was called.
-        ConfigurationError: It can't be imported.
+        RefusedError: The object is not such a class; nothing was called.
+        ConfigurationError: The class can't be imported.
 
     Example:
         >>> named_class("collections.Counter", "model", dict)
@@ -107,18 +107,18 @@ def named_class(name: str, argument: str, base: type | str) -> type:
 
 
 def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
-    """Returns an object named in a file if it is a class of the right kind, without calling anything.
+    """Returns an object named in a file if it is a class with the required base; nothing is called.
 
     Args:
         found: The object with that name.
         name: The name, for errors.
-        argument: The option that named it, for errors.
+        argument: The option that the class is for, for errors.
         base: As in :func:`named_class`.
 
     Raises:
-        RefusedError: It is not such a class.
+        RefusedError: The object is not such a class.
     """
-    # Lightning exists as two packages, and may have been imported just now.
+    # Lightning exists as two packages, and the class's module may have just imported one.
     homes = [sys.modules.get(package) for package in ("pytorch_lightning", "lightning.pytorch")]
     bases = [base] if isinstance(base, type) else [getattr(home, base) for home in homes if hasattr(home, base)]
     # Not `issubclass`, which abstract classes can override; not `isinstance`, which the object can override.
@@ -133,7 +133,7 @@ def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
 
 
 def accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments that a constructor accepts: all of them if it accepts any.
+    """Returns the arguments that a constructor accepts; all of them if it has ``**kwargs``.
 
     Example:
         >>> accepted(lambda width, depth=2: None, {"width": 3, "color": "red"})
@@ -161,10 +161,10 @@ def build(
     Args:
         function: A class, or a function that returns an instance.
         arguments: The arguments by name.
-        argument: The option that named the class, for errors.
-        parsed: The arguments are plain values from a command line or YAML file. jsonargparse converts them according to
-            the constructor's annotations, importing the classes and functions they name; otherwise they are passed
-            unchanged.
+        argument: The option that the class is for, for errors.
+        parsed: Whether the arguments are plain values from a command line or YAML file. If so, jsonargparse converts
+            them according to the constructor's annotations, and imports the classes and functions they name. If not,
+            they are passed unchanged.
         kept: Arguments that are always passed unchanged; ``arguments`` take precedence over them.
 
     Raises:
@@ -173,7 +173,7 @@ def build(
     name = getattr(function, "__qualname__", repr(function))
     rest = {key: value for key, value in (kept or {}).items() if key not in arguments}
     try:
-        # Without arguments there is nothing to parse, so jsonargparse is not needed.
+        # Without arguments, jsonargparse is not needed.
         if parsed and arguments and isinstance(function, type):
             return _parsed(function, arguments, rest)
         return function(**rest, **arguments)
@@ -204,7 +204,7 @@ def _imported(place: str, argument: str) -> Any:
     try:
         if file is not None and place in sys.modules:
             origin = getattr(sys.modules[place], "__file__", None) or ""
-            # Another file with the same name, or a module of Python itself, may have this name.
+            # A different file or a standard library module may have the same name.
             place = place if Path(origin).resolve() == file.resolve() else _loaded_from(file)
         return import_module(place)
     except SystemExit as error:
@@ -249,7 +249,7 @@ def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any
 
     parser, skip = ArgumentParser(exit_on_error=False), set(kept)
     if kept:
-        # Values from an untrusted file never reach jsonargparse, which would import the objects they name.
+        # Keep values from an untrusted file away from jsonargparse, which would import the objects they name.
         parser.add_instantiator(make, function, subclasses=False)
     if set(arguments) <= set(inspect.signature(function).parameters):
         parser.add_class_arguments(function, "made", fail_untyped=False, skip=skip)
@@ -267,8 +267,8 @@ def read_class_names(given: Sequence[str] | str | None) -> list[str] | None:
 
     Args:
         given: The names; or one string, alone or in a list, as in
-            :func:`~lightning_gradcam.probes.class_names.names_of`. It may also name an object in a script
-            (``"path/to/file.py:NAMES"``). ``None`` stays ``None``.
+            :func:`~lightning_gradcam.probes.class_names.names_of`, or the name of an object in a script
+            (``"path/to/file.py:NAMES"``). ``None`` is returned unchanged.
 
     Raises:
         TargetError: A path is mixed with names, or the file does not exist or contains no names.

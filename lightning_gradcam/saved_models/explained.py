@@ -1,4 +1,4 @@
-"""The result of explaining images: shown in a notebook, or saved with overlays and a page."""
+"""The result of :func:`explain`: displays in a notebook, and saves overlays, raw maps and a page."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ STAGE = "explain"
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """The result of :func:`explain`; a notebook shows it in the viewer.
+    """The result of :func:`explain`; a notebook displays it in the viewer.
 
     Attributes:
-        record: Signed maps, scores and classes of every image.
+        record: Signed maps, scores and classes for every image.
         probes: The images.
-        manifest: The manifest of their archive.
-        plan: The options of the maps and of their sheets.
+        manifest: The manifest for the archive that :meth:`save` writes.
+        plan: The options for maps and sheets.
         path: The folder it was saved to, or ``None``.
-        remarks: Notes for the user on how the model and its images were loaded.
-        photographs: The original images, before they became inputs.
+        remarks: Notes for the user about how the model and the images were loaded, and about the maps.
+        photographs: The original images, before preprocessing.
     """
 
     record: CamRecord
@@ -53,16 +53,16 @@ class Explained:
     photographs: Photographs | None = None
 
     def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> Explained:
-        """Writes everything into a folder.
+        """Saves sheets, overlays, raw maps and a report into a folder.
 
-        ``sheets/<layer>.png`` for each layer and method, ``overlays/<image>.<layer>.<method>.<target>.png`` for each
-        image and map (``.jpeg`` for photographs, if that is smaller), the raw maps as an archive of one step
-        that :meth:`Archive.open` reads, and ``report.html``.
+        Writes ``sheets/<layer>.png`` for each layer and method,
+        ``overlays/<image>.<layer>.<method>.<target>.png`` for each image and map (``.jpeg`` for photographs, if that is
+        smaller), the raw maps as an archive with one step for :meth:`Archive.open`, and ``report.html``.
 
         Args:
             folder: A new folder, or one without an archive: a local path or a URL that fsspec supports.
-            force: Replace the results of an earlier ``explain`` there. Your own files are kept, except a
-                ``report.html``.
+            force: Whether to replace the results of an earlier ``explain`` in the folder. Your own files are kept,
+                except a ``report.html``. Default: ``False``.
 
         Returns:
             The same result, with its ``path`` set.
@@ -70,7 +70,7 @@ class Explained:
         Raises:
             ConfigurationError: The folder already contains an archive or a ``report.html`` (with ``force``, the record
                 of a training run).
-            ArchiveError: It can't be written.
+            ArchiveError: The folder can't be written to.
         """
         root = os.fspath(folder)
         check_free(root, force=force)
@@ -81,7 +81,7 @@ class Explained:
             ArchiveWriter(storage, earlier.manifest).discard()
             for inner in (SHEETS, OVERLAYS):
                 for file in storage.names(inner):
-                    # The user may have other files there.
+                    # Keep the user's own files.
                     if file.rpartition(".")[0] in drawn:
                         storage.remove(f"{inner}/{file}")
         archive, _ = ArchiveWriter.start(root, self.manifest, self.probes)
@@ -98,18 +98,18 @@ class Explained:
         return replace(self, path=root)
 
     def overlays(self) -> Iterator[tuple[str, Picture]]:
-        """Yields the overlay of each map on each image, with a name for its file.
+        """Yields a file name and the overlay for each map of each image.
 
         An overlay has the photograph's own resolution (at most 4096 pixels per side) if that is larger than the model's
-        input; regions that the model did not see, for instance those that its crop cuts off, are paler. If it is
-        unknown which part of a photograph the model saw, the overlay has the input's resolution.
+        input. Regions that the model did not see, for instance because of a crop, are paler. If it is unknown which
+        part of a photograph the model saw, the overlay has the input's resolution.
         """
         largest = max(self.plan.drawing.max_tile, LARGEST_OVERLAY)
         drawing = replace(self.plan.drawing, columns=("overlay",), max_tile=largest)
         photographed = replace(drawing, magnification=1)
         pairs = dict.fromkeys((key.layer, key.method) for key in self.record.maps)
         for row, probe in enumerate(self.probes.ids):
-            # One at a time: the large overlays of a whole folder would not fit into memory.
+            # One image at a time: the large overlays for a whole folder might not fit into memory.
             found = self.photographs and self.photographs.read(row, self.probes.view)
             for layer, method in pairs:
                 keys = [key for key in self.record.maps if (key.layer, key.method) == (layer, method)]
@@ -127,7 +127,7 @@ class Explained:
                     yield _overlay_name(probe, key), Picture(shown, enlarged=not whole)
 
     def lines(self, top: int = 1) -> Iterator[str]:
-        """Yields one line for each image: its name, the most likely classes with probabilities, and the true class.
+        """Yields one line per image: its name, its most likely classes with probabilities, and its true class.
 
         Args:
             top: Number of classes.
@@ -151,12 +151,12 @@ class Explained:
 
     def _repr_html_(self) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            # The last two parts of the path form the page's title.
+            # The page's title is the last two parts of this path.
             count = len(self.probes)
             place = join(folder, self.plan.name, f"{count} image{'' if count == 1 else 's'}")
             archive, _ = ArchiveWriter.start(place, self.manifest, self.probes)
             archive.append(self.record)
-            # The page is built from an archive's files.
+            # The page is built from the files in an archive.
             shown: str = import_module("lightning_gradcam.report.notebook").archive_html(archive)
         return shown
 
@@ -171,18 +171,18 @@ def _overlay_name(probe: str, key: CamKey) -> str:
 
 
 def _names_drawn(archive: Archive) -> set[str]:
-    """Returns the names, without extensions, of the sheets and overlays from :meth:`Explained.save`."""
+    """Returns the names of the sheets and overlays from :meth:`Explained.save`, without extensions."""
     keys = list(archive.record(0).maps)
     sheets = {_sheet_name(tag) for key in keys for tag in (key.layer, f"{key.layer}/{key.method}")}
     return sheets | {_overlay_name(probe, key) for probe in archive.probes.ids for key in keys}
 
 
 def check_free(folder: str, *, force: bool = False) -> None:
-    """Rejects a folder with an archive or a report, or a local one that can't be written, before long work starts.
+    """Rejects a folder with an archive or a report, or a local one without write access, before long work starts.
 
     Args:
         folder: The folder.
-        force: Allow an archive from :func:`explain`; archives of training runs are never replaced.
+        force: Whether to allow an archive or report from :func:`explain`. A training run's archive is never replaced.
 
     Raises:
         ConfigurationError: The folder can't be used.

@@ -1,4 +1,4 @@
-"""Computes maps for images with any module or checkpoint."""
+"""Computes maps for images, with any module or checkpoint."""
 
 from __future__ import annotations
 
@@ -69,51 +69,53 @@ def explain(
 ) -> Explained:
     """Explains images with the same options as the callback.
 
-    The model's exact state is restored afterwards, except that ``device`` moves it.
+    The model's exact state is restored afterwards, except that ``device`` moves the model.
 
     Args:
-        model: Any module whose output is logits ``[N, C]``, or the path of a checkpoint; ``None`` to build one
-            with ``model_class``, with its initial weights.
+        model: Any module whose output is logits ``[N, C]``, or the path to a checkpoint; ``None`` builds
+            ``model_class`` with its initial weights.
         images: A folder (sub-folders are true classes), files, PIL images, uint8 arrays ``[H, W, 3]``, tensors ready
             for the model, a list of these, or a :class:`ProbeSet`
             (:func:`~lightning_gradcam.saved_models.images.probes_from`).
         layers: The layers to explain. This and the options down to ``output_key`` are as in :func:`compute_cams`.
             Default: the layers that the checkpoint's run explained, if this package's callback stored them or a config
-            names them, else ``"auto"``.
+            specifies them, else ``"auto"``.
         methods: CAM methods by name.
-        targets: The targets to explain; class names are accepted too.
-        score: The kind of the targets' scores.
+        targets: The targets to explain; class names are also accepted.
+        score: The kind of score to explain.
         layout: The meaning of the layers' axes.
-        output_key: Where the logits are in the model's output.
-        transform: Turns a PIL image into the model's input ``[C, H, W]``. Default: the transform of the data module's
-            validation or test data, if known; otherwise images are scaled to 0…1, then by ``mean`` and ``std``.
-        mean: Subtracted from images scaled to 0…1: one number for each channel, or one for all.
-        std: Divided by afterwards, in the same form.
+        output_key: Key, index or attribute name of the logits in the model's output, or a function that returns them.
+        transform: Converts a PIL image to the model's input ``[C, H, W]``. Default: the transform from the data
+            module's validation or test data, if known. Otherwise images are scaled to 0…1 and normalised with ``mean``
+            and ``std``.
+        mean: Value to subtract from images scaled to 0…1: one number for each channel, or one for all.
+        std: Divisor applied after ``mean``, in the same form.
         size: Height and width to which images are resized first; one number sets both.
-        mode: ``"RGB"`` or ``"L"``; default: grey if the model's first convolution has one input channel.
-        class_names: Names of the classes, if the data has none: a list, or a file or object that contains them
-            (:func:`~lightning_gradcam.saved_models.construction.read_class_names`).
-        labels: True classes ``[N]``, if the images have none.
-        batch_size: Largest number of images per forward pass.
+        mode: ``"RGB"`` or ``"L"``. Default: ``"L"`` if the model's first convolution has one input channel, else
+            ``"RGB"``.
+        class_names: Class names, unless a probe set or archive already has them: a list, or a file or object that
+            contains them (:func:`~lightning_gradcam.saved_models.construction.read_class_names`).
+        labels: True classes ``[N]``. Default: the images' own, if known.
+        batch_size: Maximum number of images per forward pass.
         drawing: Appearance of sheets and overlays.
-        device: Device to compute on; default: the model's device, or the CPU for a checkpoint.
-        forward: Called with a batch of inputs, instead of ``model``.
-        model_class: The class that a checkpoint belongs to. This and the next three options are as in
-            :func:`load_checkpoint`, where this one is called ``model``.
+        device: Device for the computation. Default: the model's device, or the CPU for a checkpoint.
+        forward: Function to call with a batch of inputs instead of ``model``.
+        model_class: The checkpoint's class. This, ``config``, ``data``, ``trust`` and ``model_args`` are as in
+            :func:`load_checkpoint`, where this option is called ``model``.
         config: A LightningCLI YAML file.
-        data: A data module (its class, import path, or an instance) to take transform and class names from.
-        trust: Read objects of any type from the checkpoint. Only for files that you trust.
+        data: A data module (its class, import path, or an instance) that provides transform and class names.
+        trust: Whether to read objects of any type from the checkpoint. Only for files that you trust.
         name: Title of the sheets.
-        output: Save everything into this folder; see :meth:`Explained.save`.
-        force: Replace the results of an earlier ``explain`` in that folder.
-        progress: Called with the number of images done and the total.
-        model_args: Arguments of a checkpoint's class, such as ``{"num_classes": 10}``; they take precedence.
+        output: Folder to save everything in; see :meth:`Explained.save`.
+        force: Whether to replace the results of an earlier ``explain`` in that folder.
+        progress: Function to call with the number of images done and the total.
+        model_args: Arguments for the checkpoint's class, such as ``{"num_classes": 10}``; they take precedence.
 
     Returns:
-        The maps with their probes, scores and drawings; a notebook shows them as images.
+        The maps with their probes and scores; a notebook displays them as images.
 
     Raises:
-        LightningGradCAMError: An option, the checkpoint or the images can't be used; the message names valid choices.
+        LightningGradCAMError: An option, the checkpoint or the images can't be used; the message lists valid choices.
             Most errors are ``ConfigurationError``; images raise ``ProbeError`` and files ``CheckpointFileError``.
 
     Example::
@@ -161,12 +163,12 @@ class Prepared:
     """A model and images, ready to be explained or checked.
 
     Attributes:
-        loaded: The model, with the information from its checkpoint.
+        loaded: The model, with information from its checkpoint.
         probes: The images.
         layers: The requested layers, else the run's, else ``"auto"``.
         targets: The targets, with class names resolved.
-        remarks: Notes for the user on how model and images were loaded.
-        photographs: The original images, before they became inputs.
+        remarks: Notes for the user about how model and images were loaded.
+        photographs: The original images, before preprocessing.
     """
 
     loaded: Loaded
@@ -188,7 +190,7 @@ def prepared(
     data: Any = None,
     **origin: Any,
 ) -> Prepared:
-    """Loads a model and images; arguments are as in :func:`explain`, with ``given`` for the preprocessing."""
+    """Loads a model and images. Arguments are as in :func:`explain`, with the preprocessing in ``given``."""
     given = replace(given, class_names=read_class_names(given.class_names))
     loaded = _loaded(model, data, **origin)
     how = prepare_for(loaded.module, loaded.datamodule, given, asked=data is not None)
@@ -234,7 +236,7 @@ def _names_remark(record: CamRecord, probes: ProbeSet) -> list[str]:
     known = f"class_names: {named} name{' is' if named == 1 else 's are'} known, and the model has"
     if largest >= named:
         return [f"{known} more classes: {largest} has no name; pass a name for each class, in order"]
-    # The record lists at most this many classes, and all of them if there are fewer.
+    # The record lists all classes, up to `MOST_LISTED`.
     if (classes := max(2, record.likeliest.shape[1])) < min(named, MOST_LISTED):
         return [f"{known} {classes} classes: they may belong to another model, and be wrong here"]
     return []
@@ -279,7 +281,7 @@ def _cams(
     run: Forward = module if forward is None else forward
     try:
         if own and uninitialized(module):
-            # A lazy module's first forward can't be undone; it may run here because the module is not the user's.
+            # A lazy module's first forward pass can't be undone; it may run here because the module is not the user's.
             with torch.no_grad():
                 run(load(0, 1).fresh())
         with preserved(module):

@@ -17,7 +17,7 @@ from lightning_gradcam.errors import CheckpointFileError, ConfigurationError, Re
 from lightning_gradcam.saved_models.config import read_config, section
 
 SUFFIX = ".ckpt"
-# The entries that hold weights in files from Lightning, training scripts, and torchvision's references.
+# The keys for weights in files from Lightning, training scripts, and torchvision's references.
 _STATES = ("state_dict", "model_state_dict", "model")
 
 
@@ -27,10 +27,10 @@ class Recipe:
 
     Attributes:
         contents: The checkpoint's contents; empty for a model without one.
-        path: Its file, for errors.
-        model: The class or function named by the user, as in :func:`~lightning_gradcam.load_checkpoint`.
+        path: The checkpoint's file, for errors.
+        model: The class or function specified by the user, as in :func:`~lightning_gradcam.load_checkpoint`.
         given: The sections of the user's config.
-        beside: The sections of the config next to the checkpoint, if the user has none.
+        beside: The sections of the config next to the checkpoint, if the user passed none.
         model_args: The user's arguments for the class, which take precedence over all others.
         trust: Whether the user trusts the checkpoint and the config next to it.
     """
@@ -47,11 +47,11 @@ class Recipe:
     def of(
         cls, contents: Mapping[str, Any], path: str = "", *, config: str | os.PathLike[str] | None, **rest: Any
     ) -> Recipe:
-        """Reads the user's config, or else the one next to the checkpoint.
+        """Reads the user's config, or the one next to the checkpoint if the user passed none.
 
         Args:
             contents: The checkpoint's contents.
-            path: Its file.
+            path: The checkpoint's file.
             config: A LightningCLI YAML file.
             **rest: The other attributes.
         """
@@ -61,7 +61,7 @@ class Recipe:
 
     @property
     def names(self) -> bool:
-        """Whether classes named in the files may be imported: not if the user has named one."""
+        """Whether classes named in the files may be imported: if the user trusts them or has not specified a class."""
         return self.trust or (self.model is None and section(self.given or {}, "model")[0] is None)
 
     @property
@@ -71,7 +71,7 @@ class Recipe:
 
 
 def files_in(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Returns files, and the ``.ckpt`` files in folders, each once.
+    """Returns all files, including the ``.ckpt`` files in folders, without duplicates.
 
     Args:
         paths: Files and folders.
@@ -94,17 +94,17 @@ def files_in(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
 def read_checkpoint(
     path: str | os.PathLike[str], *, map_location: Any = "cpu", trust: bool = False, mapped: bool = False
 ) -> Any:
-    """Reads a checkpoint's file.
+    """Reads a checkpoint file.
 
     Args:
         path: The file.
         map_location: As in ``torch.load``.
-        trust: Read objects of any type.
-        mapped: Leave the weights on disk until they are used, if the file format allows it.
+        trust: Whether to read objects of any type.
+        mapped: Whether to leave the weights on disk until they are used, if the file format allows it.
 
     Raises:
-        CheckpointFileError: It is missing, damaged, or not a checkpoint.
-        ConfigurationError: It contains objects that require ``trust=True``.
+        CheckpointFileError: The file is missing, damaged, or not a checkpoint.
+        ConfigurationError: The file contains objects that require ``trust=True``.
     """
     place = os.fspath(path)
     if not Path(place).is_file():
@@ -155,10 +155,10 @@ def weights_of(contents: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
 
 
 def place_of(contents: Mapping[str, Any]) -> tuple[int, int, str | None]:
-    """Returns epoch and step of the validation of a checkpoint's weights, and a remark if they are a guess.
+    """Returns the epoch and step at which a checkpoint's weights were validated, and a remark if they are a guess.
 
     Lightning logs validation metrics at the number of batches that stepped. It counts an epoch's last batch only after
-    the validation, so a checkpoint saved at the end of the epoch is one batch ahead.
+    validation, so a checkpoint saved at the end of the epoch is one batch ahead.
 
     Example:
         >>> place_of({"epoch": 3, "global_step": 40})[:2]
@@ -174,21 +174,21 @@ def place_of(contents: Mapping[str, Any]) -> tuple[int, int, str | None]:
         return epoch, step, f"the file does not say at which step its metrics were logged; {guess}"
     ready, processed = _count(progress.get("ready")), _count(progress.get("processed"))
     if ready:
-        # A checkpoint saved after training names the next epoch.
+        # A checkpoint saved after training contains the next epoch's number.
         epoch = min(epoch, ready - 1)
     return epoch, stepped - 1 if ready and processed == ready else stepped, None
 
 
 def _read(path: str, map_location: Any, trust: bool, mapped: bool) -> Any:
     if mapped:
-        # Files in old formats can't be memory-mapped; damaged files raise the reason below.
+        # Files in old formats can't be memory-mapped; damaged files raise their error below.
         with suppress(RuntimeError, ValueError):
             return torch.load(path, map_location=map_location, weights_only=not trust, mmap=True)
     return torch.load(path, map_location=map_location, weights_only=not trust)
 
 
 def _strange_types(path: str, message: str) -> list[str]:
-    """Returns the types in a checkpoint that require trust; empty if that is not the problem."""
+    """Returns the types in a checkpoint that require trust; empty if there are none."""
     found: list[str] = []
     with suppress(Exception):  # files in old formats, damaged files, and torch versions without this function
         found = list(torch.serialization.get_unsafe_globals_in_checkpoint(path))
@@ -196,7 +196,7 @@ def _strange_types(path: str, message: str) -> list[str]:
 
 
 def averaged(contents: Mapping[str, Any], state: Mapping[str, Tensor]) -> str | None:
-    """Returns a remark on other weights in a file with the same names, such as averaged ones."""
+    """Returns a remark if a file contains further weights with the same names, such as averaged ones."""
     twins = {str(name): value for name, value in contents.items() if isinstance(value, Mapping) and value}
     others = [name for name, value in twins.items() if value is not state and value.keys() == state.keys()]
     taken = next((name for name, value in twins.items() if value is state), None)
@@ -210,10 +210,10 @@ def some(names: list[str]) -> str:
 
 
 def config_beside(path: str) -> dict[str, Any] | None:
-    """Returns the config that LightningCLI saved with a checkpoint's run.
+    """Returns the config that LightningCLI saved with a checkpoint's run, or ``None``.
 
     Raises:
-        RefusedError: It has more values or levels than allowed.
+        RefusedError: The config has more values or levels than allowed.
     """
     folder = Path(path).resolve().parent
     found = next((file for file in (folder.parent / "config.yaml", folder / "config.yaml") if file.is_file()), None)

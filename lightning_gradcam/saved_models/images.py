@@ -1,4 +1,4 @@
-"""Converts images in any form (folder, files, PIL images, arrays, tensors) to probes with model inputs."""
+"""Converts images in any form (folder, files, PIL images, arrays, tensors) to probes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prepare_for(
     *,
     asked: bool = False,
 ) -> Preparation:
-    """Determines how images become a model's inputs.
+    """Determines how images are converted to a model's inputs.
 
     The transform is taken from the data module's validation or test data set, else from its attributes
     (``val_transform``, ``test_transform``, ``eval_transform``, ``predict_transform``, ``transform``).
@@ -44,11 +44,11 @@ def prepare_for(
         module: The model; images are read in grey if its first convolution has one input channel.
         datamodule: A data module that has not been set up; nothing is downloaded.
         given: The user's choice, which takes precedence. Its ``mean`` replaces the transform of a data module that the
-            user did not name; if ``mode`` is ``None``, the module decides.
-        asked: The user named the data module, so it is an error if it has no transform.
+            user did not specify; if its ``mode`` is ``None``, the module decides.
+        asked: Whether the user specified the data module; if so, it must have a transform.
 
     Raises:
-        ConfigurationError: No transform is found in the named data module, or ``size`` or ``mode`` is invalid.
+        ConfigurationError: The specified data module has no transform, or ``size`` or ``mode`` is invalid.
     """
     size = given.size
     sides: list[Any] = [1] if size is None else list(size) if isinstance(size, (list, tuple)) else [size]
@@ -100,14 +100,15 @@ def as_picture(entry: Any) -> Any:
 
 
 def probes_from(images: Any, how: Preparation, *, labels: Any = None) -> ProbeSet:
-    """Makes probes from images.
+    """Converts images to probes.
 
     Args:
-        images: A folder (sub-folders are true classes), a file, a saved :class:`ProbeSet`, a run's archive; PIL images,
-            uint8 arrays ``[H, W]`` or ``[H, W, 3]``; tensors in the model's form, ``[C, H, W]``; a list of these; a
-            tensor or uint8 array with one more axis; or a :class:`ProbeSet`, which is used unchanged.
-        how: How the images become inputs.
-        labels: True classes ``[N]``, if the images have none.
+        images: The path to a folder (sub-folders are true classes), a file, a saved :class:`ProbeSet` or a run's
+            archive; a PIL image, a uint8 array ``[H, W]`` or ``[H, W, 3]``, or a tensor in the model's form,
+            ``[C, H, W]``; a list of these; a tensor or uint8 array with an additional first axis; or a
+            :class:`ProbeSet`, which is used unchanged.
+        how: How images are converted to inputs.
+        labels: True classes ``[N]``. Default: the images' own, if known.
 
     Raises:
         ProbeError: There are no images, one can't be read, or they have different sizes.
@@ -169,7 +170,7 @@ def _input(entry: Any, name: str, how: Preparation) -> Tensor:
 
 
 def _names(entries: Sequence[Any]) -> tuple[str, ...]:
-    """Returns an id for each image: the file's name, its path if names repeat, otherwise its index."""
+    """Returns an id for each image: the file's name (its path if names repeat), or the index for other images."""
     paths = [Path(entry) if isinstance(entry, (str, os.PathLike)) else None for entry in entries]
     times = Counter(path.name for path in paths if path is not None)
     found = [
@@ -186,7 +187,7 @@ def _first_channels(module: nn.Module) -> int:
 
 
 def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str, ...] | None, str]:
-    """Returns a data module's transform and class names, and why there is no data set."""
+    """Returns a data module's transform and class names, and the reason in case there is no transform."""
     why, own, names = "its loaders have no data set", None, None
     for stage, loader in _LOADERS:
         try:
@@ -203,14 +204,14 @@ def _of_data(datamodule: Any) -> tuple[Callable[[Any], Tensor] | None, tuple[str
             own, names = find_transform(dataset), find_class_names(dataset)
             why = f"neither does its {type(dataset).__name__}"
             break
-    # Only now, because setup() may create them.
+    # Looked up last, because setup() may create them.
     candidates = (getattr(datamodule, name, None) for name in _ATTRIBUTES)
     attribute = next((transform for transform in candidates if callable(transform)), None)
     return own or attribute, names or find_class_names(datamodule), why
 
 
 def _changes_batches(*owners: Any) -> str:
-    """Returns which modules have custom transfer hooks, which modify a batch after the data set's transform."""
+    """Returns the names of custom transfer hooks, which modify a batch after the data set's transform."""
     hooks = [(type(owner), f"on_{when}_batch_transfer") for owner in owners for when in ("before", "after")]
     homes = [getattr(getattr(kind, name, None), "__module__", "lightning") for kind, name in hooks]
     own = [home.split(".")[0] not in ("pytorch_lightning", "lightning") for home in homes]

@@ -28,12 +28,12 @@ class Loaded:
     Attributes:
         path: The file.
         module: The module in evaluation mode, with the checkpoint's weights.
-        datamodule: The data module, if one is named; it has not been set up.
+        datamodule: The data module, if one is specified; it has not been set up.
         epoch: The epoch of these weights, counted from 0.
-        step: The x value at which Lightning logged the validation that belongs to these weights.
+        step: The x value at which Lightning logged the validation of these weights.
         callbacks: The callbacks' states, by key.
         hyper_parameters: The module's arguments, as saved by ``save_hyperparameters``.
-        remarks: Notes for the user on how the checkpoint was loaded.
+        remarks: Notes for the user about how the checkpoint was loaded.
         layers: The layers that the run explained; empty if unknown.
     """
 
@@ -60,11 +60,11 @@ def load_checkpoint(
 ) -> Loaded:
     """Builds the module that a checkpoint belongs to and loads the checkpoint's weights into it.
 
-    The class comes from the first of these: ``model``; the config's ``model.class_path``; the class named in the
-    checkpoint itself (written by LightningCLI); the ``config.yaml`` next to the run's ``checkpoints`` folder; the class
-    whose name this package's callback stored in the checkpoint, which is imported only with ``trust`` and otherwise has
-    to be loaded already. Its arguments come from the given config, else from the checkpoint's ``save_hyperparameters``,
-    else from that ``config.yaml``; ``model_args`` take precedence over all of them.
+    The class is the first one found in: ``model``; the config's ``model.class_path``; the checkpoint itself (written by
+    LightningCLI); the ``config.yaml`` next to the run's ``checkpoints`` folder; the class name that this package's
+    callback stored in the checkpoint, which is imported only with ``trust`` and otherwise must already be loaded. The
+    arguments are read from the given config, else from the checkpoint's ``save_hyperparameters``, else from that
+    ``config.yaml``; ``model_args`` take precedence over all of them.
 
     A class named in a file is checked to be of the right type before it is called. With ``model``, nothing named in the
     checkpoint or the ``config.yaml`` next to it is imported, except with ``trust``.
@@ -78,15 +78,15 @@ def load_checkpoint(
         data: The data module's class, or its import path. Default: from the config; without ``model``, also from the
             checkpoint.
         map_location: Device for the weights, as in ``torch.load``.
-        trust: Read objects of any type, and import what the files name. The files' author can then run code on your
-            machine: use it for your own files only.
-        model_args: Arguments of the class, by name, such as ``{"num_classes": 10}``, or ``{"weights": "DEFAULT"}`` for
+        trust: Whether to read objects of any type and import what the files name. The files' author can then run code
+            on your machine, so use it only for your own files.
+        model_args: Arguments for the class, by name, such as ``{"num_classes": 10}``, or ``{"weights": "DEFAULT"}`` for
             torchvision's functions.
 
     Raises:
         CheckpointFileError: The file is missing, damaged, or not a checkpoint.
         RefusedError: The file or config names something that must not be imported or called.
-        ConfigurationError: The class is not known or can't be built, the weights do not fit it, the device is not
+        ConfigurationError: The class is unknown or can't be built, the weights do not match it, the device is not
             available, or the file contains objects that are read only with ``trust=True``.
 
     Example::
@@ -106,14 +106,14 @@ def load_checkpoint(
     state = {} if path is None else weights_of(contents, place)
     recipe = Recipe.of(contents, place, config=config, model=model, model_args=model_args, trust=trust)
     if isinstance(data, str):
-        # The module's class may be in the same script, which is then loaded at the user's request.
+        # The module's class may be in the same script, which the user allows to be loaded here.
         find_class(data, "data")
     module = build_module(recipe)
     if path is not None:
         restore(module, contents, state, place)
     datamodule, failed = find_data(recipe, data)
     epoch, step, guess = place_of(contents)
-    # A file with only weights does not contain a step.
+    # A file with only weights contains no step, so the remark would not help.
     remarks = [guess if "global_step" in contents else None, averaged(contents, state), failed]
     given = [value for name, value in (model_args or {}).items() if "weights" in name or "pretrained" in name]
     if path is None and not any(given):
@@ -138,7 +138,7 @@ def check_device(device: str | torch.device) -> None:
     """Rejects a device that this machine does not have.
 
     Raises:
-        ConfigurationError: The device can't be used; the message gives the reason.
+        ConfigurationError: The device can't be used; the message states the reason.
     """
     try:
         torch.empty(0, device=device)
@@ -180,7 +180,7 @@ def build_module(recipe: Recipe) -> nn.Module:
         recipe,
         function,
         "model",
-        # Linked arguments are missing from the config.
+        # The checkpoint also contains linked arguments, which are missing from the config.
         saved=accepted(function, arguments),
         configured=section(config or {}, "model")[1],
         # Values stored by a Python program are exactly its constructor's arguments.
@@ -196,11 +196,11 @@ def build_module(recipe: Recipe) -> nn.Module:
 
 
 def model_class(recipe: Recipe) -> Callable[..., Any] | None:
-    """Returns a checkpoint's class: the user's, or the one named in a config or the checkpoint.
+    """Returns a checkpoint's class: the user's choice, or the one named in a config or the checkpoint.
 
     Raises:
         RefusedError: A file names something other than a module class.
-        ConfigurationError: It can't be imported.
+        ConfigurationError: The class can't be imported.
     """
     if recipe.model is not None:
         return find_class(recipe.model, "model") if isinstance(recipe.model, str) else recipe.model
@@ -216,15 +216,15 @@ def plain_arguments(saved: Any) -> dict[str, Any]:
 
 
 def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = False) -> tuple[Any, str | None]:
-    """Builds the data module named by the user, the config or the checkpoint, if any.
+    """Builds the data module specified by the user, the config or the checkpoint, if any.
 
     Args:
         recipe: The checkpoint and the configs.
         data: As in :func:`load_checkpoint`.
-        asked: The user requires the data module.
+        asked: Whether the user requires the data module.
 
     Returns:
-        The data module or ``None``, and a remark if one is named but was not built.
+        The data module or ``None``, and a remark if one is specified but was not built.
 
     Raises:
         RefusedError: A file names something that must not be imported or called.

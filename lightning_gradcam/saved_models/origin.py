@@ -1,4 +1,4 @@
-"""Information about a checkpoint's run, from this package's callbacks in the checkpoint or from a config."""
+"""Reads a run's module class, layers and callbacks from its checkpoint or config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_gradcam.saved_models.config import mapping
 from lightning_gradcam.saved_models.construction import check_class, find_class
 from lightning_gradcam.saved_models.file import Recipe
 
-# Not the class itself: importing its module would select a Lightning package before the user's module does.
+# A name and not the class: importing its module would select a Lightning package before the user's module does.
 _PACKAGE, _CALLBACK = "lightning_gradcam", "GradCAMCallback"
 _LONGEST = 1000
 
@@ -23,15 +23,15 @@ _LONGEST = 1000
 def class_of_run(recipe: Recipe) -> type | None:
     """Returns the module class whose name a callback stored, or ``None``.
 
-    It is imported only if the user trusts the file. Otherwise it is only looked up in loaded modules, whose code has
+    The class is imported only if the user trusts the file. Otherwise it is looked up in loaded modules, whose code has
     already run.
 
     Args:
         recipe: The checkpoint.
 
     Raises:
-        RefusedError: The stored name is not that of a module class; nothing was called.
-        ConfigurationError: It is not loaded or can't be imported.
+        RefusedError: The name is invalid, or its object is not a module class; nothing was called.
+        ConfigurationError: The class is not loaded or can't be imported.
     """
     path, states = recipe.path, mapping(recipe.contents.get("callbacks")).values()
     name = next((found for state in states if isinstance(found := mapping(state).get("model"), str)), None)
@@ -63,7 +63,7 @@ def class_of_run(recipe: Recipe) -> type | None:
 def layers_of_run(recipe: Recipe) -> tuple[str, ...]:
     """Returns the layers that a run explained; empty if unknown.
 
-    They come from the user's config, else from the run's ``GradCAMCallback`` in the checkpoint (for ``"auto"``, the
+    They are read from the user's config, else from the ``GradCAMCallback`` state in the checkpoint (for ``"auto"``, the
     chosen layer), else from the config next to the checkpoint.
 
     Args:
@@ -98,7 +98,7 @@ def options_in_config(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def callbacks_in(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the class of each callback in a config, as named there, with its options."""
+    """Yields each callback's class, as named in the config, and its options."""
     listed = mapping(config.get("trainer")).get("callbacks") or []
     for entry in listed if isinstance(listed, list) else [listed]:
         name = entry if isinstance(entry, str) else mapping(entry).get("class_path")

@@ -1,4 +1,4 @@
-"""Photographs in their own resolution, and which part of each became the model's input."""
+"""Reads photographs in their original resolution, and finds the region of each that became the model's input."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.render.picture import Pixels
 from lightning_gradcam.saved_models.images import are_inputs, as_picture
 
-# Left, top, right and bottom, in pixels of the photograph; beyond its edges where the input was padded.
+# Left, top, right and bottom edges, in pixels of the photograph; outside the photograph where the input was padded.
 Region = tuple[int, int, int, int]
-# The largest deviation of a transform from a straight line, as a fraction of the photograph's side.
+# Maximum deviation of a transform from a linear one, as a fraction of the photograph's side.
 _BENT = 0.02
-# The minimum correlation between the region found and the model's input, and the standard deviation up to which an
-# image counts as plain.
+# Minimum correlation between the region and the model's input, and the standard deviation up to which an image counts
+# as uniform.
 _ALIKE, _EVEN = 0.8, 3.0
 
 
@@ -36,7 +36,7 @@ class Photographs:
 
     Attributes:
         sources: A file's path, a PIL image or a uint8 array for each probe; anything else has no photograph.
-        how: How they became inputs.
+        how: How the images were converted to inputs.
     """
 
     sources: Sequence[Any]
@@ -47,7 +47,7 @@ class Photographs:
     def of(cls, images: Any, how: Preparation) -> Photographs:
         """Returns the photographs among the ``images`` of ``explain``, in the order of its probes."""
         if are_inputs(images):
-            # An archive's probes, a saved set and tensors: only the inputs are known.
+            # For an archive's probes, a saved set and tensors, only the inputs are known.
             return cls([], how)
         if isinstance(images, (str, os.PathLike)):
             path = Path(images)
@@ -58,12 +58,12 @@ class Photographs:
     def read(self, row: int, probes: ProbeView) -> tuple[Pixels, Region] | None:
         """Returns a photograph, uint8 ``[H, W, 3]``, and the region that became a probe's input.
 
-        ``None`` if there is no photograph, if the region has no more pixels than the input, or if the region is
-        unknown, as with a transform that rotates or distorts images, or changes them at random.
+        Returns ``None`` if there is no photograph, if the region has no more pixels than the input, or if the region is
+        unknown because the transform rotates, distorts or randomly changes images.
 
         Args:
             row: The probe's index.
-            probes: The images in the model's form, which the region must resemble.
+            probes: The images as the model saw them, which the region must resemble.
         """
         if len(self.sources) != len(probes) or probes.pixels.ndim != 4:
             return None
@@ -86,16 +86,16 @@ def placed(photograph: Pixels, region: Region, longest: int) -> tuple[Pixels, Pi
     """Prepares a photograph for a map that covers a region of it.
 
     Args:
-        photograph: uint8 ``[H, W, 3]``.
+        photograph: The photograph, uint8 ``[H, W, 3]``.
         region: The region that the model saw.
-        longest: Larger photographs and regions are scaled down to this longest side.
+        longest: Maximum length of the longest side in pixels; larger photographs and regions are scaled down.
 
     Returns:
-        The whole photograph, paler; the pixels of the region, black where the input was padded; and the region in the
-        scaled photograph.
+        The whole photograph, paler; the pixels in the region, black where the input was padded; and the region in the
+        scaled photograph's pixels.
     """
     left, top, right, bottom = region
-    # With padding, the region is larger than the photograph.
+    # With padding, the region may be larger than the photograph.
     share = min(1.0, longest / max(*photograph.shape[:2], right - left, bottom - top))
     if share < 1:
         size = (round(photograph.shape[1] * share), round(photograph.shape[0] * share))
@@ -108,7 +108,7 @@ def placed(photograph: Pixels, region: Region, longest: int) -> tuple[Pixels, Pi
 
 
 def put_back(pale: Pixels, overlay: Pixels, region: Region) -> Pixels:
-    """Puts the overlay of the region that the model saw back into its photograph."""
+    """Pastes the overlay for the region that the model saw into the photograph."""
     left, top, right, bottom = region
     height, width = pale.shape[:2]
     whole = pale.copy()
@@ -118,12 +118,12 @@ def put_back(pale: Pixels, overlay: Pixels, region: Region) -> Pixels:
 
 
 def view_of(probes: ProbeView, seen: Pixels) -> ProbeView:
-    """Returns probes that share one image, without a copy for each."""
+    """Returns probes that all show the same image, without copying it."""
     return replace(probes, pixels=np.broadcast_to(seen, (len(probes), *seen.shape)))
 
 
 def _opened(source: Any, mode: str) -> Any:
-    """Returns a source as the PIL image that the transform gets; ``None`` if it can't be read or is not an image."""
+    """Returns a source as the PIL image for the transform; ``None`` if it can't be read or is not an image."""
     with suppress(OSError, SyntaxError, ProbeError):
         if isinstance(source, (str, os.PathLike)):
             return read_picture(Path(source), mode, lambda image: image)
@@ -137,18 +137,18 @@ def _region(size: tuple[int, int], how: Preparation, shown: tuple[int, int]) -> 
 
     Args:
         size: Width and height of the photograph.
-        how: How the photograph becomes an input.
+        how: How the photograph is converted to an input.
         shown: Height and width of the input.
     """
     with isolated(how.transform):
         before = random_states(how.transform)
         found = [_transformed(picture, how, shown) for picture in _test_pictures(size)]
-        # A random transform did something else to the photograph itself.
+        # A random transform changed the photograph itself differently.
         drawn = random_states(how.transform) != before
     if drawn or any(one is None for one in found):
         return None
     black, white, across, down = (np.asarray(one) for one in found)
-    # Black and white look the same where the transform pads.
+    # Black and white images look the same where the transform pads.
     inside = np.abs(white - black) > 0.5 * np.abs(white - black).max()
     if not inside.any() or (white == black).all():
         return None
@@ -161,7 +161,7 @@ def _region(size: tuple[int, int], how: Preparation, shown: tuple[int, int]) -> 
         slope, start = np.polyfit(places, values, 1)
         if slope <= 0 or np.abs(start + slope * places - values).max() > _BENT:
             return None
-        # The ramp has its values at the centres of pixels.
+        # The ramp's values apply to the centres of pixels.
         edges.append([round((start + slope * end) * (side - 1) + 0.5) for end in (-0.5, shown[axis] - 0.5)])
     (left, right), (top, bottom) = edges
     return left, top, right, bottom
@@ -193,7 +193,7 @@ def _grey(image: Any) -> npt.NDArray[Any]:
 
 
 def _alike(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    """Whether two grey images show the same, independent of brightness and contrast."""
+    """Whether two grey images show the same content, independent of brightness and contrast."""
     if min(one.std(), other.std()) < _EVEN:
         return bool(max(one.std(), other.std()) < 2 * _EVEN)
     return bool(np.corrcoef(one.ravel(), other.ravel())[0, 1] >= _ALIKE)

@@ -1,4 +1,4 @@
-"""Rebuilds the evolution of a training run from its checkpoints, as if a callback had been active."""
+"""Rebuilds a training run's maps from its checkpoints, as if a callback had been active."""
 
 from __future__ import annotations
 
@@ -34,33 +34,34 @@ def replay(
     trust: bool = False,
     progress: Progress | None = None,
 ) -> Archive:
-    """Rebuilds the evolution of a training run from its checkpoints, as if the callback had been active.
+    """Rebuilds a training run's maps from its checkpoints, as if the callback had been active.
 
-    ``fit`` is set up and ended before its first step; the callback's own hooks then run with each checkpoint's weights,
-    at its epoch and step. Probes are drawn as the callback draws them; if the last checkpoint contains the state of a
-    callback with this name, its probes are reused. The maps equal those of the live run bit for bit on the same
-    machine with the same number of threads, precision and batch size. What checkpoints do not contain can't be
-    rebuilt: validations without a checkpoint, and the baseline (``log_untrained`` logs the module as given).
+    ``fit`` is set up and ended before its first step. The callback's own hooks then run with each checkpoint's weights,
+    at its epoch and step. Probes are selected as during training; if the last checkpoint contains the state of a
+    callback with this name, its probes are reused. On the same machine, with the same number of threads, precision and
+    batch size, the maps equal those of the live run bit for bit. Validations without a checkpoint can't be rebuilt, nor
+    can the baseline (``log_untrained`` logs the module as given).
 
     Args:
         checkpoints: Files, or folders with ``.ckpt`` files. Damaged files are skipped with a warning.
-        module: A LightningModule of the class that was trained, compiled or not; afterwards it has the weights of the
-            last checkpoint.
-        callback: A new callback, or its options; default: ``GradCAMCallback()``.
-        datamodule: The training's data module, or its validation dataloader; ``None`` to use the module's own loaders,
-            or if the callback has its probes.
-        output: The archive's folder becomes ``<output>/<name>``, with sheets, film strips and ``report.html`` in it.
+        module: A LightningModule of the class that was trained, compiled or not. Afterwards it has the last
+            checkpoint's weights.
+        callback: A new callback, or its options. Default: ``GradCAMCallback()``.
+        datamodule: The data module used for training, or its validation dataloader; ``None`` to use the module's own
+            loaders, or if the callback has its own probes.
+        output: Folder for the archive, which becomes ``<output>/<name>`` and contains sheets, film strips and
+            ``report.html``.
         trainer: Trainer options that affect the maps, such as ``{"precision": "bf16-mixed"}``.
         trust: As in :func:`~lightning_gradcam.load_checkpoint`.
-        progress: Called before each checkpoint and at the end, with the number done and the total.
+        progress: Function to call before each checkpoint and at the end, with the number done and the total.
 
     Returns:
         The archive.
 
     Raises:
         CheckpointFileError: No checkpoint was found, or all are damaged.
-        ConfigurationError: A checkpoint belongs to another model (nothing is written then), or an option can't be used.
-        ArchiveError: The folder can't be written.
+        ConfigurationError: A checkpoint belongs to a different model (nothing is written), or an option is invalid.
+        ArchiveError: The folder can't be written to.
 
     Example::
 
@@ -88,16 +89,16 @@ def replay_all(
     trust: bool = False,
     progress: Progress | None = None,
 ) -> list[Archive]:
-    """Replays a training run for several callbacks together; see :func:`replay`.
+    """Replays a training run for several callbacks at once; see :func:`replay`.
 
     Returns:
-        The archive of each callback.
+        One archive per callback.
     """
-    # Unwrap it as Lightning's own Trainer does.
+    # Unwrap a compiled module, as Lightning's Trainer does.
     module = getattr(module, "_orig_mod", module)
     root = absolute(os.fspath(output))
     for callback in callbacks:
-        # The live run's own archive may be next to that folder: a replay must not continue it.
+        # The live run's archive may also be in the output folder; a replay must not continue it.
         state = found.checkpoints[-1].states.get(callback.state_key)
         live = str(state.get("archive")) if isinstance(state, dict) else ""
         for place in (join(root, callback.name), live):
@@ -139,7 +140,7 @@ def replay_all(
         at_train_start(module, datamodule, list(callbacks), prepare, visit, folder=root, options=trainer or {})
     except BaseException:
         for callback in callbacks:
-            # Leave nothing behind that would block the next attempt.
+            # Remove what would block the next attempt.
             if callback.archive is not None and not callback.archive.steps:
                 for name in (MANIFEST, PROBES):
                     with suppress(OSError):
@@ -150,14 +151,14 @@ def replay_all(
 
 
 def _check_all(found: Found, module: Any, trust: bool) -> None:
-    """Rejects checkpoints of other models before anything is written."""
+    """Rejects checkpoints of a different model before anything is written."""
     configure = getattr(module, "configure_model", None)
     if callable(configure):
-        # Lightning calls it again in `fit` and expects no effect the second time.
+        # `fit` calls this again; Lightning requires that a second call has no effect.
         configure()
     home = str(getattr(type(module).on_load_checkpoint, "__module__", "")).split(".")[0]
     if home not in ("pytorch_lightning", "lightning"):
-        # The module's own hook may rename the weights on loading.
+        # The module's own hook may rename the weights when they are loaded.
         return
     for saved in found.checkpoints:
         contents = read_checkpoint(saved.path, trust=trust, mapped=True)
@@ -165,7 +166,7 @@ def _check_all(found: Found, module: Any, trust: bool) -> None:
 
 
 def _state_of(callback: ProbeCallback, found: Found) -> dict[str, Any] | None:
-    """Returns the state of a callback with this name in the last checkpoint, so that its probes are reused."""
+    """Returns the last checkpoint's state for this callback, whose probes are reused, or ``None``."""
     state = found.checkpoints[-1].states.get(callback.state_key)
     if state is None:
         return None
@@ -178,5 +179,5 @@ def _state_of(callback: ProbeCallback, found: Found) -> dict[str, Any] | None:
     except ArchiveError:
         archive = ""
     kept = ("schema", "indices", "fingerprint", "run", "transferred", "form")
-    # Step -1: take over no steps from the live run's archive.
+    # Step -1 takes over no steps from the live run's archive.
     return {**{name: state[name] for name in kept if name in state}, "archive": archive, "step": -1}

@@ -25,13 +25,13 @@ def stored_arguments(
 ) -> dict[str, Any]:
     """Converts plain values from a checkpoint or YAML file according to a constructor's annotations.
 
-    Unlike jsonargparse, it does not import functions or parse YAML in strings, and it only instantiates a class named
-    in the file if the annotation is one of its base classes.
+    Unlike jsonargparse, this does not import functions or parse YAML in strings. It instantiates a class named in the
+    file only if the annotation is a base class of it.
 
     Args:
         function: The constructor.
-        values: The values by argument name. Values of arguments without an annotation are not converted.
-        argument: The option that named the constructor, for errors.
+        values: The values by argument name. Values for arguments without an annotation are not converted.
+        argument: The option that the constructor is for, for errors.
         names: Whether classes named in the values (``class_path``) may be imported.
 
     Raises:
@@ -64,16 +64,16 @@ def build_stored(
     configured: Mapping[str, Any],
     parsed: bool,
 ) -> Any:
-    """Calls a constructor with arguments from a checkpoint, a config and the user, each as far as it is trusted.
+    """Calls a constructor with arguments from a checkpoint, a config and the user, respecting what the user trusts.
 
     Args:
-        recipe: States what the user trusts: for a trusted checkpoint or config, jsonargparse may import the objects
-            named in its values.
+        recipe: Defines what the user trusts: jsonargparse may import the objects named in a trusted checkpoint or
+            config.
         function: The constructor.
-        argument: The option that named the constructor, for errors: ``"model"`` also gets the user's arguments.
+        argument: The option that the constructor is for; ``"model"`` also applies the user's arguments.
         saved: The checkpoint's arguments.
         configured: The config's arguments, which take precedence over the checkpoint's.
-        parsed: The values come from a command line or YAML file and are converted according to annotations.
+        parsed: Whether the values are from a command line or YAML file, and are converted according to annotations.
 
     Raises:
         RefusedError: As for :func:`stored_arguments`.
@@ -102,7 +102,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
             one: Any = SimpleNamespace(__annotations__={name: hint})
             try:
                 hint = get_type_hints(one, getattr(made, "__globals__", {}))[name]
-            except Exception:  # names that are imported only for type checkers
+            except Exception:  # a name that is imported only for type checkers
                 hint = Any
             found.setdefault(name, hint)
     return found
@@ -160,7 +160,7 @@ def _of_union(value: Any, members: tuple[Any, ...], argument: str, names: bool) 
     if functions and isinstance(value, str) and "." in value:
         raise _UnfitError("might name a function")
     if functions and _names_class(value):
-        # The constructor itself would instantiate it.
+        # The constructor would instantiate it.
         raise _UnfitError("names a class, which could be any class")
     why: _UnfitError | None = None
     for member in members:
@@ -182,7 +182,7 @@ def _scalar(value: Any, kind: type) -> Any:
 
 
 def _names_class(value: Any) -> bool:
-    """Whether a value contains a ``class_path`` anywhere; a checkpoint may contain the same part many times."""
+    """Whether a value contains a ``class_path`` at any depth; repeated parts are visited once."""
     queue, seen = [value], set()
     while queue:
         one = queue.pop()

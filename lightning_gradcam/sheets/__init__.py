@@ -1,4 +1,4 @@
-"""Finished pictures: sheets, film strips, animations, channel grids and filter patterns.
+"""Draws finished images: sheets, film strips, animations, channel grids and filter patterns.
 
-Knows nothing of files, loggers or training.
+Does not depend on loggers or training.
 """

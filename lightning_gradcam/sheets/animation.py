@@ -1,4 +1,4 @@
-"""Animations: a frame for each logged step, all probes side by side, in a file of bounded size."""
+"""Draws animations: one frame per logged step, all probes side by side, in a file of limited size."""
 
 from __future__ import annotations
 
@@ -39,32 +39,33 @@ from lightning_gradcam.sheets.words import class_words, probe_words
 
 MAX_BYTES = 4_000_000
 MOST_PROBES = 64
-# If a file is too large: the sides of an image and the numbers of frames to which it is reduced, step by step.
+# Minimum image side and number of frames at each stage of reducing a file that is too large.
 _LEAST = [(72, 8), (24, 1)]
 SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 12, 480, 76
-# The largest number of probes with their input next to the overlay, and the pixels between the two.
+# Maximum number of probes with the input next to the overlay, and the gap between the two in pixels.
 MOST_PAIRED, _BESIDE = 16, 6
-# Below an overlay: the predicted class, its probability, the drift. The true class is below the input, or above these.
+# Height of the captions (predicted class, probability, drift), and of one line. The true class is below the input, or
+# on the first line.
 _CAPTION, _LINE = 50, 15
-# Two lines on the progress, and the colour bar; then the marks.
+# Height of the progress lines with the colour bar, and of the legend of marks.
 _BELOW_HEADER, _MARKS = 54, 22
-# Milliseconds: one frame, within these; all but the last together; the last.
+# Milliseconds: minimum and maximum for a frame; all frames except the last together; the last frame.
 _SHORTEST, _LONGEST, _TOGETHER, _LAST = 250, 700, 8_000, 2_500
-# One is reserved for pixels that do not change between frames.
+# One of 256 colours is reserved for pixels that do not change between frames.
 _COLORS = 255
-# The palette is made from this many pixels of this many steps.
+# Number of pixels per step, and of steps, from which the palette is computed.
 _SAMPLE, _SAMPLED = 5_000, 12
 
 
 @dataclass(frozen=True, eq=False)
 class Animation:
-    """A finished animation that every sink can use, as a file of at most :data:`MAX_BYTES`.
+    """A finished animation that every sink can use, as a file of at most :data:`MAX_BYTES` if possible.
 
     Attributes:
-        content: A GIF that loops, with one palette for all frames.
+        content: A looping GIF, with one palette for all frames.
         size: Height and width of every frame, in pixels.
-        durations: How long each frame is shown, in milliseconds; the last is held. One for each record that is shown:
-            every frame states its own epoch and step, so that no two are equal (which Pillow would store as one).
+        durations: Duration of each frame in milliseconds, longest for the last. There is one frame for each record
+            shown. Every frame contains its epoch and step, because Pillow would merge identical frames.
     """
 
     content: bytes
@@ -76,12 +77,12 @@ class Animation:
         return "gif", self.content
 
     def encoded(self, format: Literal["gif"] = "gif") -> bytes:
-        """Returns the content of a file in this format; ``"gif"`` is the only one."""
+        """Returns the file's content in a format; only ``"gif"`` is available."""
         return {"gif": self.content}[format]
 
     @property
     def frames(self) -> Pixels:
-        """The displayed frames, uint8 ``[T, H, W, 3]``; decoded at each call, because they are large."""
+        """The frames as displayed, uint8 ``[T, H, W, 3]``; decoded on every access, because they are large."""
         with Image.open(io.BytesIO(self.content)) as image:
             return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)])
 
@@ -99,31 +100,32 @@ def animate(
     most: int = MOST_PROBES,
     laid: Laid | None = None,
 ) -> Animation:
-    """Draws how one map of each probe changed in training: one frame per step, all probes side by side.
+    """Draws how one map of each probe changed during training: one frame per step, all probes side by side.
 
-    Up to 16 probes have their input next to the overlay. Below are the true and the predicted class, with a mark for
-    right or wrong, the probability and how far the map has moved since the previous frame; the overlay has a thin
-    border if the predicted class has changed since that frame. Scales, blank and broken maps, and maps with time or
-    depth are drawn as by :func:`~lightning_gradcam.sheets.strip.film_strip`.
+    With up to 16 probes, the input is next to the overlay. Below are the true and the predicted class, with a mark for
+    right or wrong, the probability, and the map's drift from the previous frame. The overlay has a thin frame if the
+    predicted class has changed since the previous frame. Scales, blank and non-finite maps, and maps with time or depth
+    are drawn as in :func:`~lightning_gradcam.sheets.strip.film_strip`.
 
     Args:
         records: The steps to draw, in order; at least one. Steps without the map are omitted.
-        probes: The probes, for display pixels, true classes and names; at most ``most`` are shown, evenly chosen.
+        probes: The probes, for display pixels, true classes and names. If there are more than ``most``, evenly spaced
+            ones are shown.
         key: The map's key.
         drawing: Colour map, opacity, interpolation and scale, as for a film strip.
-        title: The first words of each frame.
-        limits: Each probe's limit in the whole run, ``[N]``; that of ``records`` if not given.
-        total: Number of logged steps, for the header; default: the number of records.
-        note: A line below the images, such as what was left out.
-        most: Maximum number of probes shown.
-        laid: Overlays of these probes drawn earlier; none by default.
+        title: The first words on each frame.
+        limits: Each probe's limit over the whole run, ``[N]``. Default: that over ``records``.
+        total: Number of logged steps, for the header. Default: the number of records.
+        note: A line below the images, for example about omitted maps.
+        most: Maximum number of probes shown. Default: 64.
+        laid: Overlays of these probes drawn earlier, to be reused. Default: none.
 
     Returns:
-        The animation. If its file would exceed :data:`MAX_BYTES`, images are made smaller and frames fewer, in turn; a
-        line says so.
+        The animation. If its file would exceed :data:`MAX_BYTES`, the images' size and the number of frames are reduced
+        in turn, and a line reports it.
 
     Raises:
-        DrawingError: No record has the map.
+        DrawingError: No record contains the map.
     """
     side, count, laid = SIDE, len(records), laid or Laid()
     while True:
@@ -138,7 +140,7 @@ def animate(
             foot += remarks(f"{less}, to keep the file below {MAX_BYTES / 1e6:g} MB")
         expected, last = 0.0, (side, len(steps)) == _LEAST[-1]
         if len(steps) * len(rows) * math.prod(film.size) > MAX_BYTES:
-            # Drawing all frames only to find that they are too many would take long.
+            # Estimate the size from a few frames before drawing all of them.
             few = replace(film, records=tuple(film.records[place] for place in evenly(len(steps), 4)))
             expected = len(_made(few, lines, foot, inner).content) * len(steps) / len(few.records)
         if last or expected <= 1.1 * MAX_BYTES:
@@ -162,7 +164,7 @@ def _columns(count: int) -> int:
         [1, 2, 3, 4, 5, 6, 11]
     """
 
-    # One empty cell in ten counts as much as a grid that is a fifth wider or narrower than 2 to 1.
+    # An empty cell in ten costs as much as an aspect ratio a fifth away from 2 to 1.
     def cost(across: int) -> float:
         rows = -(-count // across)
         return -count % across / count + 0.5 * abs(math.log(across / rows / 2))
@@ -189,7 +191,7 @@ def _made(film: Film, lines: Sequence[Line], foot: Sequence[Line], inner: int) -
     """Draws all frames, with one palette."""
     count, (height, width), paired = len(film.rows), film.size, _paired(film)
     across, pitch = _columns(count), _pitch(film)
-    # The true class is below the input, or has a line of its own.
+    # The true class is below the input, or on its own line.
     above = 0 if paired else _LINE
     row_h, legend = height + above + _CAPTION + _GAP, _legend(film)
     head = _BELOW_HEADER + (_MARKS if legend else 0) + FRAME + 6
@@ -205,7 +207,7 @@ def _made(film: Film, lines: Sequence[Line], foot: Sequence[Line], inner: int) -
         if paired:
             still.pixels[y : y + height, x : x + width] = picture
         true = probe_words(film.records[-1], film.probes, film.rows[place])[1]
-        # A number alone would say nothing.
+        # A number alone would have no meaning.
         true = f"true {true}" if true and not film.classed else true
         still.write((x, y + height + FRAME), true, (width if paired else pitch) - 4, 12, INK)
     palette, frames = _palette(film), []
@@ -226,12 +228,12 @@ def _made(film: Film, lines: Sequence[Line], foot: Sequence[Line], inner: int) -
 
 
 def _legend(film: Film) -> list[tuple[Pixels | str | None, str]]:
-    """Returns the meaning of the marks; those of right and wrong only if they occur."""
+    """Returns the legend's marks with their meanings; right and wrong only if they occur."""
     return [*film.marks, *([("frame", "predicted class has just changed")] if film.classed else [])]
 
 
 def _progress(page: Sheet, at: tuple[int, int], film: Film, step: int, width: int) -> None:
-    """Draws the step's label, and its position among all steps."""
+    """Draws the step's label, and a progress bar of all steps."""
     (x, y), record, steps, canvas = at, film.records[step], len(film.records), page.pixels
     page.write((x, y - 4), epoch_title(record.epoch), 110, 17, INK)
     judged = [right for place in range(len(film.rows)) if (right := film.right(step, place)) is not None]
@@ -254,7 +256,7 @@ def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
 
 
 def _palette(film: Film) -> Image.Image:
-    """Returns an image with one palette for all frames: the colours of text and marks, and what the overlays need."""
+    """Returns an image with one palette for all frames: the colours of text and marks, and those in the overlays."""
     fixed = np.array([*SHADES, (ANY, ANY, ANY), (210, 210, 214)], np.uint8)
     pixels = []
     for step in evenly(len(film.records), _SAMPLED, ends=True):

@@ -1,4 +1,4 @@
-"""One way to draw a sheet: header lines, a colour bar, a legend, and cells with captions below."""
+"""Builds sheets from header lines, a colour bar, a legend, and cells with captions."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.render.picture import Picture, Pixels
 from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, Color, cross_out, write
 
-# Without the header; WebP allows at most 16,383 pixels per side.
+# Maximum height in pixels without the header; WebP allows at most 16,383 pixels per side.
 TALLEST = 15_000
 MARGIN, LINE_HEIGHT = 12, 18
 # Height and width of a mark in pixels, and the indent of the text after it.
 MARK, BEHIND_MARK = 13, 17
-# A frame around a cell takes this many pixels on each side, outside of it.
+# Pixels on each side of a cell for the frame around it.
 FRAME = 4
-# The grey that represents any image in a legend.
+# The grey that represents an image in a legend.
 ANY = 168
 
 
-# A header line: its text and colour.
+# A header line's text and colour.
 Line = tuple[str, Color]
 
 
 class Caption(NamedTuple):
-    """A line of text below a cell, with a mark before it if it names one (see :func:`mark`)."""
+    """A line of text below a cell, optionally preceded by a :func:`mark`."""
 
     text: str
     color: Color = PALE
@@ -40,18 +40,18 @@ class Caption(NamedTuple):
 
 
 class Sheet:
-    """A blank sheet with its header, to which the rest is added.
+    """A sheet that initially contains only its header.
 
     Args:
         header: The header's lines; the first is larger.
         width: Width of the sheet in pixels.
-        head: Height of the part between header and cells, such as the colour bar.
-        body: Height of the cells.
+        head: Height in pixels of the part between header and cells, for example for the colour bar.
+        body: Height of the cells in pixels, including all that is below them.
 
     Attributes:
-        pixels: uint8 ``[H, W, 3]``.
+        pixels: The sheet, uint8 ``[H, W, 3]``.
         below: The header's lower edge, in pixels from the top.
-        top: The upper edge of the cells.
+        top: The cells' upper edge, in pixels from the top.
     """
 
     def __init__(self, header: Sequence[Line], width: int, *, head: int, body: int) -> None:
@@ -63,7 +63,7 @@ class Sheet:
             self.write((MARGIN, MARGIN + LINE_HEIGHT * number), text, width - 2 * MARGIN, 13 if number else 15, color)
 
     def copy(self) -> Sheet:
-        """Returns another sheet that looks the same."""
+        """Returns a copy of the sheet."""
         other = copy(self)
         other.pixels = self.pixels.copy()
         return other
@@ -72,8 +72,8 @@ class Sheet:
         """Returns the finished sheet.
 
         Args:
-            enlarged: Whether its images' pixels were repeated.
-            format: The file format.
+            enlarged: Whether the images on it were enlarged by repeating pixels.
+            format: The file format. Default: ``"auto"``.
         """
         return Picture(self.pixels, enlarged, format, self._colors)
 
@@ -82,24 +82,24 @@ class Sheet:
         return write(self.pixels, at, text, width, size, color)
 
     def foot(self, y: int, lines: Sequence[Line]) -> None:
-        """Writes lines of text below the cells, under a rule across the sheet."""
+        """Writes lines of text below the cells, separated by a horizontal rule."""
         self.rule(y - 4)
         for number, (text, color) in enumerate(lines):
             self.write((MARGIN, y + LINE_HEIGHT * number), text, self.pixels.shape[1] - 2 * MARGIN, 13, color)
 
     def rule(self, y: int) -> None:
-        """Draws a rule across the sheet."""
+        """Draws a horizontal rule across the sheet."""
         self.pixels[y, MARGIN:-MARGIN] = LINE
 
     def color_bar(self, y: int, colors: str | Pixels, low: str, high: str, middle: str = "") -> None:
-        """Draws a colour map, 14 pixels high, between the meanings of its two ends.
+        """Draws a colour bar, 14 pixels high, with the meanings of both ends next to it.
 
         Args:
             y: The bar's upper edge.
             colors: The name of a colour map, or its colours, ``[256, 3]``.
             low: The meaning of the first colour.
             high: The meaning of the last colour.
-            middle: The text on the colour in the middle.
+            middle: Text on the middle colour.
         """
         table = lookup_table(colors) if isinstance(colors, str) else colors
         x = MARGIN + self.write((MARGIN, y), low, 300) + 5
@@ -107,11 +107,11 @@ class Sheet:
         if middle:
             self.write((x + 61, y + 1), middle, 40, 12, INK)
         self.write((x + 136, y), high, self.pixels.shape[1] - MARGIN - x - 136)
-        # Enough that a bar of them shows no steps.
+        # Enough colours for a smooth bar.
         self._colors = table[::8]
 
     def legend(self, y: int, *entries: tuple[Pixels | str | None, str]) -> None:
-        """Draws a legend on one line of 18 pixels: samples or names of marks, each with its meaning."""
+        """Draws a legend on one line, 18 pixels high: pairs of a sample or a mark's name, and its meaning."""
         x = MARGIN
         for sample, text in entries:
             picture = mark(sample) if isinstance(sample, str) else sample
@@ -131,16 +131,16 @@ class Sheet:
         pitch: int = 14,
         framed: bool = False,
     ) -> None:
-        """Puts an image on the sheet, with captions below.
+        """Draws an image on the sheet, with captions below.
 
         Args:
-            at: Left and top.
-            picture: uint8 ``[h, w, 3]``.
-            captions: One line each; an empty caption leaves its line empty.
-            width: Width of the captions.
+            at: Left and top edge in pixels.
+            picture: The image, uint8 ``[h, w, 3]``.
+            captions: The captions, one line each; an empty caption leaves its line empty.
+            width: Width of the captions in pixels.
             gap: Pixels between the image and the first caption.
             pitch: Pixels from one caption to the next.
-            framed: Draw a thin frame around the image, two pixels away.
+            framed: Whether to draw a thin frame around the image, at a distance of two pixels.
         """
         (x, y), (height, across) = at, picture.shape[:2]
         if framed:
@@ -151,7 +151,7 @@ class Sheet:
             self.caption((x, y + height + gap + pitch * number), caption, width)
 
     def caption(self, at: tuple[int, int], caption: Caption, width: int, size: int = 12) -> None:
-        """Writes a caption, behind its mark if it has one."""
+        """Writes a caption, after its mark if it has one."""
         (x, y), indent = at, BEHIND_MARK if caption.mark else 0
         if caption.mark:
             self.pixels[y + 2 : y + 2 + MARK, x : x + MARK] = mark(caption.mark)
@@ -159,7 +159,7 @@ class Sheet:
 
 
 def step_line(what: str, record: CamRecord | ChannelRecord) -> Line:
-    """Returns the header's line with the content and, if it belongs to a run, the step."""
+    """Returns the header line that states the content and, for a record of a run, the step."""
     if record.step < 0:
         return what, INK
     stage = f", {record.stage}" if record.stage not in ("", "fit") else ""
@@ -167,17 +167,17 @@ def step_line(what: str, record: CamRecord | ChannelRecord) -> Line:
 
 
 def remarks(*texts: str, color: Color = PALE) -> list[Line]:
-    """Returns header lines for the texts that are not empty."""
+    """Returns a header line for each text that is not empty."""
     return [(text, color) for text in texts if text]
 
 
 def of_probes(shown: int, count: int) -> str:
-    """Returns the header's remark if not all probes fit; empty if they do."""
+    """Returns a remark if only some of the probes are shown; empty if all are."""
     return f"{shown} of {count} probes, evenly chosen; all are in the archive" if shown < count else ""
 
 
 def epoch_title(epoch: int) -> str:
-    """Returns an epoch's name in headers and headings."""
+    """Returns an epoch's name for headers and headings."""
     return "untrained" if epoch == UNTRAINED_EPOCH else f"epoch {epoch}"
 
 
@@ -186,8 +186,8 @@ def mark(name: str) -> Pixels:
     """Returns a small mark, uint8 ``[13, 13, 3]``.
 
     Args:
-        name: ``"right"`` (a tick on a disc), ``"wrong"`` (a cross on a square) or ``"arrow"``; for legends also an
-            image that is ``"blank"``, has a ``"frame"`` or is crossed out, ``"cross"``.
+        name: ``"right"`` (a tick on a disc), ``"wrong"`` (a cross on a square) or ``"arrow"``; for legends also
+            ``"blank"``, ``"frame"`` or ``"cross"`` for an image that is blank, framed or crossed out.
     """
     if name in ("blank", "frame", "cross"):
         picture = np.full((MARK, MARK, 3), ANY, np.uint8)
@@ -198,7 +198,7 @@ def mark(name: str) -> Pixels:
         elif name == "cross":
             cross_out(picture)
         return picture
-    # Four times as large and scaled down, for smooth edges.
+    # Drawn at four times the size and scaled down, for smooth edges.
     large = 4 * MARK
     image = Image.new("RGB", (large, large), PAPER)
     pen = ImageDraw.Draw(image)

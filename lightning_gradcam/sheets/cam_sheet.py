@@ -1,4 +1,4 @@
-"""Draws sheets from a record and display pixels: one for each layer and method, probes side by side if they fit."""
+"""Draws one sheet per layer and method from a record and display pixels, with probes side by side if they fit."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from lightning_gradcam.stats.boxes import known_boxes
 
 # Pixels between two tiles of a probe, and between two probes side by side.
 _GAP, _APART = 8, 24
-# A sheet with several probes side by side is at most this wide, so that it can be read in TensorBoard's card.
+# Maximum width of a sheet with several probes side by side, readable in a TensorBoard card; and minimum width.
 _WIDEST, _NARROWEST = 640, 480
-# Above a probe's tiles: the prediction, then its id and true class, then one line for each of its likely classes.
+# Height of the text above a probe's tiles (prediction, id and true class), and of the line for each likely class.
 _LABEL, _LIST_LINE = 36, 15
-# Pixels that a heading such as "overlay: predicted" takes.
+# Width in pixels of a heading such as "overlay: predicted".
 _LEAST = 112
-# Width in pixels of the text at the left of a film strip's row.
+# Width in pixels of the text to the left of a film strip's row.
 LABELS = 190
 
 
@@ -44,11 +44,11 @@ def sheet(
     limits: Mapping[CamKey, FloatArray] | None = None,
     note: str = "",
 ) -> Picture:
-    """Draws one layer's maps: for each probe its input and, for each target, the overlay, with captions.
+    """Draws one layer's maps: for each probe, its input and one overlay per target, with captions.
 
-    Narrow probes are side by side on a sheet of at most 640 pixels.
-    Maps with time or depth, ``[N, d, h, w]``, are drawn as strips of slices, each on the frame at its centre; those of
-    signals, ``[N, l]``, as a band of colours below the signal's curve.
+    Narrow probes are side by side, on a sheet of at most 640 pixels in width. Maps with time or depth,
+    ``[N, d, h, w]``, are drawn as strips of slices, each over the frame at its centre. Maps of signals, ``[N, l]``, are
+    drawn as a band of colours below the signal's curve.
 
     Args:
         record: The step to draw.
@@ -57,22 +57,22 @@ def sheet(
         method: The method.
         drawing: Colour map, opacity, columns, scale.
         title: The sheet's first line.
-        limits: For ``scale="run"``: both limits of each map so far, ``[N, 2]``; by default those in the record
-            (:attr:`CamRecord.limits`), or else those of its own maps.
-        note: A line below the maps, for example on where the inputs are.
+        limits: For ``scale="run"``, both limits of each map so far, ``[N, 2]``. Default: those in the record
+            (:attr:`CamRecord.limits`), or else those of its maps.
+        note: A line below the maps, for example about missing inputs.
 
     Returns:
-        The sheet. Its two header lines state layer, epoch, step and what is explained; lines below the maps state the
-        colour scale and what blank means.
+        The sheet. Its two header lines state layer, epoch, step and what is explained. Lines below the maps state the
+        colour scale and the meaning of blank maps.
 
     Raises:
-        DrawingError: A column needs a map that the record does not have.
+        DrawingError: A column requires a map that the record does not contain.
     """
     keys = [key for key in record.maps if key.layer == layer and key.method == method]
     probes, drawing = charted(probes.view, drawing, record.maps[keys[0]].shape)
     slices = Slices.of(record.maps[keys[0]].shape, probes.pixels.shape)
     tile_h, tile_w = tile_size(probes.pixels.shape, drawing, slices)
-    # A heading needs this width, however small the images are.
+    # A heading needs this width even above small images.
     cell = tile_w if drawing.magnification else max(tile_w, _LEAST)
     columns = sum(1 if column == "input" else len(keys) for column in drawing.columns)
     block = columns * (cell + _GAP) - _GAP
@@ -94,7 +94,7 @@ def sheet(
             captions[place][0].append(Caption(scale_end(tops[row], drawing)))
     row_h = label + tile_h + _below(max(len(lines) for row in captions for lines in row))
     lines = cam_header(record, layer, method, drawing, title, probes, slices)
-    # Two lines and important remarks are above the maps; lines on how to read them are below.
+    # Two lines and important remarks are above the maps; lines on how to read the maps are below.
     above = [line for place, line in enumerate(lines) if place < 2 or line[1] == WRONG]
     below = [line for line in lines if line not in above] + remarks(note)
     below += [(line, INK) for line in blank_lines(record, keys, drawing, width - 2 * MARGIN)]
@@ -127,11 +127,11 @@ def sheet(
 
 
 def beside(count: int, block: int) -> int:
-    """Returns the number of probes side by side that leaves few gaps.
+    """Returns the number of probes side by side that leaves few empty cells.
 
     Args:
         count: Number of probes.
-        block: Width of each in pixels.
+        block: Width of a probe's tiles in pixels.
 
     Example:
         >>> beside(8, 112), beside(8, 256), beside(3, 500)
@@ -142,12 +142,12 @@ def beside(count: int, block: int) -> int:
 
 
 def _below(lines: int) -> int:
-    """Returns the height between a tile's lower edge and the next row."""
+    """Returns the height between a tile's lower edge and the next row, for a number of caption lines."""
     return 2 + 14 * max(lines, 2) + _GAP + 4
 
 
 def _slice_names(slices: Slices, pitch: int) -> list[str]:
-    """Returns the name above each slice of a strip."""
+    """Returns the name above each slice in a strip; none if there is only one slice."""
     if len(slices.chosen) == 1:
         return []
     names = [slices.name(place) for place in slices.chosen]
@@ -155,7 +155,7 @@ def _slice_names(slices: Slices, pitch: int) -> list[str]:
 
 
 def _label(page: Sheet, at: tuple[int, int], record: CamRecord, probes: ProbeView, row: int, width: int) -> None:
-    """Writes a probe's prediction, and below it the probe's id and the truth."""
+    """Writes a probe's prediction, with the probe's id and the truth below it."""
     (x, y), (said, true) = at, probe_words(record, probes, row)
     page.caption((x, y - 1), said, width, 14)
     several = len(probes.true_classes(row)) > 1
@@ -164,12 +164,12 @@ def _label(page: Sheet, at: tuple[int, int], record: CamRecord, probes: ProbeVie
 
 
 def row_label(page: Sheet, y: int, record: CamRecord, probes: ProbeView, row: int, head: str) -> None:
-    """Writes a probe's id, truth and prediction at the left of its row, 76 pixels high.
+    """Writes a probe's id, truth and prediction to the left of its row, 76 pixels high.
 
     Args:
         page: The sheet to write to.
         y: The row's upper edge.
-        record: The record with the predicted class.
+        record: The record with the prediction.
         probes: The probes, for names and true classes.
         row: The probe's index.
         head: The word before the prediction.
@@ -200,8 +200,8 @@ def _likeliest(
 
 
 def scale_end(top: float, drawing: Drawing) -> str:
-    """Returns the caption for the value at which a row's colours end; empty for a row without colours."""
-    # Short enough for the narrowest tile.
+    """Returns the caption that states the end of a row's colour scale; empty for a row without colours."""
+    # Keep it short enough for the narrowest tile.
     value = f"{top:.{3 if 0.001 <= top < 1000 else 2}g}"
     return f"scale {'±' if drawing.signed else 'to '}{value}" if top > 0 else ""
 
@@ -213,8 +213,8 @@ def color_bar(page: Sheet, y: int, drawing: Drawing, method: str, whose: str) ->
         page: The sheet to draw on.
         y: The bar's upper edge.
         drawing: The colour map and scale.
-        method: The method of the maps.
-        whose: The scale whose end is that of the colours, if higher values also have the last colour.
+        method: The maps' method.
+        whose: Name of the scale whose end has the last colour, if values beyond it have that colour too; else empty.
     """
     if drawing.signed:
         end = f"ends of {whose}, and beyond" if whose else "ends at the largest magnitude"

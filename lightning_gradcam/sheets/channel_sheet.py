@@ -1,4 +1,4 @@
-"""Draws sheets from a record of activations: for each probe its input and the grid of a layer's channels."""
+"""Draws sheets from a record of activations: for each probe, its input and the grid of a layer's channels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_gradcam.render.tiles import enlarged, evenly, fitted
 from lightning_gradcam.sheets.builder import MARGIN, TALLEST, Caption, Line, Sheet, of_probes, remarks, step_line
 
 _GAP = 12
-# Widths in pixels, at the left of a grid: the input and, for each row, the number of its first channel.
+# Widths in pixels to the left of a grid: of the input, and of the number of each row's first channel.
 _INPUT, _NUMBERS = 128, 34
 _HATCHED, _HATCH = (226, 226, 230), (168, 168, 176)
 _STRIPE = 6
@@ -32,27 +32,27 @@ _SCALES = {
     "layer": "colours: one scale for all channels and probes of this layer and step",
 }
 _ENDS = "mean - 2 deviations", "mean + 2 deviations"
-# Columns narrower than this have no space for their number.
+# Minimum width of a column in pixels for its number to fit.
 _NUMBERED = 26
 
 
 def channel_sheet(
     record: ChannelRecord, probes: ProbeSet | ProbeView, *, layer: str, drawing: GridDrawing, title: str
 ) -> Picture:
-    """Draws the channels of one layer: for each probe its input and the grid of all channels.
+    """Draws one layer's channels: for each probe, its input and the grid of all channels.
 
-    For maps with time or depth, the middle slice is drawn, normalised with the whole volume.
+    For maps with time or depth, the middle slice is drawn, normalised together with all slices.
 
     Args:
         record: The step to draw, a record of kind ``"features"``.
         probes: The probes, for display pixels, true classes and names.
-        layer: Which layer of the record.
+        layer: The layer, one of those in the record.
         drawing: Scale, colour map, columns, sizes.
         title: The sheet's first line.
 
     Returns:
-        The sheet. Its header states layer, epoch, step, which channels are shown, the scale, and how many channels are
-        dead; these are hatched.
+        The sheet. Its header states layer, epoch, step, number of channels shown, scale, and number of dead channels,
+        which are hatched.
     """
     probes, maps, numbers = probes.view, record.channels[layer], record.chosen[layer]
     dead = record.numbers.get(layer, {}).get(DEAD)
@@ -65,7 +65,7 @@ def channel_sheet(
     offsets = _offsets(shown, drawing.columns) if sizes.pitch >= _NUMBERED else []
     every = len(numbers) if dead is None else len(dead)
     counted = f"all {every} channels" if len(shown) == every else f"{len(shown)} of {every} channels, evenly chosen,"
-    # 3-D: only one slice fits on a sheet.
+    # For 3-D maps, only one slice fits on a sheet.
     slices = "" if maps.ndim == 4 else f"; slice {maps.shape[2] // 2 + 1} of {maps.shape[2]} is drawn"
     header = [
         (f"{title}  {layer}", INK),
@@ -107,7 +107,7 @@ def channel_sheet(
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Sizes in pixels: of a channel's image, of the gap between two, and of the space on the sheet."""
+    """Sizes in pixels of a channel's image and the gaps, and the numbers of channels and probes that fit."""
 
     factor: int
     height: int
@@ -123,8 +123,8 @@ class _Sizes:
         longer = max(shape[-2:])
         factor, share = max(1, drawing.tile // longer), min(1.0, drawing.tile / longer)
         h, w = (max(1, round(size * share)) * factor for size in shape[-2:])
-        # One pixel of the maps themselves, so that the grid is the chapter's, magnified; for small maps that would
-        # waste space.
+        # One pixel of the maps, which makes the grid a magnified version of the chapter's; limited, because small maps
+        # are magnified more.
         gap = min(factor, _WIDEST_GAP)
         across = MARGIN + _INPUT + _GAP + _NUMBERS + drawing.columns * (w + gap) - gap + MARGIN
         tallest = max(min(drawing.max_sheet_pixels // across, TALLEST) - 200, h)
@@ -155,20 +155,20 @@ def _grid(
     for place in np.flatnonzero(broken):
         cross_out(tiles[place])
     grid = tiled(tiles, drawing.columns, sizes.gap, fill=colors[0])
-    # The rest of the last row is blank, because there are no more channels.
+    # Clear the rest of the last row, which has no channels.
     if left := -len(tiles) % drawing.columns:
         grid[-sizes.height :, (drawing.columns - left) * sizes.pitch :] = PAPER
     return grid
 
 
 def _hatched(height: int, width: int) -> Pixels:
-    """Returns an image of grey stripes, which no colour map contains."""
+    """Returns an image of grey stripes, which can't be confused with a colour map."""
     stripes = (np.arange(height)[:, None] + np.arange(width)) % _STRIPE < 2
     return np.where(stripes[..., None], np.array(_HATCH, np.uint8), np.array(_HATCHED, np.uint8))
 
 
 def _inputs(probes: ProbeView, rows: list[int], sizes: _Sizes) -> list[Pixels]:
-    """Returns the probes' images, at most 128 pixels per side; for clips and volumes, the slice's middle frame."""
+    """Returns the probes' images, at most 128 pixels per side; for clips and volumes, the frame for the drawn slice."""
     pixels = probes.pixels[rows]
     if pixels.ndim == 5:
         pixels = pixels[:, frame_under(sizes.depth // 2, sizes.depth, pixels.shape[1])]
@@ -177,7 +177,7 @@ def _inputs(probes: ProbeView, rows: list[int], sizes: _Sizes) -> list[Pixels]:
 
 
 def _offsets(shown: list[int], columns: int) -> list[int]:
-    """Returns each column's offset from the number of a row's first channel; empty if the offsets differ by row."""
+    """Returns each column's offset from the number of a row's first channel; empty if rows have different offsets."""
     found = [
         {number - shown[place - place % columns] for place, number in enumerate(shown) if place % columns == column}
         for column in range(min(columns, len(shown)))

@@ -1,4 +1,4 @@
-"""A sheet of all probes of a set: each image with its id and true class."""
+"""Draws a sheet of all probes in a set: each image with its id and true class."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def contact_sheet(probes: ProbeSet, title: str) -> Picture:
     """Draws all probes, in rows that fit on a screen.
 
     Args:
-        probes: The probes. Clips and volumes are shown by their middle frame; known masks or boxes are outlined.
+        probes: The probes. Clips and volumes are shown as their middle frame; known masks or boxes are outlined.
         title: The first line.
 
     Returns:
-        The sheet. Its header states the number of probes, how the pixels were recovered, and the fingerprint.
+        The sheet. Its header states the number of probes, the source of the display pixels, and the fingerprint.
     """
     drawing, shape = Drawing(), probes.pixels.shape
     slices = Slices.of((len(probes), 1, 1), shape)
@@ -59,7 +59,7 @@ def said(probes: ProbeSet) -> str:
 
 
 def true_class(probes: ProbeSet, row: int) -> str:
-    """Returns the true class's index and name; several classes are separated by commas; empty without labels."""
+    """Returns the true class's index and name, several classes separated by commas; empty without labels."""
     return ", ".join(
         name if name == str(index) else f"{index} {name}"
         for index in probes.view.true_classes(row)
@@ -68,7 +68,7 @@ def true_class(probes: ProbeSet, row: int) -> str:
 
 
 def _framed(tile: Pixels, probes: ProbeSet, row: int) -> Pixels:
-    """Draws the edge of a probe's region, one pixel of the screen wide."""
+    """Draws the outline of a probe's region, one screen pixel wide."""
     if probes.regions is None or not probes.regions[row].any():
         return tile
     region = probes.regions[row]

@@ -1,4 +1,4 @@
-"""The common part of film strips and animations: the overlays of one map over a run's steps, and their captions."""
+"""Shared by film strips and animations: the overlays of one map at a run's steps, and their captions."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from lightning_gradcam.sheets.words import quantity
 from lightning_gradcam.stats.boxes import bounding_boxes, known_boxes, picture_size
 from lightning_gradcam.stats.numbers import drift
 
-# Size of a signal's curve, with the band of its map, before it is scaled to a tile.
+# Size in pixels of a signal's curve with the band for its map, before it is scaled to a tile.
 _CHART = (72, 112)
 
 
-# The caption below a map that is not shown.
+# Captions below maps that are not shown.
 _BLANK, _BROKEN = "blank", "not finite"
 _JUDGED: Mapping[bool | None, tuple[Color, str]] = {None: (INK, ""), True: (RIGHT, "right"), False: (WRONG, "wrong")}
 
 
 @dataclass(frozen=True, eq=False)
 class Film:
-    """One map of some probes over the steps of a run, ready to be drawn step by step.
+    """One map of some probes at a run's steps, ready to be drawn step by step.
 
     Attributes:
         records: The steps, in order.
-        probes: All probes of the run.
+        probes: All of the run's probes.
         key: The map's key.
-        drawing: The options; the scales ``"image"`` and ``"run"`` both mean one scale for each probe over all steps.
-        whole: The scale is that of the whole run, not only of ``records``.
+        drawing: The options; the scales ``"image"`` and ``"run"`` both use one scale per probe over all steps.
+        whole: Whether the scale is based on the whole run, not only on ``records``.
         rows: The indices of the drawn probes, ``[n]``.
-        base: Their images, uint8 ``[n, 1, H, W, 3]``, before they are enlarged.
-        factor: The number of screen pixels for each image pixel along a side.
+        base: The drawn probes' images, uint8 ``[n, 1, H, W, 3]``, before they are enlarged.
+        factor: Number of screen pixels per image pixel along a side.
         top: The value of the brightest colour, ``[n]``; unused with ``"minmax"``.
-        places: The slice of each probe's maps that is drawn, ``[n]``; all 0 if they have no time or depth.
-        laid: Overlays drawn earlier.
+        places: Index of the drawn slice for each probe, ``[n]``; all 0 if maps have no time or depth.
+        laid: Overlays drawn earlier, to be reused.
     """
 
     records: tuple[CamRecord, ...]
@@ -85,13 +85,13 @@ class Film:
             probes: The probes, for images, true classes and names.
             key: The map's key.
             drawing: Colour map, opacity, interpolation; the scales ``"image"`` and ``"run"`` both mean ``"run"``.
-            limits: Each probe's limit in the whole run, ``[N]``; ``None``: the limit of this layer's and method's maps
-                in ``records``.
+            limits: Each probe's limit over the whole run, ``[N]``; ``None`` uses the limit of this layer and method
+                over ``records``.
             side: As in :func:`tile_shape`.
-            laid: Overlays of the same probes drawn earlier; none by default.
+            laid: Overlays of the same probes drawn earlier, to be reused. Default: none.
 
         Raises:
-            DrawingError: No record has the map.
+            DrawingError: No record contains the map.
         """
         shown = _with_map(records, key)
         shape = shown[0].maps[key].shape
@@ -109,14 +109,14 @@ class Film:
         return cls(shown, probes, key, drawing, limits is not None, rows, base, factor, top, places, laid or Laid())
 
     def part(self, rows: Sequence[int]) -> Film:
-        """Returns the film of some of its probes, given by index."""
+        """Returns a film with only some of the probes, selected by index."""
         chosen = list(rows)
         found = {name: getattr(self, name)[chosen] for name in ("base", "top", "places")}
         return replace(self, rows=tuple(self.rows[row] for row in chosen), **found)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of a tile, in screen pixels."""
+        """Height and width of a tile in screen pixels."""
         return self.factor * self.base.shape[2], self.factor * self.base.shape[3]
 
     @property
@@ -125,15 +125,15 @@ class Film:
         return enlarged(self.base, self.factor)
 
     def overlays(self, step: int) -> tuple[Pixels, list[str]]:
-        """Returns one step's overlays, uint8 ``[n, H, W, 3]``, and why a map is not shown; empty if it is.
+        """Returns one step's overlays, uint8 ``[n, H, W, 3]``, and for each the reason if the map is not shown.
 
         Args:
-            step: An index in ``records``.
+            step: An index into ``records``.
         """
         maps, drawing = self.records[step].maps[self.key][list(self.rows)], self.drawing
 
         def lay() -> Overlays:
-            # Scaled as a whole, so that hidden slices also count.
+            # Scale all slices together: hidden slices also count.
             shares = scaled(maps, drawing, self.top)
             shown = shares[np.arange(len(shares)), self.places] if shares.ndim == 4 else shares
             shown = shown[:, None] if shown.ndim == 2 else shown
@@ -142,7 +142,7 @@ class Film:
         look = drawing.colormap, drawing.opacity, drawing.interpolation, drawing.scale, drawing.signed
         how = self.key, self.rows, self.base.shape, self.top.tobytes(), self.places.tobytes(), look
         over = self.laid.of(self.records[step], how, lay)
-        # A copy even if nothing is enlarged, because crosses and boxes are drawn into it.
+        # Copy even without enlargement, because crosses and boxes are drawn on the result.
         pictures = enlarged(over.mixed.copy() if self.factor == 1 else over.mixed, self.factor, over.broken)
         if drawing.boxes:
             self._put_boxes(pictures, maps, over.broken)
@@ -150,7 +150,7 @@ class Film:
 
     def _put_boxes(self, pictures: Pixels, maps: FloatArray, broken: npt.NDArray[np.bool_]) -> None:
         known, size = known_boxes(self.probes), picture_size(self.probes)
-        # Boxes of the shown slice.
+        # Boxes are those of the shown slice.
         flat = maps[np.arange(len(maps)), self.places] if maps.ndim == 4 else maps
         found = bounding_boxes(flat, size, self.drawing.box_threshold)
         for place in np.flatnonzero(~broken):
@@ -159,24 +159,24 @@ class Film:
                 put_box(pictures[place], known[self.rows[place]], size, known=True)
 
     def predicted(self, step: int, place: int) -> int:
-        """Returns the predicted class of a probe at a step; -1 without one."""
+        """Returns a probe's predicted class at a step, or -1 if there is none."""
         return int(self.records[step].predicted[self.rows[place]])
 
     def changed(self, step: int, place: int) -> bool:
-        """Returns whether the predicted class differs from that at the step before."""
+        """Returns whether the predicted class differs from that at the previous step."""
         return step > 0 and self.predicted(step, place) != self.predicted(step - 1, place)
 
     def right(self, step: int, place: int) -> bool | None:
-        """Returns whether the predicted class is the true one, or one of them; ``None`` if that is unknown."""
+        """Returns whether the predicted class is the true class, or one of several; ``None`` if unknown."""
         predicted, true = self.predicted(step, place), self.probes.true_classes(self.rows[place])
         return predicted in true if true and predicted >= 0 else None
 
     def named(self, step: int, place: int, text: str) -> Caption:
-        """Returns a caption in the colour and with the mark of a right or a wrong prediction."""
+        """Returns a caption with the colour and mark for a right or wrong prediction."""
         return Caption(text, *_JUDGED[self.right(step, place)])
 
     def state(self, step: int, place: int, missing: str) -> Caption:
-        """Returns the predicted class's probability (the score if there are no classes), or why no map is shown."""
+        """Returns a caption: the predicted class's probability (without classes, the score), or why no map is shown."""
         if missing:
             return Caption(missing, WRONG if missing == _BROKEN else INK)
         record, row = self.records[step], self.rows[place]
@@ -186,16 +186,16 @@ class Film:
         return Caption(f"{confidence:.0%}" if np.isfinite(confidence) else "")
 
     def moved(self, drifts: FloatArray, place: int) -> list[Caption]:
-        """Returns the caption on how far a probe's map has moved, if that is known."""
+        """Returns the caption that states a map's drift, or none if the drift is unknown."""
         return [Caption(f"drift {drifts[place]:.2f}")] if np.isfinite(drifts[place]) else []
 
     def drifts(self, step: int) -> FloatArray:
-        """Returns how far each map is from that of the step before in ``records``, ``[n]``.
+        """Returns each map's drift from the previous step in ``records``, ``[n]``.
 
-        NaN if they can't be compared: at the first step, between maps of different classes, and if one is blank.
+        NaN if the maps can't be compared: at the first step, for different classes, or if either map is blank.
 
         Args:
-            step: An index in ``records``.
+            step: An index into ``records``.
         """
         if step == 0:
             return np.full(len(self.rows), np.nan)
@@ -207,7 +207,7 @@ class Film:
 
     @property
     def marks(self) -> list[tuple[Pixels | str | None, str]]:
-        """What the marks of right and wrong mean, for a legend; none where nothing is."""
+        """The marks for right and wrong with their meanings, for a legend; none if no prediction can be judged."""
         judged = any(self.right(s, p) is not None for s in range(len(self.records)) for p in range(len(self.rows)))
         return [("right", "right"), ("wrong", "wrong")] if judged else []
 
@@ -218,10 +218,10 @@ class Film:
 
 
 def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...]:
-    """Returns the records that have a map.
+    """Returns the records that contain a map.
 
     Raises:
-        DrawingError: No record has it.
+        DrawingError: No record contains it.
     """
     having = tuple(record for record in records if key in record.maps)
     if not having:
@@ -233,7 +233,7 @@ def _with_map(records: Sequence[CamRecord], key: CamKey) -> tuple[CamRecord, ...
 
 
 def _limits(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> FloatArray:
-    """Returns each probe's limit over the targets of a layer and method at all steps, ``[N]``."""
+    """Returns each probe's limit over all targets and steps for a layer and method, ``[N]``."""
     row = [maps for one in records for other, maps in one.maps.items() if other[:2] == key[:2]]
     return np.asarray(np.max([limits_of(maps, signed=signed) for maps in row], axis=0), np.float32)
 
@@ -242,19 +242,20 @@ def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[i
     """Returns a tile's height and width, and its magnification.
 
     Args:
-        display: The shape of the display pixels, ``[N, H, W, 3]`` or with frames.
-        drawing: Its ``magnification`` and ``max_tile`` are upper limits.
-        side: Images are scaled down to this size, or enlarged by a whole number to about three quarters of it.
+        display: Shape of the display pixels, ``[N, H, W, 3]`` or with frames.
+        drawing: The options; ``magnification`` and ``max_tile`` are upper limits.
+        side: Size in pixels to which larger images are scaled down. Smaller images are enlarged by a whole number to
+            about 0.7 of it.
     """
     height, width = fitted_size(1, display[-3], display[-2], min(side, drawing.max_tile))
     shorter, longer = sorted((height, width))
-    # Three halves: an elongated image may have a little more.
+    # The longer side of an elongated image may exceed the size by half.
     factor = max(1, min(round(0.7 * side / shorter), side * 3 // 2 // longer, drawing.magnification or side))
     return height * factor, width * factor, factor
 
 
 def _strongest(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> IntArray:
-    """Returns each probe's slice with the most evidence (of both signs if signed) over all steps, ``[N]``."""
+    """Returns the index of each probe's slice with the most evidence (of both signs if signed), ``[N]``."""
     sums = np.zeros(records[0].maps[key].shape[:2], np.float64)
     for record in records:
         maps = np.nan_to_num(record.maps[key], nan=0.0, posinf=0.0, neginf=0.0)

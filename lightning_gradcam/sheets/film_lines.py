@@ -1,4 +1,4 @@
-"""The lines of text above and below the images of film strips and animations."""
+"""The lines of text above and below the images in film strips and animations."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lightning_gradcam.stats.boxes import known_boxes
 
 
 def film_header(film: Film, title: str, total: int | None, width: int) -> list[Line]:
-    """Returns the two lines above the images, and the probes' note.
+    """Returns the lines above the images: title and layer, what is explained, and the probes' note.
 
     Args:
         film: The steps and the map to draw.
         title: The first words.
-        total: Number of logged steps; ``None``: the number shown.
-        width: The width in pixels at which lines are wrapped.
+        total: Number of logged steps; ``None`` for the number shown.
+        width: Width in pixels at which lines are wrapped.
     """
     records, key, count = film.records, film.key, len(film.records)
     steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
@@ -32,7 +32,7 @@ def film_header(film: Film, title: str, total: int | None, width: int) -> list[L
 
 
 def film_footer(film: Film, width: int) -> list[Line]:
-    """Returns the lines below the images, which explain how to read them; arguments are as for the header."""
+    """Returns the lines below the images, which explain how to read them; see :func:`film_header` for arguments."""
     drawing, key, probes, records = film.drawing, film.key, film.probes, film.records
     known = "this run so far" if film.whole else "the steps shown"
     ends = f"it ends at the {PERCENTILE:g}th percentile of the strongest map in {known}"
@@ -53,7 +53,7 @@ def film_footer(film: Film, width: int) -> list[Line]:
         least = f"{drawing.box_threshold * 100:g} %"
         lines += remarks(f"line: box around the map's largest part over {least} of its maximum{dashed}")
     lines += remarks(*source_lines(probes.display_source))
-    # On the scale from minimum to maximum, a map without a positive value has colours too.
+    # With "minmax", a map without a positive value is also coloured.
     if drawing.scale != "minmax":
         codes = np.concatenate([header.blank_codes(one, [key], drawing) for one in records])
         lines += remarks(header.blank_remark(codes, drawing, "maps of these steps"), color=INK)

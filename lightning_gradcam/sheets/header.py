@@ -1,4 +1,4 @@
-"""The words on sheets of CAMs: names of methods, layers and scores, and the lines of a header."""
+"""The text on CAM sheets: names of methods, layers and scores, and header lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_gradcam.render.text import INK, WRONG
 from lightning_gradcam.sheets.builder import Line, remarks, step_line
 from lightning_gradcam.sheets.words import quantity, score_title, target_words
 
-# Two lines each, so that the layout does not depend on the scale.
+# Two lines each: the layout must not depend on the scale.
 _SCALES = {
     "image": ("each map by itself, up to its maximum;", "equal colours in two maps can mean different values"),
     "layer": (
@@ -63,7 +63,7 @@ _METHODS = {
     "guided_backprop": "guided backpropagation",
     "random": "random weights (baseline)",
 }
-# The meaning of red and blue for methods where blue does not cover all evidence against the score.
+# The meaning of red and blue for methods where blue is not all evidence against the score.
 _COMPONENT = "{}: red and blue are the two sides of a principal component"
 _NO_BLUE = "red: for the score; {} is never negative, so there is no blue"
 _OF_PIXELS = "red: a brighter pixel raises the score, blue: a darker one does"
@@ -78,18 +78,18 @@ _WITHOUT_LAYER = ("fullgrad", "guided_backprop")
 
 
 def method_title(method: str) -> str:
-    """Returns a method's name as in papers; that of a registered method unchanged."""
+    """Returns a method's name as in its paper; names of user-registered methods are returned unchanged."""
     return _METHODS.get(method, method)
 
 
 def layer_title(layer: str, method: str) -> str:
-    """Returns a layer's name in a header."""
-    # A method without its own layer has this key; a module of the model may have the same name.
+    """Returns a layer's name for a header."""
+    # "model" is the key of methods without their own layer, but can also be a module's name.
     return "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
 
 
 def explained_title(score: str, target: str, probes: ProbeView) -> str:
-    """Returns what is explained; a sum of probabilities is named as such, because it can exceed 1."""
+    """Returns what is explained, as text; a sum of probabilities is identified as such, because it can exceed 1."""
     title = score_title(score)
     if target == "label" and any(len(probes.true_classes(row)) > 1 for row in range(len(probes))):
         many = {"softmax probability": "softmax probabilities"}.get(title, f"{title}s")
@@ -103,13 +103,13 @@ def explained_title(score: str, target: str, probes: ProbeView) -> str:
 
 
 def signed_line(method: str) -> str:
-    """Returns a header's text on the meaning of a signed map's two colours."""
+    """Returns the header text that explains the two colours of a signed map."""
     meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; images have no colours here")
     return meaning.format(method_title(method))
 
 
 def end_names(method: str) -> tuple[str, str]:
-    """Returns the meaning of the two ends of a signed map's colours: below and above zero."""
+    """Returns the meanings of the two ends of a signed colour bar: below and above zero."""
     return ("against", "for") if "for the score" in _SIGNS.get(method, "for the score") else ("negative", "positive")
 
 
@@ -122,8 +122,8 @@ def cam_header(
     probes: ProbeSet | ProbeView,
     slices: Slices,
 ) -> list[Line]:
-    """Returns the lines above one layer's maps, up to the line on blank maps."""
-    # Of several targets, each kind once.
+    """Returns the lines that describe one layer's maps, except those about blank maps."""
+    # Each kind of score once, even with several targets.
     kinds = dict.fromkeys(quantity(record, target) for target in record.scores)
     lines = [
         (f"{title}  {layer_title(layer, method)}", INK),
@@ -150,7 +150,7 @@ def cam_header(
 
 
 def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:
-    """Returns the header's two lines on the colour scale."""
+    """Returns the two lines about the colour scale."""
     first, second = {**_SCALES, **(_SIGNED_SCALES if drawing.signed else {})}[drawing.scale]
     if record.stage == "explain" or record.step < 0:
         # There are no other steps.
@@ -159,7 +159,7 @@ def _scale_lines(record: CamRecord, drawing: Drawing) -> list[str]:
 
 
 def _level_lines(record: CamRecord, layer: str) -> list[str]:
-    """Returns the header's text on a layer with several feature maps; empty for other layers."""
+    """Returns the text for a layer with several feature maps; empty for other layers."""
     found = Counter(name for (of, _), names in record.levels.items() if of == layer for name in names)
     if len(found) < 2:
         return [f"level: {name}" for name in found]
@@ -168,10 +168,10 @@ def _level_lines(record: CamRecord, layer: str) -> list[str]:
 
 
 def blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, width: int) -> list[str]:
-    """Returns the header's text on blank maps.
+    """Returns the lines about blank maps.
 
-    Every sheet has the same number of lines, so that its layout is the same in all epochs and does not jump under a
-    slider.
+    Every sheet has the same number of lines: the layout stays the same in all epochs, and does not jump when a slider
+    is moved.
     """
     codes = blank_codes(record, keys, drawing)
     said = blank_remark(codes, drawing) or f"blank: the map is zero everywhere (0 of {len(codes)} here)"
@@ -180,23 +180,23 @@ def blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, wid
 
 
 def blank_codes(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing) -> Codes:
-    """Returns why maps are blank as drawn: if signed, only those that are zero everywhere."""
+    """Returns the cause codes of maps that are blank as drawn: if signed, only those that are zero everywhere."""
     maps = {key: np.abs(record.maps[key]) if drawing.signed else record.maps[key] for key in keys}
     return record_codes(maps, record.causes, keys, range(len(record.probe_ids)))
 
 
 def blank_remark(codes: Codes, drawing: Drawing, what: str = "maps") -> str:
-    """Returns why some of the drawn maps are blank; empty if none is."""
+    """Returns a sentence on why some drawn maps are blank; empty if none is."""
     return blank_sentence(codes, what=what, zero="zero everywhere" if drawing.signed else "zero after the ReLU")
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Returns a text's lines in a header that is ``width`` pixels wide."""
+    """Returns a text wrapped into lines for a header that is ``width`` pixels wide."""
     return textwrap.wrap(text, max(20, int(width / 6.4)))
 
 
 def _slice_lines(slices: Slices) -> list[str]:
-    """Returns the header's text on slices and frames; empty for plain images."""
+    """Returns the lines about slices and frames; empty for single images."""
     depth, length = slices.depth, slices.length
     if depth < 2:
         middle = f"drawn on frame {slices.frames[0] + 1} of {length}, the middle one: the maps have no time or depth"

@@ -1,4 +1,4 @@
-"""Draws overlays from a result of ``compute_cams``, and one picture of all its maps."""
+"""Draws overlays, and one image with all maps, from a result of ``compute_cams``."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from lightning_gradcam.sheets.cam_sheet import sheet
 from lightning_gradcam.storage import Storage
 from lightning_gradcam.warn import warn
 
-# Below 0: the header names no epoch and no step.
+# Negative, so the header omits epoch and step.
 NO_STEP = -1
-# An overlay keeps the input's own resolution, up to this longer side.
+# Maximum length in pixels of an overlay's longer side, up to which it keeps the input's resolution.
 LARGEST_OVERLAY = 4096
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The samples of one ``compute_cams``, ready to be drawn.
+    """The samples in a result of ``compute_cams``, ready to be drawn.
 
     Attributes:
-        record: Their maps.
-        view: Their images.
-        seen: Whether these are the inputs; otherwise they are empty, because the inputs are unknown or not images.
+        record: The samples' maps.
+        view: The samples' images.
+        seen: Whether the images are the inputs. If not, they are empty, because the inputs are unknown or not images.
     """
 
     record: CamRecord
@@ -47,11 +47,11 @@ class Samples:
 
     @classmethod
     def of(cls, cams: Cams) -> Samples:
-        """Reads the maps, and the model's inputs, stretched to displayable values."""
+        """Reads the maps and the model's inputs, scaled to displayable values."""
         shape = next(iter(cams.maps.values())).shape
         count, inputs, ids = shape[0], cams.inputs, tuple(map(str, range(shape[0])))
         if inputs is None or len(inputs) != count or (inputs.dim() < 4 and not cams.axes):
-            # A signal without its curve is drawn as one row.
+            # The map of a signal without a curve is drawn as one row.
             empty = torch.zeros(count, 1, *(shape[-2:] if len(shape) > 2 else (1, shape[-1])))
             probes, seen = ProbeSet(empty, ids=ids, class_names=cams.class_names), False
         else:
@@ -61,14 +61,14 @@ class Samples:
         return cls(record, probes.view, seen)
 
     def tiles(self, keys: list[CamKey], drawing: Drawing, rows: list[int]) -> list[Tiles]:
-        """Draws the maps of one layer and method; see :func:`~lightning_gradcam.render.tiles.draw_tiles`."""
+        """Draws the maps for one layer and method; see :func:`~lightning_gradcam.render.tiles.draw_tiles`."""
         shape = self.record.maps[keys[0]].shape
         view, look = charted(self.view, drawing, shape)
         return draw_tiles(self.record, view, keys, look, None, Slices.of(shape, view.pixels.shape), rows)
 
 
 def overlays_of(cams: Cams, key: object, options: dict[str, Any]) -> list[Image.Image]:
-    """Draws one map of each sample on its input; see :meth:`lightning_gradcam.Cams.overlay`."""
+    """Draws one map of each sample over its input; see :meth:`lightning_gradcam.Cams.overlay`."""
     keys = list(cams.maps)
     wanted = keys[0] if key is None and len(keys) == 1 else find_key(keys, key)
     samples = Samples.of(cams)
@@ -82,7 +82,7 @@ def overlays_of(cams: Cams, key: object, options: dict[str, Any]) -> list[Image.
 
 
 def save_cams(cams: Cams, path: str | os.PathLike[str], options: dict[str, Any]) -> None:
-    """Writes one picture of all maps; see :meth:`lightning_gradcam.Cams.save`."""
+    """Writes one image with all maps; see :meth:`lightning_gradcam.Cams.save`."""
     folder, name = os.path.split(os.fspath(path))
     format = _FORMATS.get(os.path.splitext(name)[1].lower())
     if format is None:
@@ -117,7 +117,7 @@ def _sheet(samples: Samples, layer: str, method: str, options: dict[str, Any]) -
 
 
 def _stacked(sheets: list[Pixels]) -> Pixels:
-    """Returns sheets one below the other, as wide as the widest."""
+    """Returns sheets stacked vertically, padded to the widest."""
     width = max(one.shape[1] for one in sheets)
     wide = [np.pad(one, ((0, 0), (0, width - one.shape[1]), (0, 0)), constant_values=255) for one in sheets]
     return np.concatenate(wide)

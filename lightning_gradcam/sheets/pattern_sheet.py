@@ -1,4 +1,4 @@
-"""Draws a layer's sheet from its filters' patterns: images side by side, eight per row, as in the book chapter.
+"""Draws a sheet of a layer's filter patterns: images side by side, eight per row, as in the book chapter.
 
 François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10 (listings 10.1 to 10.23).
 """
@@ -29,15 +29,16 @@ _NARROWEST = 480
 
 @dataclass(frozen=True)
 class PatternDrawing:
-    """How sheets of patterns are drawn.
+    """Options for sheets of filter patterns.
 
     Attributes:
-        columns: Number of patterns in a row.
-        tile: Size of a pattern's longer side in pixels: smaller patterns are magnified by the largest whole number that
-            does not exceed it, larger ones are scaled down.
-        crop: Crop an eighth on each side to remove edge effects, as in the chapter.
-        max_filters: Largest number of patterns shown, the first ones; the sheet says so, and all are in the archive.
-        format: The format of the sheets, as in :class:`~lightning_gradcam.Drawing`.
+        columns: Number of patterns per row.
+        tile: Size of a pattern's longer side in pixels. Smaller patterns are magnified by the largest whole number that
+            does not exceed it; larger ones are scaled down.
+        crop: Whether to crop an eighth on each side to remove edge effects, as in the chapter.
+        max_filters: Maximum number of patterns shown. The sheet shows the first ones and states the total; the archive
+            contains all.
+        format: The sheets' file format, as in :class:`~lightning_gradcam.Drawing`.
 
     Raises:
         DrawingError: An option is unknown or out of range.
@@ -61,30 +62,30 @@ class PatternDrawing:
 def deprocessed(pictures: FloatArray) -> Pixels:
     """Converts images from a model's input space to 0…255, like the chapter's ``deprocess_image`` before its crop.
 
-    Each image minus its mean, divided by its standard deviation, times 64, plus 128, clipped to 0…255 and truncated to
-    whole numbers. Mean and deviation are those of all channels together, including the edges.
+    The mean of each image is subtracted. The result is divided by the standard deviation, multiplied by 64, increased
+    by 128, clipped to 0…255 and truncated to whole numbers. Mean and standard deviation are computed over all channels,
+    including the edges.
 
     Args:
-        pictures: ``[..., c, H, W]``.
+        pictures: The images, ``[..., c, H, W]``.
 
     Returns:
-        uint8, of the same shape; a constant image becomes 128 (or 0 if it is 0), and values that are not finite become
-        0.
+        uint8, of the same shape. A constant image becomes 128 (or 0 if it is 0), and non-finite values become 0.
 
     Example:
         >>> deprocessed(np.array([[[1.0, 3.0]]], np.float32)).tolist()
         [[[64, 192]]]
     """
-    # As one map each, so that its channels share one scale.
+    # Treat each image as one map: its channels share one scale.
     flat = pictures.reshape(-1, pictures.shape[-3] * pictures.shape[-2], pictures.shape[-1])
     return normalised(flat, "channel").reshape(pictures.shape)
 
 
 def cropped(pictures: Pixels) -> Pixels:
-    """Crops an eighth on each side, 25 of 200 pixels, or 3 of 28: gradients at the edges depend on the padding.
+    """Crops an eighth on each side (25 of 200 pixels, 3 of 28), because gradients at the edges depend on the padding.
 
     Args:
-        pictures: ``[..., H, W]``.
+        pictures: The images, ``[..., H, W]``.
 
     Example:
         >>> cropped(np.zeros((3, 200, 28), np.uint8)).shape
@@ -95,7 +96,7 @@ def cropped(pictures: Pixels) -> Pixels:
 
 
 def in_colour(pictures: Pixels) -> Pixels:
-    """Turns ``[F, c, H, W]`` into ``[F, H, W, 3]``: one channel as grey, three or four as colour, others as their mean.
+    """Converts ``[F, c, H, W]`` to ``[F, H, W, 3]``: one channel to grey, three or four to colour, others to the mean.
 
     Example:
         >>> in_colour(np.full((1, 1, 2, 2), 7, np.uint8))[0, 0, 0].tolist()
@@ -113,14 +114,14 @@ def pattern_sheet(
 ) -> Picture:
     """Draws a layer's patterns, each with its filter's number and the mean activation that it reaches.
 
-    A filter that never had a gradient stays empty, because its pattern is still the initial noise.
+    The cell of a filter without a gradient is left empty, because its pattern would be the initial noise.
 
     Args:
         record: A record of kind ``"patterns"``.
-        layer: Which layer of the record.
+        layer: The layer, one of those in the record.
         drawing: Columns and sizes.
         title: The sheet's first line.
-        settings: How the patterns were found, for the header.
+        settings: Settings with which the patterns were computed, for the header.
         note: A remark for the header, for example that the data is synthetic.
     """
     whole, numbers = record.channels[layer], record.chosen[layer]
@@ -143,7 +144,7 @@ def pattern_sheet(
         step_line("the pattern that each filter responds to most", record),
         *remarks(note, color=WRONG),
         *remarks(settings, f"colours: grey is a pattern's own mean, black and white two deviations from it{edges}"),
-        # Every sheet states the number of silent filters, so that its layout is the same in all epochs.
+        # Every sheet states the number of silent filters: the layout must be the same in all epochs.
         *remarks(
             f"{less}below: filter, mean activation reached; {silent.sum()} silent (without a gradient from the start)"
         ),
@@ -170,7 +171,7 @@ def pattern_sheet(
 
 
 def _most(shape: tuple[int, ...], drawing: PatternDrawing) -> int:
-    """Returns how many patterns fit on a sheet, because image files have a maximum height."""
+    """Returns the number of patterns that fit on a sheet, given the maximum height of image files."""
     height, width = shape[-2:]
     row = round(drawing.tile * height / max(height, width)) + _CAPTION + _GAP
     return max(1, (TALLEST - 200) // row) * drawing.columns

@@ -1,4 +1,4 @@
-"""Film strips: one picture per layer, a row for each probe, a column for each logged step, on one stated scale."""
+"""Draws film strips: one image per layer, a row for each probe, a column for each logged step."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from lightning_gradcam.sheets.words import class_words
 
 MOST_COLUMNS = 24
 _SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 560, 62
-# Below a tile: the probability, and the class if it changed, else the drift.
+# Height of the captions below a tile: the probability, and the class if it changed, else the drift.
 _CAPTION = 34
-# Width in pixels of the caption of a scale's end.
+# Width in pixels of the caption that states a scale's end.
 _SCALE = 94
-# This fraction of the mean change is added to each step, so that quiet stretches keep some columns.
+# Fraction of the mean change to add to each step; with it, stretches with little change keep some columns.
 _QUIET = 0.25
 
 
 def by_change(changes: Sequence[float], most: int = MOST_COLUMNS) -> list[int]:
-    """Returns at most ``most`` steps of a run, with about the same change between any two.
+    """Returns indices of at most ``most`` steps, with about the same change between consecutive ones.
 
-    They always include the first and the last. A large change is shown from the step before it on.
+    The first and the last step are always included. A large change is shown from the previous step onwards.
 
     Args:
-        changes: The change of each step's maps since the step before; the first counts as 0, and so does NaN.
-        most: The largest number of steps.
+        changes: The change in the maps from the previous step, for each step; the first value and NaN count as 0.
+        most: Maximum number of steps. Default: 24.
 
     Example:
         >>> by_change([0, 0.1, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1], 5)
@@ -78,34 +78,33 @@ def film_strip(
     note: str = "",
     laid: Laid | None = None,
 ) -> Picture:
-    """Draws how one map of each probe changed in training: one row for each probe, one column for each step.
+    """Draws how one map of each probe changed during training: one row for each probe, one column for each step.
 
-    Below each overlay is the probability of the predicted class, marked as right or wrong, and how far the map has
-    moved since the column before. If the class changed, its name is there instead, and the overlay has a thin
-    frame. A blank map, zero everywhere, leaves the image without colours, and its caption says so; a map that is not
-    finite is crossed out. For maps with time or depth, ``[N, d, h, w]``, each row shows the slice with the most
-    evidence.
+    Below each overlay are the probability of the predicted class, marked as right or wrong, and the map's drift from
+    the previous column. If the class has changed, its name replaces the drift, and the overlay has a thin frame. For a
+    blank map (zero everywhere), the image has no colours and the caption is "blank". A map that is not finite is
+    crossed out. For maps with time or depth, ``[N, d, h, w]``, each row shows the slice with the most evidence.
 
     Args:
         records: The steps to draw, in order (see :func:`by_change`); at least one. Steps without the map are omitted.
         probes: The probes, for display pixels, true classes and names.
         key: The map's key.
-        drawing: Colour map, opacity, interpolation. Its scale ``"image"`` is drawn as ``"run"``, one scale for each
-            probe in the whole run, so that a row can be compared; ``"layer"`` is one scale for all probes and
-            steps, and ``"minmax"`` each map's own. ``magnification`` and ``max_tile`` are upper limits: tiles are
-            smaller than a sheet's.
+        drawing: Colour map, opacity, interpolation, scale. The scale ``"image"`` is drawn as ``"run"``, one scale per
+            probe for the whole run, to make a row's overlays comparable. ``"layer"`` is one scale for all probes and
+            steps, and ``"minmax"`` one scale per map. ``magnification`` and ``max_tile`` are upper limits: tiles are
+            smaller than those on a sheet.
         title: The strip's first words.
-        limits: Each probe's limit in the whole run, ``[N]``; that of ``records`` if not given.
-        total: Number of logged steps, for the header; default: the number of records.
-        note: A line below the images, such as what was left out.
-        laid: Overlays of these probes drawn earlier; none by default.
+        limits: Each probe's limit over the whole run, ``[N]``. Default: that over ``records``.
+        total: Number of logged steps, for the header. Default: the number of records.
+        note: A line below the images, for example about omitted maps.
+        laid: Overlays of these probes drawn earlier, to be reused. Default: none.
 
     Returns:
-        The strip, with at most ``drawing.max_sheet_pixels`` pixels and 15,000 rows of pixels. If that is too small for
-        all probes, some are evenly chosen (at least one), and a line below says so.
+        The strip, with at most ``drawing.max_sheet_pixels`` pixels and a height of at most about 15,000 pixels. If not
+        all probes fit, evenly spaced ones are shown (at least one), and a line below the images reports it.
 
     Raises:
-        DrawingError: No record has the map.
+        DrawingError: No record contains the map.
 
     Example:
         >>> records = [archive.record(place) for place in evenly(len(archive.steps), 24, ends=True)]  # doctest: +SKIP
@@ -114,16 +113,16 @@ def film_strip(
     film = Film.of(records, probes, key=key, drawing=drawing, limits=limits, side=_SIDE, laid=laid)
     tile_h, tile_w = film.size
     pitch, row_h = max(tile_w, _NARROWEST_TILE) + _GAP, max(tile_h + _CAPTION, 84) + _GAP
-    # The end of the row's scale is below the input.
+    # The caption below the input states the end of the row's scale.
     beside = max(pitch, _SCALE) + _GAP
     pictured = beside + len(film.records) * pitch - _GAP
     width = max(MARGIN + LABELS + pictured + MARGIN, _NARROWEST)
-    # Few columns reach the right edge, too.
+    # Align columns with the right edge even if there are few.
     left = width - MARGIN - pictured
     first = left + beside
     lines, foot = film_header(film, title, total, width - 2 * MARGIN), film_footer(film, width - 2 * MARGIN)
     foot += remarks(note)
-    # If validation runs several times per epoch, epochs alone do not distinguish columns.
+    # With several validations per epoch, the epoch alone does not identify a column.
     stepped = len({record.epoch for record in film.records}) < len(film.records)
     heads = 32 if stepped else 18
     legend = _legend(film)
@@ -161,7 +160,7 @@ def film_strip(
 
 
 def _legend(film: Film) -> list[list[tuple[Pixels | str | None, str]]]:
-    """Returns the lines of the legend; marks of right and wrong only if they occur."""
+    """Returns the lines of the legend; marks for right and wrong only if they occur."""
     seen = film.marks
     missing: list[tuple[Pixels | str | None, str]] = [
         ("blank", "blank: map zero everywhere"),
@@ -183,7 +182,7 @@ def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
 
 
 def _notes(film: Film, place: int) -> list[Caption]:
-    """Returns the lines below a probe's image."""
+    """Returns the captions below a probe's image."""
     notes = [] if film.drawing.scale == "minmax" else [scale_end(film.top[place], film.drawing)]
     shape = film.records[0].maps[film.key].shape
     if len(shape) == 4 and shape[1] > 1:

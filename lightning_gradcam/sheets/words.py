@@ -1,4 +1,4 @@
-"""Captions of a probe: classes with their probabilities, several labels as a set, or the value or similarity."""
+"""Captions for a probe: its class or classes with probabilities, or its value or similarity."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from lightning_gradcam.render.text import INK, RIGHT, WRONG
 from lightning_gradcam.render.tiles import OUTPUT, SIMILAR, unclassed_word
 from lightning_gradcam.sheets.builder import Caption
 
-# With several labels per probe, classes with at least this probability count as predicted.
+# Minimum probability for a class to count as predicted, with several labels per probe.
 _AMONG = 0.5
 
 
 def quantity(record: CamRecord, target: str) -> str:
-    """Returns the kind of a target's scores, such as ``"logit"``, a regression's ``"value"`` or ``"similarity"``."""
+    """Returns the kind of a target's scores, such as ``"logit"``, ``"value"`` for a regression, or ``"similarity"``."""
     if (record.classes[target] >= 0).any():
         return score_title(record.score)
     return unclassed_word(target)
 
 
 def score_title(score: str) -> str:
-    """Returns the name of a class score in a header."""
+    """Returns the name of a class score for a header."""
     return {"probability": "softmax probability", "sigmoid": "sigmoid"}.get(score, "logit")
 
 
 def target_words(target: str, probes: ProbeView) -> str:
-    """Describes a target that is a number of the output or a similarity; empty for other targets."""
+    """Returns a description of a target that is an output value or a similarity; empty for other targets."""
     if found := OUTPUT.fullmatch(target):
         return f"value {found[1]} of the output"
     if found := SIMILAR.fullmatch(target):
@@ -37,7 +37,7 @@ def target_words(target: str, probes: ProbeView) -> str:
 
 
 def true_value(probes: ProbeView, target: str, row: int) -> float | None:
-    """Returns the true value of a regression; ``None`` if it is unknown."""
+    """Returns a regression's true value; ``None`` if it is unknown."""
     found = OUTPUT.fullmatch(target)
     if found is None or probes.values is None:
         return None
@@ -52,7 +52,7 @@ def class_words(probes: ProbeView, index: int) -> str:
 
 
 def probe_words(record: CamRecord, probes: ProbeView, row: int) -> tuple[Caption, str]:
-    """Returns a probe's prediction, marked as right or wrong if the truth is known, and the truth; empty if unknown.
+    """Returns a probe's prediction, marked as right or wrong if the truth is known, and the truth, or ``""``.
 
     Args:
         record: The step's record.

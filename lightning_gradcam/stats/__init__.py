@@ -1,8 +1,8 @@
-"""Statistics of maps: how they change between steps, how focused they are, and whether they are in the right place.
+"""Statistics of maps: how much they change between steps, how focused they are, and whether they match masks or boxes.
 
-:func:`measure` computes all of them for one logged step, and :data:`STATS` explains each. :func:`energy_inside` and
-:func:`pointing_game` take torch tensors, for your own evaluations; all others take NumPy arrays, because they run
-during training.
+:func:`measure` computes all of them for one logged step, and :data:`STATS` explains each one. :func:`energy_inside` and
+:func:`pointing_game` accept torch tensors, for your own evaluations. The other statistics accept NumPy arrays, because
+they run during training.
 
 Does not depend on training or files.
 """

@@ -19,7 +19,7 @@ Model = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Checked arguments: the maps at the images' size, and how to query the model."""
+    """A metric's checked arguments, with maps resized to the images, and the way to query the model."""
 
     model: Model
     inputs: Tensor
@@ -30,13 +30,13 @@ class Case:
 
     @classmethod
     def of(cls, model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, score: str) -> Case:
-        """Checks a metric's arguments; classes default to the most likely ones.
+        """Checks a metric's arguments; ``classes=None`` selects the most likely classes.
 
         Raises:
             ConfigurationError: A shape or option is invalid, or the model does not return logits.
         """
         if isinstance(inputs, Tensor) and isinstance(maps, Tensor) and (inputs.dim(), maps.dim()) == (3, 2):
-            # A signal and its map, as images with one row.
+            # Treat signals and their maps as images with one row.
             inputs, maps, model = inputs[:, :, None], maps[:, None], _of_rows(model)
         inputs, kind = checked_pictures("inputs", inputs), check_score(score)
         resized = upsampled(maps, (inputs.shape[2], inputs.shape[3])).to(inputs.device)
@@ -65,14 +65,14 @@ class Case:
 def pixel_ranks(maps: Tensor, seed: int) -> Tensor:
     """Returns each pixel's rank by importance, ``[N, H, W]``, 0 for the most important."""
     flat = maps.flatten(1)
-    # A stable sort of shuffled pixels; in reading order, ties would be removed from the top left corner onwards.
+    # Stable sort of shuffled pixels; in reading order, ties would be removed starting from the top left corner.
     shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
     order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
     return order.argsort(dim=1).view_as(maps)
 
 
 def _of_rows(model: Model) -> Model:
-    """Wraps a model of signals ``[N, C, L]`` as a model of images ``[N, C, 1, L]``."""
+    """Wraps a model for signals ``[N, C, L]`` as a model for images ``[N, C, 1, L]``."""
     return lambda pictures: model(pictures[:, :, 0])
 
 

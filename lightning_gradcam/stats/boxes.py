@@ -1,8 +1,8 @@
 r"""Bounding boxes from maps, and their overlap with known boxes.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, section
-4.1 (weakly supervised localisation): the map is thresholded at 15 % of its maximum, and the box is drawn around the
-largest connected segment. Uses only NumPy, because it runs during training.
+4.1 (weakly supervised localisation): the map is thresholded at 15 % of its maximum, and the box encloses the largest
+connected segment. Uses only NumPy, because it runs during training.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ THRESHOLD = 0.15
 
 
 def bounding_boxes(maps: npt.NDArray[Any], size: tuple[int, int], threshold: float = THRESHOLD) -> FloatArray:
-    """Returns the bounding box of the largest connected segment of each map.
+    """Returns the bounding box of each map's largest connected segment.
 
-    A map is resized to the image as in an overlay: bilinearly, or by averaging if it is finer. Positive pixels of at
+    A map is resized to the image as in an overlay: bilinearly, or by averaging if it is finer. Positive pixels with at
     least ``threshold`` times its maximum are kept. Pixels that touch at a corner are connected (eight neighbours, as in
     OpenCV's contours, which localisation benchmarks use: Choe et al., "Evaluating Weakly Supervised Object Localization
-    Methods Right", CVPR 2020). The largest part is the one with the most pixels; in a tie, the one whose first pixel
-    comes first in reading order.
+    Methods Right", CVPR 2020). The largest segment is the one with the most pixels; in a tie, the first in reading
+    order.
 
     Args:
         maps: Signed or non-negative maps, ``[N, h, w]``; for ``[N, d, h, w]``, the slice with the largest value is used
             (:func:`strongest_slices`).
-        size: Height and width of the image.
-        threshold: Fraction of the map's maximum, at least 0 and below 1; with 0, all positive pixels are kept.
+        size: Height and width of the image in pixels.
+        threshold: Fraction of the map's maximum, at least 0 and below 1. Default: 0.15. With 0, all positive pixels are
+            kept.
 
     Returns:
-        float32 ``[N, 4]``: left, top, right and bottom in pixels of the image; right and bottom are the edges after the
-        last pixel, as in ``ProbeSet.boxes``. NaN if the map has no positive value or is not finite.
+        float32 ``[N, 4]``: left, top, right and bottom in pixels of the image. Right and bottom are exclusive, as in
+        ``ProbeSet.boxes``. NaN if the map has no positive value or is not finite.
 
     Raises:
         ConfigurationError: The maps, the size or the threshold are invalid.
@@ -57,29 +58,29 @@ def bounding_boxes(maps: npt.NDArray[Any], size: tuple[int, int], threshold: flo
         raise ConfigurationError(f"threshold: got {threshold!r}; pass a share from 0 to less than 1, such as 0.15")
     flat = maps[np.arange(len(maps)), strongest_slices(maps)] if maps.ndim == 4 else maps
     found = np.full((len(maps), 4), np.nan, np.float32)
-    # One at a time, so that many large images only need the memory of one.
+    # One at a time: many large images need only the memory for one.
     for row, signed in enumerate(flat):
         # Check all slices: if one is not finite, the others can't be trusted.
         if np.isfinite(maps[row]).all() and signed.max() > 0:
-            # Scale first, so that neither tiny nor huge values are lost.
+            # Scale in float64 first: float32 could not represent tiny or huge values.
             values = np.maximum(signed, 0).astype(np.float64)
             shares = (values / values.max()).astype(np.float32)
             if shares.shape != tuple(size):
                 shares = resized(shares[None], size, "bilinear")[0]
-            # Rounding must not exclude values that lie exactly on the threshold.
+            # Rounding must not exclude values exactly at the threshold.
             found[row] = _largest((shares > 0) & (shares >= threshold * float(shares.max()) * (1 - 1e-6)))
     return found
 
 
 def iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    r"""Intersection over union of boxes, pair by pair: :math:`|A \cap B| / |A \cup B|` (the Jaccard index).
+    r"""Returns the intersection over union of pairs of boxes: :math:`|A \cap B| / |A \cup B|` (the Jaccard index).
 
     Args:
-        boxes: ``[N, 4]``: left, top, right, bottom.
+        boxes: The boxes, ``[N, 4]``: left, top, right, bottom.
         others: The boxes to compare with, ``[N, 4]``.
 
     Returns:
-        ``[N]``, 0 to 1; 1 means identical boxes. NaN if either is NaN.
+        ``[N]``, 0 to 1; 1 for identical boxes. NaN if either box is NaN.
 
     Raises:
         ConfigurationError: The boxes are not ``[N, 4]``, or their numbers differ.
@@ -102,7 +103,7 @@ def iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.flo
 
 
 def strongest_slices(maps: npt.NDArray[Any]) -> IntArray:
-    """Returns the slice of each map ``[N, d, h, w]`` with its largest value (the first in a tie), ``[N]``.
+    """Returns the index of each map's slice with the largest value (the first in a tie), ``[N]``.
 
     Example:
         >>> strongest_slices(np.array([[[[1.0]], [[5.0]], [[5.0]]]])).tolist()
@@ -112,7 +113,7 @@ def strongest_slices(maps: npt.NDArray[Any]) -> IntArray:
 
 
 def picture_size(probes: ProbeSet | ProbeView) -> tuple[int, int]:
-    """Returns height and width of the image to whose pixels the probes' boxes refer: the mask's or the input's."""
+    """Returns the height and width, in pixels, of the image that the probes' boxes refer to: the mask or the input."""
     return probes.view.size
 
 
@@ -126,7 +127,7 @@ def _largest(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """Returns the bounding box of the largest segment of a non-empty mask ``[H, W]``."""
     begins, ends, wide = _runs(mask)
     parts = _parts(begins, ends, wide)
-    # In a tie, the first segment wins: a segment's number is that of its first run.
+    # In a tie, the first segment wins, because a segment has the number of its first run.
     chosen = parts == np.bincount(parts, weights=ends - begins).argmax()
     rows, lefts, rights = begins[chosen] // wide, begins[chosen] % wide, ends[chosen] % wide
     return int(lefts.min()), int(rows.min()), int(rights.max()), int(rows.max()) + 1
@@ -135,7 +136,7 @@ def _largest(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
 def _runs(mask: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray, int]:
     """Returns the starts and ends of runs in a mask's concatenated rows, and the row width."""
     height, width = mask.shape
-    # An extra position after each row separates its runs from those of the next.
+    # An extra column separates each row's runs from those in the next row.
     padded = np.zeros((height, width + 1), np.int8)
     padded[:, :width] = mask
     steps = np.diff(padded.ravel(), prepend=np.int8(0))
@@ -143,8 +144,8 @@ def _runs(mask: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray, int]:
 
 
 def _parts(begins: IntArray, ends: IntArray, wide: int) -> IntArray:
-    """Returns each run's segment, numbered by its first run: a union-find over all runs at once."""
-    # A run touches runs of the next row from one position before its first to one after its last (corners count).
+    """Returns the number of each run's segment, which is that of its first run: a union-find over all runs at once."""
+    # A run touches runs in the next row from one pixel before its first to one after its last (corners count).
     first = np.searchsorted(ends, begins + wide - 1, side="right")
     last = np.searchsorted(begins, ends + wide + 1, side="left")
     counts = np.maximum(last - first, 0)

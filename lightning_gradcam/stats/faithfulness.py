@@ -1,12 +1,12 @@
 r"""Faithfulness metrics: how a model's confidence changes when pixels are hidden in order of importance.
 
-Throughout, :math:`f(x)` is the confidence in the explained class (its ``score``) and :math:`M` the map, resized
+Throughout, :math:`f(x)` is the confidence in the explained class (its ``score``) and :math:`M` is the map, resized
 bilinearly to the image :math:`x`. The model is called under ``no_grad`` in its current mode, so call ``eval()`` first.
-Every forward is one batch like ``inputs``; a sample's values do not depend on the others in its batch. They are NaN if
-its map is not finite. Signals ``[N, C, L]`` with maps ``[N, l]`` are treated as images with one row. If a model ends in
-its own softmax or sigmoid, the confidence is its unchanged output, whatever ``score`` is. No value is good or bad on
-its own, because the changed images differ from the training data; compare methods on the same model and images,
-including ``random``.
+Every forward pass is one batch with the shape of ``inputs``; a sample's values do not depend on the rest of its batch.
+They are NaN if its map is not finite. Signals ``[N, C, L]`` with maps ``[N, l]`` are treated as images with one row. If
+a model ends in its own softmax or sigmoid, the confidence is its unchanged output, whatever ``score`` is. No value is
+good or bad in itself, because the changed images differ from the training data. Compare methods on the same model and
+images, including ``random``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _FILLED = 1e-5
 def average_drop(
     model: Model, inputs: Tensor, maps: Tensor, *, classes: Tensor | None = None, score: str = "probability"
 ) -> Tensor:
-    r"""Share of the confidence lost when the map masks the image: :math:`\max(f(x) - f(x \circ H), 0)/f(x)`.
+    r"""Returns the confidence lost when the map masks the image: :math:`\max(f(x) - f(x \circ H), 0)/f(x)`.
 
-    :math:`H = \max(M, 0) / \max_s M_s` keeps the most important pixel unchanged and sets pixels without importance to
-    0, in the model's own units; a map without a positive value hides everything.
+    :math:`H = \max(M, 0) / \max_s M_s` leaves the most important pixel unchanged and sets pixels without importance to
+    0, in the model's input units. A map without a positive value hides everything.
 
     Chattopadhyay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep Convolutional Networks",
     WACV 2018; they report the mean in percent.
@@ -40,8 +40,8 @@ def average_drop(
             probabilities from a final softmax or sigmoid.
         inputs: Preprocessed images ``[N, C, H, W]``.
         maps: The maps, ``[N, h, w]``.
-        classes: The explained classes ``[N]``, such as ``cams.classes["predicted"]``; default: the most likely ones.
-        score: ``"probability"`` or ``"sigmoid"``.
+        classes: The explained classes ``[N]``, such as ``cams.classes["predicted"]``. Default: the most likely classes.
+        score: ``"probability"`` (default) or ``"sigmoid"``.
 
     Returns:
         ``[N]``, 0 to 1; lower is better. The metric favours maps that hide little.
@@ -61,22 +61,22 @@ def average_drop(
 def average_increase(
     model: Model, inputs: Tensor, maps: Tensor, *, classes: Tensor | None = None, score: str = "probability"
 ) -> Tensor:
-    r"""Whether hiding unimportant pixels makes the model more confident: 1 where :math:`f(x \circ H) > f(x)`.
+    r"""Returns whether hiding unimportant pixels makes the model more confident: 1 where :math:`f(x \circ H) > f(x)`.
 
-    From the same paper and with the same :math:`H` as :func:`average_drop`; its mean is the share of such images.
+    From the same paper as :func:`average_drop`, with the same :math:`H`. The mean is the fraction of such images.
 
     Args:
-        model: As for :func:`average_drop`, as are the other arguments.
-        inputs: ``[N, C, H, W]``.
-        maps: ``[N, h, w]``.
-        classes: ``[N]``.
-        score: ``"probability"`` or ``"sigmoid"``.
+        model: As for :func:`average_drop`, like all other arguments.
+        inputs: Preprocessed images ``[N, C, H, W]``.
+        maps: The maps, ``[N, h, w]``.
+        classes: The explained classes ``[N]``. Default: the most likely classes.
+        score: ``"probability"`` (default) or ``"sigmoid"``.
 
     Returns:
         ``[N]``, 0 or 1; higher is better.
 
     Raises:
-        ConfigurationError: As :func:`average_drop`.
+        ConfigurationError: As for :func:`average_drop`.
 
     Example:
         >>> model = lambda x: -x.sum((1, 2, 3))
@@ -98,25 +98,26 @@ def deletion_curve(
     steps: int = 25,
     seed: int = 0,
 ) -> Tensor:
-    """Confidence while pixels are deleted, most important first, with equal numbers at every step.
+    """Returns the confidence as pixels are deleted, most important first, with equal numbers at every step.
 
     Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018.
 
     Args:
         model: As for :func:`average_drop`.
-        inputs: ``[N, C, H, W]``.
+        inputs: Preprocessed images ``[N, C, H, W]``.
         maps: The maps, ``[N, h, w]``; in signed maps, evidence against the class is deleted last.
-        classes: ``[N]``; default: the most likely ones.
-        score: ``"probability"``, ``"sigmoid"`` or ``"logit"``.
-        baseline: The replacement for deleted pixels: ``"zeros"`` (in the model's units: after the usual normalisation,
-            the data's mean colour), ``"mean"`` (each channel's mean over the image), ``"blurred"``, or a tensor that
-            broadcasts to the inputs.
-        steps: Number of forwards after the first.
-        seed: Random seed for the order of equally important pixels, which is the same in every image; with a constant
+        classes: The explained classes ``[N]``. Default: the most likely classes.
+        score: ``"probability"`` (default), ``"sigmoid"`` or ``"logit"``.
+        baseline: The replacement for deleted pixels: ``"zeros"`` (in the model's input units, which is the data's mean
+            colour after the usual normalisation), ``"mean"`` (each channel's mean over the image), ``"blurred"``, or a
+            tensor that broadcasts to the inputs. Default: ``"zeros"``.
+        steps: Number of forward passes after the first. Default: 25.
+        seed: Random seed for the order of equally important pixels, which is the same in every image. With a constant
             map, pixels are deleted at random.
 
     Returns:
-        ``[N, steps + 1]``, from the image to the baseline. A steep fall, that is a low :func:`area_under`, is good.
+        ``[N, steps + 1]``, from the image to the baseline. The steeper the fall (the lower :func:`area_under`), the
+        better.
 
     Raises:
         ConfigurationError: A shape or option is invalid, or the model does not return logits.
@@ -141,36 +142,37 @@ def insertion_curve(
     steps: int = 25,
     seed: int = 0,
 ) -> Tensor:
-    """Confidence while pixels are inserted, most important first: :func:`deletion_curve` starting at the baseline.
+    """Returns the confidence as pixels are inserted, most important first: :func:`deletion_curve` from the baseline.
 
     Args:
-        model: As for :func:`deletion_curve`, as are the other arguments.
-        inputs: ``[N, C, H, W]``.
-        maps: ``[N, h, w]``.
-        classes: ``[N]``.
-        score: ``"probability"``, ``"sigmoid"`` or ``"logit"``.
-        baseline: The starting image; ``"blurred"`` uses a Gaussian of 11 by 11 pixels with sigma 5, as in RISE.
-        steps: Number of forwards after the first.
+        model: As for :func:`deletion_curve`, like all other arguments.
+        inputs: Preprocessed images ``[N, C, H, W]``.
+        maps: The maps, ``[N, h, w]``.
+        classes: The explained classes ``[N]``. Default: the most likely classes.
+        score: ``"probability"`` (default), ``"sigmoid"`` or ``"logit"``.
+        baseline: The starting image. Default: ``"blurred"``, with a Gaussian of 11 by 11 pixels and sigma 5 as in RISE.
+        steps: Number of forward passes after the first. Default: 25.
         seed: Random seed for the order of equally important pixels.
 
     Returns:
-        ``[N, steps + 1]``, from the baseline to the image. A steep rise, that is a high :func:`area_under`, is good.
+        ``[N, steps + 1]``, from the baseline to the image. The steeper the rise (the higher :func:`area_under`), the
+        better.
 
     Raises:
-        ConfigurationError: As :func:`deletion_curve`.
+        ConfigurationError: As for :func:`deletion_curve`.
     """
     case = Case.of(model, inputs, maps, classes, score)
     return _curve(case, baseline_of(case.inputs, _in_rows(baseline, inputs)), case.inputs, steps, seed)
 
 
 def area_under(curve: Tensor) -> Tensor:
-    """Area under curves by the trapezoidal rule, with the fraction of pixels from 0 to 1 on the x axis.
+    """Returns the area under curves by the trapezoidal rule, with the fraction of pixels from 0 to 1 on the x axis.
 
     Args:
-        curve: ``[N, steps + 1]``.
+        curve: The curves, ``[N, steps + 1]``.
 
     Returns:
-        ``[N]``, between the curve's smallest and largest value. Low is good for deletion, high for insertion.
+        ``[N]``, between the curve's smallest and largest value. Lower is better for deletion, higher for insertion.
 
     Raises:
         ConfigurationError: A curve has fewer than two points.
@@ -195,24 +197,24 @@ def road(
     noise: float = 0.01,
     seed: int = 0,
 ) -> Tensor:
-    r"""ROAD, combined: how much more the loss of important pixels costs: :math:`\frac{1}{2}(f(x_L) - f(x_M))`.
+    r"""Returns combined ROAD, the extra cost of losing important pixels: :math:`\frac{1}{2}(f(x_L) - f(x_M))`.
 
     In :math:`x_M` the most important pixels are removed (MoRF), in :math:`x_L` the same number of the least important
-    (LeRF). Removed pixels are filled in by :func:`impute`, because a hole's shape could reveal the class. The result is
-    the mean over ``percentiles``.
+    ones (LeRF). Removed pixels are filled in by :func:`impute`, because a hole's shape could reveal the class. The
+    result is the mean over ``percentiles``.
 
-    Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022; combined as in
-    pytorch-grad-cam's ``ROADCombined``, whose percentiles specify what remains (80 there is 20 here; 20, 40, 60, 80
-    agree).
+    Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022. MoRF and LeRF are
+    combined as in pytorch-grad-cam's ``ROADCombined``, whose percentiles specify what remains (80 there is 20 here; 20,
+    40, 60, 80 are the same set).
 
     Args:
-        model: As for :func:`deletion_curve`, as are the next four arguments.
-        inputs: ``[N, C, H, W]``.
-        maps: ``[N, h, w]``.
-        classes: ``[N]``.
-        score: ``"probability"``, ``"sigmoid"`` or ``"logit"``.
-        percentiles: Percentages of pixels to remove, between 0 and 100; each takes two forwards.
-        noise: As for :func:`impute`.
+        model: As for :func:`deletion_curve`, like the next four arguments.
+        inputs: Preprocessed images ``[N, C, H, W]``.
+        maps: The maps, ``[N, h, w]``.
+        classes: The explained classes ``[N]``. Default: the most likely classes.
+        score: ``"probability"`` (default), ``"sigmoid"`` or ``"logit"``.
+        percentiles: Percentages of pixels to remove, between 0 and 100. Each requires two forward passes.
+        noise: Standard deviation of the noise added to filled-in pixels, as for :func:`impute`. Default: 0.01.
         seed: Random seed for the noise and for the order of equally important pixels.
 
     Returns:
@@ -236,7 +238,7 @@ def road(
 
 
 def _in_rows(baseline: str | Tensor, inputs: Tensor) -> str | Tensor:
-    """Returns a baseline for signals in the form of one-row images."""
+    """Returns a baseline for signals as an image with one row, and any other baseline unchanged."""
     rows = isinstance(baseline, Tensor) and inputs.dim() == 3 and baseline.dim() > 0
     return baseline.unsqueeze(-2) if isinstance(baseline, Tensor) and rows else baseline
 

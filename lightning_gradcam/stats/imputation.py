@@ -1,4 +1,4 @@
-"""Replacements for hidden pixels: a blurred image, a plain colour, or imputation from their neighbours."""
+"""Replacements for hidden pixels: a blurred image, a uniform colour, or imputation from neighbouring pixels."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ _SINGLE = 1e-6
 
 
 def impute(pictures: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int = 0, precision: float = 1e-8) -> Tensor:
-    """Fills in removed pixels by ROAD's noisy linear imputation.
+    """Fills in removed pixels with ROAD's noisy linear imputation.
 
-    Each becomes the mean of its up to eight neighbours, including removed ones: a direct neighbour has the weight 1/6,
-    a diagonal one 1/12; pixels outside the image have none. This is one sparse, symmetric and positive definite linear
-    system for each image and channel, solved by conjugate gradients with a multigrid preconditioner.
+    Each removed pixel becomes the weighted mean of its up to eight neighbours, including removed ones: a direct
+    neighbour has weight 1/6, a diagonal one 1/12, and a pixel outside the image 0. This defines one sparse, symmetric
+    and positive definite linear system per image and channel, solved by conjugate gradients with a multigrid
+    preconditioner.
 
     Args:
         pictures: The images, ``[N, C, H, W]``.
-        removed: Removed pixels, bool ``[N, H, W]``; at least one pixel of each image must remain.
-        noise: Standard deviation of the Gaussian noise added to filled-in pixels, in the images' units.
-        seed: Random seed for the noise, which is the same for every image, so that results do not depend on the batch.
-        precision: The norm of the system's residual relative to that of its right-hand side. With 1e-5, computed in
-            float32, no pixel of a photograph deviates by more than 1e-4 of the image's range, a hundredth of the usual
-            noise. It takes a third of the time of 1e-8, which is computed in float64.
+        removed: Flags for removed pixels, bool ``[N, H, W]``; at least one pixel in each image must remain.
+        noise: Standard deviation of the Gaussian noise added to filled-in pixels, in the images' units. Default: 0.01.
+        seed: Random seed for the noise. The noise is the same for every image, so results do not depend on the batch.
+        precision: Norm of the system's residual relative to that of its right-hand side. Default: 1e-8, computed in
+            float64. With 1e-5, computed in float32 in a third of the time, no pixel of a photograph deviates by more
+            than 1e-4 of the image's range, a hundredth of the usual noise.
 
     Returns:
         The images with removed pixels filled in.
@@ -59,9 +60,9 @@ def baseline_of(pictures: Tensor, baseline: str | Tensor) -> Tensor:
     """Returns an uninformative replacement for each image.
 
     Args:
-        pictures: ``[N, C, H, W]``.
+        pictures: The images, ``[N, C, H, W]``.
         baseline: ``"zeros"``, ``"mean"`` (each channel's mean over the image), ``"blurred"`` (a Gaussian of 11 by 11
-            pixels with sigma 5, as in RISE, but with a replicated border: RISE pads with zeros and so darkens it), or a
+            pixels with sigma 5 as in RISE, but with a replicated border, because RISE's zero padding darkens it), or a
             tensor that broadcasts to the images.
 
     Returns:
@@ -93,7 +94,7 @@ def checked_pictures(argument: str, pictures: Tensor) -> Tensor:
     """Returns the images, detached.
 
     Raises:
-        ConfigurationError: They are not a floating-point tensor ``[N, C, H, W]``.
+        ConfigurationError: The images are not a floating-point tensor ``[N, C, H, W]``.
     """
     if not isinstance(pictures, Tensor) or pictures.dim() != 4 or not pictures.is_floating_point():
         raise ConfigurationError(f"{argument}: got {described(pictures)}; pass floating-point images [N, C, H, W]")
@@ -111,7 +112,7 @@ def _blurred(pictures: Tensor) -> Tensor:
 def _solved(pictures: Tensor, removed: Tensor, precision: float) -> Tensor:
     """Returns the solution of each image's system, 0 where nothing was removed.
 
-    Uses conjugate gradients preconditioned by one multigrid V-cycle: about ten steps, compared with hundreds without.
+    Uses conjugate gradients preconditioned with one multigrid V-cycle, which needs about ten steps instead of hundreds.
     """
     grids = _grids(removed.to(pictures.dtype))
     weight, hole = grids[0]
@@ -119,9 +120,9 @@ def _solved(pictures: Tensor, removed: Tensor, precision: float) -> Tensor:
     solution, enough = torch.zeros_like(residual), precision**2 * _dot(residual, residual)
     direction = better = _cycle(grids, residual)
     square = _dot(residual, better)
-    # In exact arithmetic, it ends after at most as many steps as there are unknowns.
+    # In exact arithmetic, the number of steps is at most the number of unknowns.
     for _ in range(removed.shape[1:].numel()):
-        # Stop updating converged images, so that their result is the same in any batch.
+        # Stop updating converged images: their result must not depend on the batch.
         going = _dot(residual, residual) > enough
         if not bool(going.any()):
             break
@@ -135,7 +136,7 @@ def _solved(pictures: Tensor, removed: Tensor, precision: float) -> Tensor:
 
 
 def _grids(hole: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Returns each grid's weights and hole, from the image's own grid to the coarsest; holes consist of whole cells."""
+    """Returns each grid's weights and hole, from the image's grid to the coarsest; holes consist of whole cells."""
     grids = []
     while True:
         grids.append((_neighbours(torch.ones_like(hole[:1])).clamp_min(1e-30), hole))
@@ -146,7 +147,7 @@ def _grids(hole: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _cycle(grids: list[tuple[Tensor, Tensor]], residual: Tensor) -> Tensor:
-    """Runs one V-cycle from 0, with one Jacobi step before and one after: symmetric, as conjugate gradients require.
+    """Runs one V-cycle from 0, with one Jacobi step before and one after; conjugate gradients require this symmetry.
 
     A Jacobi step with this stencil divides the rough part of the error by three; the coarser grids, with the same
     stencil, handle the rest.
@@ -162,7 +163,7 @@ def _cycle(grids: list[tuple[Tensor, Tensor]], residual: Tensor) -> Tensor:
 
 
 def _neighbours(values: Tensor) -> Tensor:
-    # The weights are 1-2-1 across times 1-2-1 down, minus the centre; in place, because most of the time is spent here.
+    # The weights are 1-2-1 across times 1-2-1 down, minus the centre. In place, because this takes most of the time.
     padded = F.pad(values, (1, 1, 1, 1))
     rows = (padded[..., :-2, :] + padded[..., 2:, :]).add_(padded[..., 1:-1, :], alpha=2)
     return (rows[..., :-2] + rows[..., 2:]).add_(rows[..., 1:-1], alpha=2).sub_(values, alpha=4).div_(12)

@@ -1,12 +1,12 @@
 """Metrics that compare maps with masks, without the model.
 
-Throughout, :math:`M` is a map ``[h, w]`` after its ReLU, resized bilinearly (corners not aligned) to the mask's
-``[H, W]``, :math:`s` a pixel of it and :math:`B` the mask's pixels. A mask marks the evidence a person would use; a
-model that rightly looks elsewhere scores low. Compare with the method ``random`` and with the mask's share of the
-image.
+Throughout, :math:`M` is a map ``[h, w]`` after its ReLU, resized bilinearly (corners not aligned) to the mask's size
+``[H, W]``, :math:`s` is one of its pixels and :math:`B` is the mask's set of pixels. A mask marks the evidence that a
+person would use; a model that rightly looks elsewhere scores low. Compare with the method ``random`` and with the
+mask's share of the image.
 
-:func:`energy_inside` and :func:`pointing_game` take torch tensors; :func:`inside` and :func:`points_inside` compute the
-same formulas with only NumPy, for maps with any number of axes: one mask applies to all slices of a clip or volume.
+:func:`energy_inside` and :func:`pointing_game` accept torch tensors. :func:`inside` and :func:`points_inside` compute
+the same formulas with NumPy, and also accept clips and volumes, where one mask applies to all slices.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from lightning_gradcam.targets.reading import described
 
 
 def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
-    r"""Share of a map's positive values inside the mask: :math:`\sum_{s \in B} M_s / \sum_s M_s`.
+    r"""Returns the share of a map's positive values inside the mask: :math:`\sum_{s \in B} M_s / \sum_s M_s`.
 
-    Wang et al., "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks", CVPR 2020 workshops:
-    their energy-based pointing game, which uses a bounding box as the mask.
+    This is the energy-based pointing game of Wang et al., "Score-CAM: Score-Weighted Visual Explanations for
+    Convolutional Neural Networks", CVPR 2020 workshops, who use a bounding box as the mask.
 
     Args:
-        maps: ``[N, h, w]`` at the layer's resolution; only positive values count.
-        masks: bool ``[N, H, W]``.
+        maps: The maps, ``[N, h, w]``, at the layer's resolution; only positive values count.
+        masks: The masks, bool ``[N, H, W]``.
 
     Returns:
-        ``[N]``, 0 to 1; 1 means the whole map is inside. A constant map has the mask's share of the image, which is
-        chance level. NaN if the map has no positive value or is not finite, or if the mask is empty; ``nanmean``
-        ignores these.
+        ``[N]``, 0 to 1; 1 if the whole map is inside. Chance level is the mask's share of the image, which is the value
+        for a constant map. NaN if the map has no positive value or is not finite, or if the mask is empty; ``nanmean``
+        ignores NaN.
 
     Raises:
         ConfigurationError: A shape or type is wrong.
@@ -53,20 +53,20 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tensor:
-    r"""Whether a map's maximum is inside the mask: :math:`\min_{s \in B} \| s - \arg\max_t M_t \| \le` tolerance.
+    r"""Returns whether a map's peak is inside the mask: :math:`\min_{s \in B} \| s - \arg\max_t M_t \| \le` tolerance.
 
-    Zhang et al., "Top-Down Neural Attention by Excitation Backprop", IJCV 2018. Their hit rate is the mean over the
-    images of each class, averaged over classes, with a tolerance of 15 pixels on photographs.
+    Zhang et al., "Top-Down Neural Attention by Excitation Backprop", IJCV 2018. They report the hit rate per class,
+    averaged over classes, with a tolerance of 15 pixels on photographs.
 
     Args:
-        maps: ``[N, h, w]`` at the layer's resolution.
-        masks: bool ``[N, H, W]``.
-        tolerance: Maximum distance from the mask, in pixels of the mask.
+        maps: The maps, ``[N, h, w]``, at the layer's resolution.
+        masks: The masks, bool ``[N, H, W]``.
+        tolerance: Maximum distance from the mask, in pixels of the mask. Default: 0.
 
     Returns:
-        bool ``[N]``; chance level is the mask's share of the image (with a tolerance, that of the widened mask). In a
-        tie, the first maximum in reading order counts. A map without a positive value or with a non-finite value is a
-        miss, and so is an empty mask.
+        bool ``[N]``. Chance level is the mask's share of the image (with a tolerance, that of the widened mask). In a
+        tie, the first maximum in reading order counts. It is a miss if the map has no positive value or is not finite,
+        or if the mask is empty.
 
     Raises:
         ConfigurationError: A shape or type is wrong, or the tolerance is negative.
@@ -81,14 +81,14 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tenso
 
 
 def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes maps bilinearly without aligned corners, as for drawing and for these metrics.
+    """Resizes maps bilinearly with corners not aligned, as for drawing and for the metrics in this module.
 
     Args:
         maps: Signed or non-negative maps, ``[N, h, w]``.
         size: Height and width.
 
     Returns:
-        ``[N, *size]`` in float32 (float64 if the maps are).
+        ``[N, *size]``, in float64 if the maps are, else in float32.
 
     Raises:
         ConfigurationError: The maps are not a floating-point tensor ``[N, h, w]``.
@@ -120,11 +120,11 @@ Masks = npt.NDArray[np.bool_]
 
 
 def inside(maps: Maps, masks: Masks) -> Numbers:
-    """Share of a map's positive values inside its mask: :func:`~lightning_gradcam.energy_inside`.
+    """Returns the share of a map's positive values inside its mask, as :func:`~lightning_gradcam.energy_inside` does.
 
     Args:
-        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]`` with summed slices.
-        masks: bool ``[N, H, W]``.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``; slices are summed.
+        masks: The masks, bool ``[N, H, W]``.
 
     Returns:
         ``[N]``, 0 to 1. NaN if the resized map has no positive value or is not finite, or if the mask is empty.
@@ -143,24 +143,23 @@ def inside(maps: Maps, masks: Masks) -> Numbers:
         energy = interpolated(values.sum(axis=0), masks.shape[1:])
         total = energy.sum()
         if total > 0:
-            # Sum terms in the same order as in the total, so that rounding can't push the share above 1, or a full
-            # share below 1.
+            # Sum in the same order as for the total: rounding must not push the share above 1, or a full share below 1.
             energy *= masks[row]
             found[row] = energy.sum() / total
     return found
 
 
 def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
-    """Whether a map's maximum is inside its mask: :func:`~lightning_gradcam.pointing_game`.
+    """Returns whether a map's maximum is inside its mask, as :func:`~lightning_gradcam.pointing_game` does.
 
     Args:
         maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``; the largest value over all slices counts.
-        masks: bool ``[N, H, W]``.
-        tolerance: Maximum distance from the mask, in pixels of the mask.
+        masks: The masks, bool ``[N, H, W]``.
+        tolerance: Maximum distance from the mask, in pixels of the mask. Default: 0.
 
     Returns:
-        ``[N]``: 1 for a hit, 0 for a miss; a map without a positive value is a miss. NaN if the map is not finite or
-        the mask is empty. In a tie, the first maximum in reading order counts.
+        ``[N]``: 1 for a hit, 0 for a miss, including maps without a positive value. NaN if the map is not finite or the
+        mask is empty. In a tie, the first maximum in reading order counts.
 
     Raises:
         ConfigurationError: A shape or type is wrong, or the tolerance is negative.
@@ -186,14 +185,14 @@ def points_inside(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Numbers:
 
 
 def interpolated(values: Numbers, size: tuple[int, ...]) -> Numbers:
-    """Resizes bilinearly without aligned corners, with the same results as ``torch.nn.functional.interpolate``.
+    """Resizes bilinearly with corners not aligned, with the same results as ``torch.nn.functional.interpolate``.
 
-    Unlike :func:`lightning_gradcam.stats.resize.resized`, it does not average if a map is finer than the image, and
-    mathematically equal positions stay equal, so that the first of several equal maxima is found.
+    Unlike :func:`lightning_gradcam.stats.resize.resized`, this does not average if a map is finer than the image.
+    Mathematically equal values stay exactly equal, so the first of several equal maxima can be found.
 
     Args:
         values: The maps, ``[..., h, w]``.
-        size: ``(H, W)``.
+        size: Height and width, ``(H, W)``.
 
     Returns:
         ``[..., H, W]``.
@@ -210,10 +209,10 @@ def interpolated(values: Numbers, size: tuple[int, ...]) -> Numbers:
 
 
 def _taps(source: int, target: int) -> tuple[Any, Any, Numbers, Numbers]:
-    """Returns the two source positions around each target position, with their weights."""
+    """Returns the two source indices around each target index, with their weights."""
     # In integers: the centre of pixel i is at (i + 1/2) * source / target - 1/2.
     below, rest = np.divmod(np.maximum((2 * np.arange(target) + 1) * source - target, 0), 2 * target)
-    # The smaller weight is exactly 1 minus the larger, so that mirrored positions get mirrored weights.
+    # The smaller weight is exactly 1 minus the larger, so mirrored pixels get mirrored weights.
     larger = np.maximum(rest, 2 * target - rest) / (2 * target)
     swapped = rest > target
     near, far = np.where(swapped, 1 - larger, larger), np.where(swapped, larger, 1 - larger)
@@ -230,9 +229,9 @@ def _check(maps: Maps, masks: Masks) -> None:
 
 
 def _shown(maps: Maps, masks: Masks) -> Iterator[tuple[int, Numbers]]:
-    """Yields the index of each probe with a mask and a finite map, and its map over its maximum ``[d, h, w]``.
+    """Yields the index of each probe with a mask and a finite map, and its map divided by its maximum, ``[d, h, w]``.
 
-    One at a time, so that many large images only need the memory of one.
+    One probe at a time, because the maps may be resized to many large images.
     """
     for row, signed in enumerate(maps):
         if masks[row].any() and np.isfinite(signed).all():

@@ -1,4 +1,4 @@
-"""Computes all statistics of one logged step, for every probe and map."""
+"""Computes all statistics for one logged step, for every probe and map."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lightning_gradcam.stats.boxes import bounding_boxes, iou
 from lightning_gradcam.stats.masks import Masks, inside, points_inside
 from lightning_gradcam.stats.settled import Flags, pictures
 
-# Map positions measured together: in float64 and with their ranks, they need ten times their own memory.
+# Number of map values to measure at once: in float64 and with ranks, they need ten times their own memory.
 _PLACES = 1 << 16
-# About six million positions are ranked and compared per second.
+# Ten seconds' worth of map values: about six million are ranked and compared per second.
 _AFFORDABLE = 60_000_000
 _OTHER_TARGET = {"label": "predicted", "predicted": "label"}
 
@@ -32,19 +32,19 @@ def measure(
     size: tuple[int, int] | None = None,
     changed: Mapping[str, Flags] | None = None,
 ) -> dict[CamKey, dict[str, FloatArray]]:
-    """Measures the maps of one step.
+    """Computes the statistics of the maps at one step.
 
     Args:
-        maps: The step's maps: key to signed maps ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` for signals, which
-            have no ``center_y`` and no ``box_iou``.
-        previous: The maps of the previous logged step for the same probes; ``None`` at the first step.
-        masks: Where the evidence is in each probe, bool ``[N, H, W]`` (``[N, 1, L]`` for signals); an empty mask means
-            none. In maps with time or depth, a mask applies to all slices.
-        boxes: Where the objects are, float32 ``[N, 4]`` (left, top, right, bottom), NaN for a probe without one; in
+        maps: The step's signed maps by key, ``[N, h, w]`` or ``[N, d, h, w]``, or ``[N, l]`` for signals, which have no
+            ``center_y`` and no ``box_iou``.
+        previous: The same probes' maps at the previous logged step; ``None`` at the first step.
+        masks: Masks of the evidence in each probe, bool ``[N, H, W]`` (``[N, 1, L]`` for signals); an empty mask counts
+            as none. In maps with time or depth, a mask applies to all slices.
+        boxes: Boxes around the objects, float32 ``[N, 4]`` (left, top, right, bottom), NaN for a probe without one. In
             maps with time or depth, a box applies to all slices.
-        size: Height and width of the image to whose pixels the boxes refer; required with boxes.
-        changed: Target to where the explained class differs from ``previous``, bool ``[N]``: maps of different classes
-            are not compared.
+        size: Height and width, in pixels, of the image that the boxes refer to; required with boxes.
+        changed: For each target, flags for probes whose explained class differs from ``previous``, bool ``[N]``. Maps
+            for different classes are not compared.
 
     Returns:
         For each key, its statistics by name, each float32 ``[N]``, in the order of :data:`~lightning_gradcam.STATS`.
@@ -82,7 +82,7 @@ def measure(
             stats["agreement"] = _without_blank(_by_parts(numbers.agreement, own, other), own, other)
         if masks is not None:
             stats["energy_inside"] = inside(own, masks).astype(np.float32)
-            # A map that points nowhere is not a miss.
+            # A blank map points nowhere, so it does not count as a miss.
             stats["pointing_game"] = np.where(empty > 0, np.nan, points_inside(own, masks)).astype(np.float32)
         if maps[key].ndim == 2:
             # Signals and their boxes have no height.
@@ -93,12 +93,12 @@ def measure(
 
 
 def to_last(maps: FloatArray, last: FloatArray, changed: Flags | None = None) -> dict[str, FloatArray]:
-    """Compares one step's maps with those of the run's last step.
+    """Compares one step's maps with those at the run's last step.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
-        last: The last step's maps, in the same shape.
-        changed: Where the last step explains a different class, bool ``[N]``; ``None`` means nowhere.
+        maps: The step's maps, ``[N, h, w]`` or ``[N, d, h, w]``.
+        last: The last step's maps, of the same shape.
+        changed: Flags for probes with a different explained class at the last step, bool ``[N]``; ``None`` for none.
 
     Returns:
         ``drift_to_last`` and ``rank_correlation_to_last``, each float32 ``[N]``; NaN if either map is blank or the
@@ -116,10 +116,10 @@ def to_last(maps: FloatArray, last: FloatArray, changed: Flags | None = None) ->
 
 
 def affordable(maps: Mapping[CamKey, FloatArray]) -> int:
-    """Returns the number of steps whose maps can be compared with others in about ten seconds; at least 24.
+    """Returns the number of steps whose maps can be compared in about ten seconds; at least 24.
 
     Args:
-        maps: The maps of one step.
+        maps: The maps at one step.
 
     Example:
         >>> affordable({CamKey("layer4", "gradcam", "label"): np.ones((16, 56, 56), np.float32)})
@@ -161,18 +161,18 @@ def _compared(maps: FloatArray, others: FloatArray, changed: Flags | None) -> di
 
 
 def _without_blank(values: FloatArray, maps: FloatArray, others: FloatArray) -> FloatArray:
-    """Discards comparisons with a blank map, which has nothing to compare."""
+    """Replaces comparisons with a blank map by NaN."""
     either = (_by_parts(numbers.blank, maps) > 0) | (_by_parts(numbers.blank, others) > 0)
     return np.asarray(np.where(either, np.nan, values), np.float32)
 
 
 def _by_parts(number: Callable[..., Any], maps: FloatArray, *others: FloatArray) -> FloatArray:
-    """Measures a few probes at a time, so that memory does not grow with their number."""
+    """Measures a few probes at a time, so memory does not grow with their number."""
     numbers.check_arrays(maps)
     for other in others:
         numbers.check_pair(maps, other)
     rows = max(1, _PLACES // math.prod(maps.shape[1:]))
-    # Run once even without probes.
+    # At least one part, even without probes.
     starts = range(0, max(1, len(maps)), rows)
     parts = [number(*(array[start : start + rows] for array in (maps, *others))) for start in starts]
     return np.concatenate(parts, axis=-1).astype(np.float32)

@@ -1,11 +1,11 @@
-r"""Statistics of one map, and of two maps compared, with NumPy only.
+r"""Statistics of single maps and of pairs of maps, with NumPy only.
 
-They are computed in the drawing thread during training, so they use neither torch nor matrix products, whose library
-starts its own threads.
+They are computed in the drawing thread during training, so they use neither torch nor matrix products, whose libraries
+start their own threads.
 
-Throughout, maps are ``[N, h, w]`` or ``[N, d, h, w]``, signed and of any floating-point type; :math:`M` is a map after
-its ReLU, :math:`s` one of its positions and :math:`S` their number, including slices. Everything is computed in
-float64, and only :func:`maximum` depends on a map's scale. All statistics of a non-finite map are NaN, which
+Throughout, maps are ``[N, h, w]`` or ``[N, d, h, w]``, signed and of any floating-point type. :math:`M` is a map after
+its ReLU, :math:`s` one of its locations and :math:`S` the number of locations, including slices. Everything is computed
+in float64, and only :func:`maximum` depends on a map's scale. All statistics of a non-finite map are NaN, which
 ``nanmean`` ignores.
 """
 
@@ -25,15 +25,15 @@ Numbers = npt.NDArray[np.float64]
 
 
 def drift(maps: Maps, others: Maps) -> Numbers:
-    r"""Distance between two maps: :math:`1 - \cos(M, M') = 1 - \sum_s M_s M'_s / (\|M\| \|M'\|)`.
+    r"""Returns the distance between two maps: :math:`1 - \cos(M, M') = 1 - \sum_s M_s M'_s / (\|M\| \|M'\|)`.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
-        others: The maps to compare with, in the same shape, such as an earlier step's.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``.
+        others: The maps to compare with, of the same shape, such as those from an earlier step.
 
     Returns:
-        ``[N]``, 0 to 1; 0: equal up to scale, 1: no position is positive in both. 1 if exactly one of the two has no
-        positive value; NaN if neither has one, because there is nothing to compare.
+        ``[N]``, 0 to 1; 0 if they are equal up to scale, 1 if no location is positive in both maps. 1 if exactly one
+        map has no positive value; NaN if neither has one, because there is nothing to compare.
 
     Raises:
         ConfigurationError: The shapes differ, or the arrays are not maps.
@@ -47,21 +47,21 @@ def drift(maps: Maps, others: Maps) -> Numbers:
     for values in (one, other):
         lengths = np.sqrt((values * values).sum(axis=1, keepdims=True))
         np.divide(values, lengths, out=values, where=lengths > 0)
-    # Half the squared distance of unit vectors is 1 - cos, without the rounding of 1 - 0.999…
+    # Half the squared distance between unit vectors equals 1 - cos, without the rounding error of 1 - 0.999…
     apart = np.minimum(((one - other) ** 2).sum(axis=1) / 2, 1)
     blanks = (one == 0).all(axis=1).astype(int) + (other == 0).all(axis=1)
     return np.asarray(np.where(_finite(maps) & _finite(others), np.choose(blanks, [apart, 1.0, np.nan]), np.nan))
 
 
 def agreement(maps: Maps, others: Maps) -> Numbers:
-    r"""Similarity of two maps: :math:`\cos(M, M')`, which is 1 minus their :func:`drift`.
+    r"""Returns the similarity of two maps: :math:`\cos(M, M')`, which is 1 minus their :func:`drift`.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``, such as those of the true class.
-        others: Maps of the same shape, such as those of the predicted class.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``, such as those for the true class.
+        others: Maps of the same shape, such as those for the predicted class.
 
     Returns:
-        ``[N]``, 0 to 1; 1: equal up to scale. 0 if exactly one has no positive value; NaN if neither has one.
+        ``[N]``, 0 to 1; 1 if they are equal up to scale. 0 if exactly one has no positive value; NaN if neither has.
 
     Raises:
         ConfigurationError: The shapes differ, or the arrays are not maps.
@@ -74,18 +74,18 @@ def agreement(maps: Maps, others: Maps) -> Numbers:
 
 
 def rank_correlation(maps: Maps, others: Maps) -> Numbers:
-    """Whether two maps rank their positions in the same order of importance: Spearman's rho.
+    """Returns how well the order of importance of locations agrees between two maps: Spearman's rho.
 
     Spearman, "The Proof and Measurement of Association between Two Things", American Journal of Psychology 1904: the
-    correlation of ranks. Positions with equal values, such as the zeros after the ReLU, share the mean of their ranks.
+    correlation of ranks. Equal values, such as the zeros after the ReLU, share the mean of their ranks.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``.
         others: Maps of the same shape.
 
     Returns:
-        ``[N]``, -1 to 1; 1: the same order, 0: unrelated, -1: the reverse. NaN if either map is constant after its
-        ReLU.
+        ``[N]``, -1 to 1; 1 for the same order, 0 for unrelated orders, -1 for the reverse order. NaN if either map is
+        constant after its ReLU.
 
     Raises:
         ConfigurationError: The shapes differ, or the arrays are not maps.
@@ -104,20 +104,20 @@ def rank_correlation(maps: Maps, others: Maps) -> Numbers:
 
 
 def entropy(maps: Maps) -> Numbers:
-    r"""How spread out a map is: :math:`-\sum_s p_s \log p_s / \log S` with :math:`p_s = M_s / \sum_t M_t`.
+    r"""Returns how spread out a map is: :math:`-\sum_s p_s \log p_s / \log S` with :math:`p_s = M_s / \sum_t M_t`.
 
-    Shannon, "A Mathematical Theory of Communication", Bell System Technical Journal 1948; divided by its largest
-    possible value, so that layers of different resolution can be compared.
+    Shannon, "A Mathematical Theory of Communication", Bell System Technical Journal 1948. Dividing by the maximum
+    possible value makes layers with different resolutions comparable.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``.
 
     Returns:
-        ``[N]``, 0 to 1; 0: a single position is positive, 1: constant. NaN without a positive value, and for maps with
-        a single position, which would be both.
+        ``[N]``, 0 to 1; 0 if a single location is positive, 1 for a constant map. NaN without a positive value, and for
+        maps with only one location, to which both would apply.
 
     Raises:
-        ConfigurationError: These are not maps.
+        ConfigurationError: The array does not contain maps.
 
     Example:
         >>> entropy(np.array([[[1.0, 1.0, 0.0, 0.0]], [[2.0, 2.0, 2.0, 2.0]]])).tolist()
@@ -135,18 +135,17 @@ def entropy(maps: Maps) -> Numbers:
 
 
 def half_area(maps: Maps) -> Numbers:
-    """The smallest fraction of the area that holds half of the map: the fewest positions with half of its sum.
+    """Returns the smallest fraction of the area that contains half of the map's sum.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``.
 
     Returns:
-        ``[N]``, the number of positions divided by their total number: from one position up to 0.5, the value of a
-        constant map (also with an odd number of positions, which would need half a position more). NaN without a
-        positive value.
+        ``[N]``, the number of locations needed divided by their total number: from one location up to 0.5, the value
+        for a constant map (even if the number of locations is odd). NaN without a positive value.
 
     Raises:
-        ConfigurationError: These are not maps.
+        ConfigurationError: The array does not contain maps.
 
     Example:
         >>> half_area(np.array([[[9.0, 1.0, 1.0, 1.0]], [[1.0, 1.0, 1.0, 1.0]]])).tolist()
@@ -154,23 +153,23 @@ def half_area(maps: Maps) -> Numbers:
     """
     reached = np.sort(_relative(maps), axis=1)[:, ::-1].cumsum(axis=1)
     total = reached[:, -1:]
-    # Rounding must not miss an exact half.
+    # An exact half must be found despite rounding.
     needed = 1 + (reached < total / 2 * (1 - 1e-12)).sum(axis=1)
     return np.where(total[:, 0] > 0, np.minimum(needed / reached.shape[1], 0.5), np.nan)
 
 
 def center(maps: Maps) -> tuple[Numbers, Numbers]:
-    r"""Position of a map's centre of mass: :math:`\sum_s M_s x_s / \sum_s M_s`, and the same for :math:`y`.
+    r"""Returns the location of a map's centre of mass: :math:`\sum_s M_s x_s / \sum_s M_s`, and the same for :math:`y`.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``; all slices count equally.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``; all slices count equally.
 
     Returns:
         ``x`` and ``y``, each ``[N]``: fractions of width and height from the left and the top, 0 to 1. The centre of
-        position i of w is at (i + 0.5) / w, so a constant map has 0.5. NaN without a positive value.
+        column i of w is at (i + 0.5) / w, so a constant map has 0.5. NaN without a positive value.
 
     Raises:
-        ConfigurationError: These are not maps.
+        ConfigurationError: The array does not contain maps.
 
     Example:
         >>> [place.tolist() for place in center(np.array([[[0.0, 0.0, 1.0, 1.0]]]))]
@@ -188,16 +187,16 @@ def center(maps: Maps) -> tuple[Numbers, Numbers]:
 
 
 def blank(maps: Maps) -> Numbers:
-    """Whether a map is zero everywhere after its ReLU and so shows nothing.
+    """Returns whether a map is zero everywhere after its ReLU, and so shows nothing.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``.
 
     Returns:
         ``[N]``: 1 without a positive value, else 0.
 
     Raises:
-        ConfigurationError: These are not maps.
+        ConfigurationError: The array does not contain maps.
 
     Example:
         >>> blank(np.array([[[-1.0, 0.0]], [[-1.0, 2.0]], [[np.nan, 2.0]]])).tolist()
@@ -210,13 +209,13 @@ def maximum(maps: Maps) -> Numbers:
     r"""Returns a map's largest value, :math:`\max_s M_s`, in the map's own units.
 
     Args:
-        maps: ``[N, h, w]`` or ``[N, d, h, w]``.
+        maps: The maps, ``[N, h, w]`` or ``[N, d, h, w]``.
 
     Returns:
         ``[N]``, 0 or more; 0 without a positive value.
 
     Raises:
-        ConfigurationError: These are not maps.
+        ConfigurationError: The array does not contain maps.
 
     Example:
         >>> maximum(np.array([[[-1.0, 0.5]], [[-1.0, -2.0]]])).tolist()
@@ -232,14 +231,14 @@ def mean(values: npt.NDArray[Any]) -> float:
 
 
 def check_arrays(maps: Any, name: str = "maps") -> None:
-    """Checks that the value is a NumPy array of maps.
+    """Checks that a value is a NumPy array of maps.
 
     Args:
         maps: The value to check.
-        name: The argument's name.
+        name: The argument's name, for the error.
 
     Raises:
-        ConfigurationError: They are not.
+        ConfigurationError: The value is not an array of maps.
     """
     if (
         not isinstance(maps, np.ndarray)
@@ -255,14 +254,14 @@ def check_arrays(maps: Any, name: str = "maps") -> None:
 
 
 def check_pair(maps: Any, others: Any) -> None:
-    """Checks that both are maps of the same shape.
+    """Checks that two values are maps of the same shape.
 
     Args:
-        maps: The value to check.
+        maps: The maps.
         others: The maps to compare with.
 
     Raises:
-        ConfigurationError: They are not.
+        ConfigurationError: The values are not maps, or their shapes differ.
     """
     check_arrays(maps)
     check_arrays(others, "others")
@@ -287,8 +286,8 @@ def _positive(maps: Maps) -> Maps:
 
 
 def _relative(maps: Maps) -> Numbers:
-    """Returns the positive parts ``[N, S]`` divided by their maximum; zero everywhere without one."""
+    """Returns the positive parts ``[N, S]`` divided by their maximum; zero everywhere if there are none."""
     values = _positive(maps).astype(np.float64)
     top = values.max(axis=1, keepdims=True)
-    # Scale so that neither tiny nor huge values are lost in sums and squares.
+    # Sums and squares of tiny or huge values would underflow or overflow without this scaling.
     return np.asarray(np.divide(values, top, out=np.zeros_like(values), where=top > 0))

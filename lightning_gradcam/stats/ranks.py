@@ -1,4 +1,4 @@
-"""Ranks the positions of many maps together."""
+"""Ranks the values of many maps at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ def ranks(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     """Ranks the values of each row; equal values share the mean of their ranks.
 
     Args:
-        values: ``[N, S]``, non-negative and finite.
+        values: Non-negative, finite values, ``[N, S]``.
 
     Returns:
-        ``[N, S]``: twice the rank minus the row's mean; these are integers, so their sums are exact.
+        ``[N, S]``: twice the difference between the rank and the row's mean rank. These are integers, so sums of them
+        are exact.
 
     Example:
         >>> ranks(np.array([[0.5, 0.1, 0.5]])).tolist()
@@ -26,7 +27,7 @@ def ranks(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     ordered = values.ravel()[order].reshape(count, size)
     begins = np.ones(values.shape, bool)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=begins[:, 1:])
-    # Start and end of each run of equal values, counted through all rows.
+    # Start and end of each run of equal values, as indices into all rows concatenated.
     first = np.flatnonzero(begins)
     after = np.append(first[1:], values.size)
     twice = first + after - 1 - first // size * (2 * size)

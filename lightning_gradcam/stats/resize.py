@@ -1,7 +1,7 @@
 """Resizes maps to an image's resolution, with Pillow and NumPy.
 
-Drawing runs during training. torch would start a thread pool for the drawing thread, which would compete with training
-for cores and must not be active while a dataloader forks its workers.
+Drawing runs during training. torch would start a thread pool for the drawing thread. That pool would compete with
+training for cores, and must not be active while a dataloader forks its workers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Interpolation = Literal["bilinear", "nearest", "bicubic"]
 
 
 def resized(maps: FloatArray, size: tuple[int, int], interpolation: Interpolation) -> FloatArray:
-    """Resizes maps by area, without aligned corners.
+    """Resizes maps, with corners not aligned.
 
     Args:
-        maps: ``[N, h, w]``.
-        size: ``(H, W)``.
+        maps: The maps, ``[N, h, w]``.
+        size: Height and width, ``(H, W)``.
         interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``, with the same results as
-            ``torch.nn.functional.interpolate`` (for ``"bicubic"``, with ``antialias=True``); if a map is finer than the
-            image along either side, the positions in each pixel are averaged instead.
+            ``torch.nn.functional.interpolate`` (for ``"bicubic"``, with ``antialias=True``). If a map is finer than the
+            image along either side, the map's values within each pixel are averaged instead.
 
     Returns:
         ``[N, H, W]``.
@@ -47,7 +47,7 @@ def resized(maps: FloatArray, size: tuple[int, int], interpolation: Interpolatio
 
 
 def _averaged(maps: npt.NDArray[Any], target: int) -> npt.NDArray[Any]:
-    """Averages the rows ``[N, h, w]`` that fall, wholly or partly, on each of ``target`` rows."""
+    """Averages the rows of ``[N, h, w]`` that fully or partly overlap each of ``target`` rows."""
     places = np.arange(target)
     begin, end = places * maps.shape[1] // target, -(-(places + 1) * maps.shape[1] // target)
     sums = np.insert(maps.cumsum(axis=1, dtype=np.float64), 0, 0, axis=1)

@@ -1,4 +1,4 @@
-"""Whether maps have settled: the shared definition for a step's statistic and for the finding at the end of a run."""
+"""Defines when maps have settled, both for the statistic at a step and for the finding at the end of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lightning_gradcam.stats.numbers import drift
 
-# The number of earlier logged steps that must be close, the largest mean drift that counts as close, and the minimum
+# The number of previous logged steps that must be close, the largest mean drift that counts as close, and the minimum
 # number of probes for that mean.
 SETTLED_STEPS, SETTLED, SETTLED_PROBES = 3, 0.05, 3
 
@@ -19,24 +19,24 @@ Flags = npt.NDArray[np.bool_]
 
 
 def shown(maps: npt.NDArray[Any]) -> Flags:
-    """Returns which maps are finite and not blank."""
+    """Returns flags for maps that are finite and not blank."""
     flat = maps.reshape(len(maps), -1)
     return np.asarray(np.isfinite(flat).all(axis=1) & (flat > 0).any(axis=1))
 
 
 def pictures(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns maps of signals in the form of one-row images."""
+    """Returns maps of signals as images with one row, and other maps unchanged."""
     return maps[:, None] if maps.ndim == 2 else maps
 
 
 def are_close(maps: npt.NDArray[Any], others: npt.NDArray[Any], changed: Flags | None = None) -> int:
-    """Returns the number of compared probes if the mean drift between two steps is small; otherwise 0.
+    """Returns the number of probes compared if the mean drift between two steps is small, else 0.
 
     Args:
-        maps: The maps of one step, ``[N, ...]``.
-        others: The other step's maps of the same probes, in the same shape.
-        changed: Where the two steps explain different classes, bool ``[N]``. These probes are excluded, as are those
-            with a blank map at either step.
+        maps: The maps at one step, ``[N, ...]``.
+        others: The same probes' maps at the other step, of the same shape.
+        changed: Flags for probes whose explained class differs between the steps, bool ``[N]``. These are excluded, as
+            are probes with a blank map at either step.
 
     Example:
         >>> maps = np.eye(3, dtype=np.float32).reshape(3, 1, 3)
@@ -48,22 +48,22 @@ def are_close(maps: npt.NDArray[Any], others: npt.NDArray[Any], changed: Flags |
         same &= ~changed
     if int(same.sum()) < SETTLED_PROBES:
         return 0
-    # Without the rank correlation, which takes most of the time of a full comparison.
+    # Without the rank correlation, which takes most of the time in a full comparison.
     return int(same.sum()) if drift(pictures(maps)[same], pictures(others)[same]).mean() <= SETTLED else 0
 
 
 def have_settled(
     maps: npt.NDArray[Any], earlier: Iterable[tuple[npt.NDArray[Any], Flags | None]]
 ) -> npt.NDArray[np.float32]:
-    """Whether a step's maps have settled: those of the three previous logged steps are :func:`are_close` to them.
+    """Returns whether a step's maps have settled: whether the three previous logged steps are :func:`are_close`.
 
     Args:
         maps: The step's maps, ``[N, ...]``.
-        earlier: The maps of the previous logged steps, latest first, each with where its explained class differs, bool
-            ``[N]``. Consumed only as far as needed.
+        earlier: The maps at previous logged steps, latest first, each with flags for probes whose explained class
+            differs, bool ``[N]``. Consumed only as far as needed.
 
     Returns:
-        float32 ``[N]``: 1 or 0, the same for all probes, because their mean decides.
+        float32 ``[N]``: 1 or 0, the same for all probes, because the mean over probes is compared.
     """
     close = takewhile(lambda each: each[0].shape == maps.shape and are_close(maps, *each), earlier)
     settled = len(list(islice(close, SETTLED_STEPS))) == SETTLED_STEPS

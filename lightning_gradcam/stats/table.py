@@ -18,11 +18,11 @@ class Stat:
 
     Attributes:
         title: A short display name.
-        low: The smallest value; ``None`` if unbounded.
-        high: The largest value; ``None`` if unbounded.
-        reading: One sentence on how to read it.
-        better: ``"higher"`` or ``"lower"``; ``None`` if neither is good by itself.
-        counted: Loggers get the number of probes with a value of 1 instead of the mean over probes.
+        low: The smallest possible value; ``None`` if unbounded.
+        high: The largest possible value; ``None`` if unbounded.
+        reading: One sentence on how to interpret it.
+        better: ``"higher"`` or ``"lower"``; ``None`` if neither is better in itself.
+        counted: Whether loggers receive the number of probes with a value of 1 instead of the mean over probes.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Stat:
     counted: bool = False
 
 
-# What loggers get by default, of what each map has; the archive and the report have all.
+# The statistics that loggers receive by default; the archive and the report contain all of them.
 DEFAULT = ("drift", "half_area", "blank", "energy_inside")
 
 

@@ -1,4 +1,4 @@
-"""TensorBoard's Grad-CAM tab, which shows the archives below its log directory in the viewer of ``report.html``.
+"""Provides TensorBoard's Grad-CAM tab, which shows the archives below its log directory in the ``report.html`` viewer.
 
 TensorBoard finds :class:`GradCAMPlugin` by its entry point; there is nothing to configure. Importing this package and
 searching for archives imports neither torch nor Lightning; reading the first archive does.

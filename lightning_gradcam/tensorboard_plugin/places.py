@@ -1,4 +1,4 @@
-"""The log directories of TensorBoard and their content, on the local disk or in a store that fsspec supports."""
+"""Lists and reads TensorBoard's log directories, on the local disk or in a store that fsspec supports."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class FolderEntry:
 
     Attributes:
         name: The last part of its path.
-        folder: Whether it is a folder; symbolic links, pipes, sockets and devices are not listed at all.
-        state: Changes with its content: time and size if known. ``None`` if not requested or unknown.
+        folder: Whether it is a folder; symbolic links, pipes, sockets and devices are not listed.
+        state: A value that changes with the content, such as time and size; ``None`` if it was not requested.
     """
 
     name: str
@@ -33,8 +33,8 @@ class Place:
     """A log directory. Links are not followed, so nothing outside it is listed or read.
 
     Args:
-        prefix: Prefix of its runs' names; ``""`` under ``--logdir``.
-        root: Path or URL.
+        prefix: Prefix for the names of its runs; ``""`` with ``--logdir``.
+        root: Path or URL of the directory.
     """
 
     def __init__(self, prefix: str, root: str) -> None:
@@ -54,8 +54,8 @@ class Place:
         """Lists a folder; yields nothing if it does not exist.
 
         Args:
-            folder: Below the root, ``""`` for the root.
-            states: Whether to read the state of each entry, or the names of the entries whose state is read.
+            folder: Path below the root, ``""`` for the root.
+            states: Whether to read the state of each entry, or the names of the entries whose state to read.
 
         Raises:
             OSError: The folder can't be listed.
@@ -66,11 +66,11 @@ class Place:
         """Returns a file's content.
 
         Args:
-            parts: Below the root.
-            most: Number of bytes to read; by default all.
+            parts: Parts of the path below the root.
+            most: Number of bytes to read. Default: all.
 
         Raises:
-            FileNotFoundError: There is no such file, or it is a link to somewhere else.
+            FileNotFoundError: There is no such file, or its path contains a symbolic link.
             OSError: It can't be read, or is not a regular file.
         """
         path = self.path(*parts)
@@ -80,14 +80,14 @@ class Place:
             return data
         if os.path.realpath(path) != os.path.normpath(path):
             raise FileNotFoundError(path)
-        # Opening does not wait for a pipe's writer; what was opened is checked afterwards.
+        # Opening a pipe does not wait for its writer, and the type of the file is checked afterwards.
         with os.fdopen(os.open(path, _READ), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
             return file.read(-1 if most is None else most)
 
     def holds(self, folder: str) -> bool:
-        """Whether a folder is really below the root, without a link that leads outside."""
+        """Whether the path to a folder contains no symbolic link, which could lead outside the root."""
         return self.remote or os.path.realpath(self.path(folder)) == os.path.normpath(self.path(folder))
 
     def _of_disk(self, folder: str, states: bool | Container[str]) -> Iterator[FolderEntry]:
@@ -136,11 +136,11 @@ def _state_of(entry: os.DirEntry[str]) -> str:
 
 
 def places_of(logdir: str | None, logdir_spec: str | None) -> tuple[Place, ...]:
-    """Returns the log directories that TensorBoard was started with.
+    """Returns the log directories with which TensorBoard was started.
 
     Args:
         logdir: Value of ``--logdir``.
-        logdir_spec: Value of ``--logdir_spec``, read as TensorBoard does: ``name:path,name:path``; used only without
+        logdir_spec: Value of ``--logdir_spec``, parsed as in TensorBoard: ``name:path,name:path``. Used only without
             ``logdir``.
 
     Example:

@@ -1,4 +1,4 @@
-"""The plugin's routes: the page's files, the list of runs, and a run's header and maps."""
+"""Serves the plugin's routes: the page's files, the list of runs, and each run's header and maps."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _SMALL = 1000
 class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     """TensorBoard's Grad-CAM tab.
 
-    It is shown as soon as there is an archive below the log directory. It only serves its page's own files and those
+    It is shown as soon as there is an archive below the log directory. It serves only its page's own files and these
     archives, which the page requests by their names in the list of runs.
 
     Args:
-        context: TensorBoard's context, which names the log directories.
+        context: TensorBoard's context, which contains the log directories.
     """
 
     plugin_name = "gradcam"
@@ -50,7 +50,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Grad-CAM")
 
     def is_active(self) -> bool:
-        """Returns whether there is anything to show; answers quickly and imports neither torch nor Lightning."""
+        """Returns whether there is anything to show, quickly and without importing torch or Lightning."""
         return bool(self._finder.listing(patience=_START_PATIENCE).runs)
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
@@ -80,7 +80,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return _response(request, packed, "application/octet-stream", content_encoding="gzip")
 
     def _asked(self, request: wrappers.Request) -> FoundRun:
-        """Returns the name of the run in a request."""
+        """Returns the run named in a request."""
         name = request.args.get("run", "")
         for fresh in (False, True):
             run = self._finder.listing(patience=_PAGE_PATIENCE, fresh=fresh).runs.get(name)
@@ -91,7 +91,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def _shelved(self) -> Shelf:
         with self._lock:
             if self._shelf is None:
-                # Imports torch, which TensorBoard's start must not wait for.
+                # Imported here because TensorBoard must not wait for torch when it starts.
                 from lightning_gradcam.tensorboard_plugin.shelf import Shelf
 
                 self._shelf = Shelf()
@@ -99,7 +99,7 @@ class GradCAMPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
 
 class _RefusedError(Exception):
-    """A rejected request, with its status and a sentence for the page."""
+    """A rejected request, with its HTTP status and a sentence for the page."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -143,7 +143,7 @@ def _place(request: wrappers.Request, name: str, default: int, most: int) -> int
 
 
 def _files() -> Iterator[tuple[str, str, bytes]]:
-    """Yields route, kind and content of the page's files: this package's own, the viewer's, and the colour maps."""
+    """Yields route, MIME type and content of the page's files: the tab's, the viewer's, and the colour maps."""
     for route, folder in (("/", "tensorboard_plugin"), ("/viewer/", "report"), ("/viewer/", "render")):
         for file in resources.files("lightning_gradcam").joinpath(folder, "assets").iterdir():
             kind = _KINDS.get("." + file.name.rpartition(".")[2])

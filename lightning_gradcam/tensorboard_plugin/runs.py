@@ -1,4 +1,4 @@
-"""Finds the archives below TensorBoard's log directories with a bounded search, without torch."""
+"""Finds the archives below TensorBoard's log directories, with a bounded search and without torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lightning_gradcam.errors import printable
 from lightning_gradcam.naming import FILES, MOST_BYTES, describe_runs, merge_hyperparameters, parse_hyperparameters
 from lightning_gradcam.tensorboard_plugin.places import FolderEntry, Place
 
-# Maximum number of entries and folders in one search; fewer folders in a store, where each costs a request.
+# Maximum number of entries, of folders (fewer in a store, where each costs a request), and of levels in one search.
 _MAX_ENTRIES, _MAX_FOLDERS, _MAX_REMOTE_FOLDERS, _MAX_DEPTH = 200_000, 20_000, 500, 16
-# Seconds for which a listing is valid, and the maximum share of time spent on creating listings.
+# Minimum seconds for which a listing is valid, and maximum fraction of time spent on searches.
 _FRESH, _SHARE = 2.0, 0.05
-# Seconds for reading hyperparameters in one search.
+# Maximum seconds for reading hyperparameters in one search.
 _NAMING = 2.0
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
 
@@ -30,18 +30,18 @@ class FoundRun:
     """An archive below a log directory.
 
     Attributes:
-        name: TensorBoard's name of the run and the archive's folder: ``fashion_mnist/version_0/gradcam``.
+        name: TensorBoard's name for the run, with the archive's folder: ``fashion_mnist/version_0/gradcam``.
         place: The log directory.
-        folder: Path of the archive below it.
+        folder: Path of the archive below the log directory.
         id: The run's id from its manifest.
-        fingerprint: Fingerprint of its probes; runs with the same one can be compared.
+        fingerprint: Fingerprint of the probes; runs with the same fingerprint can be compared.
         created: Date and time in UTC, ISO 8601.
         steps: Number of logged steps.
-        mark: Changes when a step is added, removed or replaced.
-        problem: Why it can't be shown; ``""`` if no problem is known.
-        settings: Its files of hyperparameters, each with its folder; later ones replace values of earlier ones.
-        described: Its ``name`` by the hyperparameters that differ between runs, ``seed`` and ``family``, as
-            :func:`~lightning_gradcam.naming.describe_runs` returns them.
+        mark: A hash that changes when a step is added, removed or replaced.
+        problem: The reason why it can't be shown; ``""`` if no problem is known.
+        settings: The files with its hyperparameters, each with its folder; later files take precedence.
+        described: Its ``name``, ``seed`` and ``family``, as returned by
+            :func:`~lightning_gradcam.naming.describe_runs`.
     """
 
     name: str
@@ -65,17 +65,17 @@ class FoundRun:
 
 @dataclass(frozen=True)
 class FoundRuns:
-    """Result of a search: runs by name, and remarks for the user."""
+    """The result of a search: runs by name, and remarks for the user."""
 
     runs: dict[str, FoundRun] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
 class Finder:
-    """Keeps a listing of the archives that is at most a few seconds old; thread-safe.
+    """Caches a listing of the archives and renews it after a few seconds; thread-safe.
 
-    A separate thread does the searching, so that a store or network disk that does not answer delays no caller for
-    longer than its patience.
+    A separate thread searches for archives, so a store or network disk that does not respond delays callers only up to
+    their ``patience``.
 
     Args:
         places: The log directories.
@@ -93,8 +93,8 @@ class Finder:
         """Returns the archives.
 
         Args:
-            patience: Seconds to wait for a search that is due; after that the previous listing is returned.
-            fresh: Search even if the listing is still valid.
+            patience: Maximum seconds to wait for a search, after which the previous listing is returned.
+            fresh: Whether to search even if the listing is still valid.
         """
         if not self._places:
             return self._listing
@@ -111,7 +111,7 @@ class Finder:
         began = time.monotonic()
         try:
             listing = found(self._places)
-            if not self._listing.runs:  # those who did not wait to the end see that there are runs
+            if not self._listing.runs:  # show callers that run out of patience that there are runs
                 self._listing = listing
             self._listing = replace(listing, runs=self._namer.named(listing.runs))
         finally:
@@ -122,20 +122,20 @@ class Finder:
 
 
 class Namer:
-    """Names runs by the hyperparameters that differ; each file is read once, and again when it changes.
+    """Names runs after the hyperparameters that differ. Each file is read once, and again when it changes.
 
     Args:
-        patience: Seconds for reading files in one search; the others are read in the next ones. Until then their runs
-            have the names of their folders.
+        patience: Maximum seconds for reading files in one search; the other files are read in the following searches.
+            Until then, their runs are named after their folders.
     """
 
     def __init__(self, patience: float = _NAMING) -> None:
         self._patience = patience
-        # The state of each file and its values; none if they can't be used.
+        # The state of each file and its values (`None` if they can't be used).
         self._known: dict[tuple[str, str, str], tuple[str | None, Mapping[str, str] | None]] = {}
 
     def named(self, runs: Mapping[str, FoundRun]) -> dict[str, FoundRun]:
-        """Returns all runs of a search with their names."""
+        """Returns all runs found in a search, with their names."""
         before, self._known = self._known, {}
         until = time.monotonic() + self._patience
 
@@ -162,7 +162,7 @@ class Namer:
 def found(places: Sequence[Place]) -> FoundRuns:
     """Searches the log directories once.
 
-    Skips hidden folders, links, and the folders inside a sound archive. A problem with one folder does not affect the
+    Skips hidden folders, links, and the folders inside an intact archive. A problem with one folder does not affect
     others.
     """
     runs: dict[str, FoundRun] = {}
@@ -216,7 +216,7 @@ def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
         if run is not None and not run.problem:
             continue
         if depth < _MAX_DEPTH:
-            # A folder that only looks like an archive is searched, except for its steps.
+            # Search a folder that only looks like an archive, except for its steps.
             names = sorted(e.name for e in inside.values() if e.folder and not (looks_so and e.name == "steps"))
             waiting.extend(
                 (f"{folder}/{name}" if folder else name, depth + 1)
@@ -226,7 +226,7 @@ def _runs(place: Place, notes: list[str]) -> Iterator[FoundRun]:
 
 
 def _run(place: Place, folder: str, entries: dict[str, FolderEntry]) -> FoundRun | None:
-    """Reads the manifest; ``None`` if it is another tool's, or the archive holds no CAMs."""
+    """Returns the run in a folder; ``None`` if the manifest is from a different tool, or the archive has no CAMs."""
     said: dict[str, Any] = {}
     problem = ""
     try:
@@ -237,7 +237,7 @@ def _run(place: Place, folder: str, entries: dict[str, FolderEntry]) -> FoundRun
             return None
     except FileNotFoundError:
         return None
-    except Exception as error:  # whatever a store or a broken file raises
+    except Exception as error:  # stores and damaged files may raise anything
         if "probes.npz" not in entries:
             return None
         said, problem = {}, f"its manifest.json can't be read ({_said(error)})"

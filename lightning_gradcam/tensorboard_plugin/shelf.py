@@ -1,4 +1,4 @@
-"""Archives in the page's format, kept in memory step by step, so that each step of a growing run is read once."""
+"""Caches archives in the page's format step by step, so each step of a growing run is read only once."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from lightning_gradcam.storage import Storage
 from lightning_gradcam.tensorboard_plugin.places import Place
 from lightning_gradcam.tensorboard_plugin.runs import FoundRun, mark_of, step_files
 
-# Bytes of archives kept in memory.
+# Maximum size in bytes of the cached archives.
 _ROOM = 256_000_000
-# Each added step means comparing all steps with the new last one again. That is done for at most _FEW steps, and for
-# runs that have written nothing for _ENDED seconds.
+# After each new step, all steps must be compared with the new last one. This is done only for runs with at most _FEW
+# steps, or for local runs that have written nothing for _ENDED seconds.
 _FEW, _ENDED = 60, 600.0
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A run's data on the page at one point in time.
+    """A run's data for the page at one point in time.
 
     Attributes:
         mark: A hash of all its steps.
-        header: JSON of :class:`~lightning_gradcam.report.payload.Payload`'s header, with three more entries: ``mark``;
-            ``marks``, a hash of each step, which changes when the step is replaced; ``block``, bytes of a step's maps.
-        blocks: The maps of each step.
+        header: The header of :class:`~lightning_gradcam.report.payload.Payload` as JSON, with three additional entries:
+            ``mark``; ``marks``, a hash for each step that changes when the step is replaced; ``block``, the size in
+            bytes of a step's maps.
+        blocks: The maps for each step.
     """
 
     mark: str
@@ -48,12 +49,12 @@ class View:
 
 
 class Shelf:
-    """Views of the runs requested last; thread-safe.
+    """A cache of views of the most recently requested runs; thread-safe.
 
     Args:
-        room: Maximum number of bytes to keep; the run requested last is always kept.
-        max_bytes: Maximum number of bytes of maps in a view; with more steps, only every second, fourth, eighth, … and
-            the last step are shown.
+        room: Maximum size of the cache in bytes; the most recently requested run is always kept.
+        max_bytes: Maximum size of a view's maps in bytes. If not all steps fit, only every second, fourth, eighth, …
+            and the last step are shown.
     """
 
     def __init__(self, *, room: int = _ROOM, max_bytes: int = MAX_BYTES) -> None:
@@ -62,7 +63,7 @@ class Shelf:
         self._readers: OrderedDict[tuple[str, str], _Reader] = OrderedDict()
 
     def view(self, run: FoundRun, mark: str | None = None) -> View:
-        """Returns a run's current state, or its state at ``mark`` if that is the view shown last.
+        """Returns a view of a run's current state, or the cached view if it has the given ``mark``.
 
         Raises:
             ArchiveError: The archive is damaged.
@@ -94,7 +95,7 @@ class _Reader:
         self._storage = _Unlinked(run.place, run.folder)
         self._lock = threading.Lock()
         self._outline: tuple[str, Outline] | None = None
-        # Keys: the mark of the step and that of the step it is compared with.
+        # Keys: the mark of the step, and that of the step with which it is compared.
         self._steps: dict[tuple[str, str], tuple[bytes, bytes]] = {}
         self._damaged: set[str] = set()
         self._view: View | None = None
@@ -112,7 +113,7 @@ class _Reader:
     def _renewed(self) -> View:
         raw = self._storage.read("manifest.json")
         files = self._files()
-        # The first step determines the data shared by all steps.
+        # The manifest and the first step determine the data shared by all steps.
         origin = mark_of([raw.decode("utf-8", "replace"), *(f"{file} {state}" for file, state in files[:1])])
         if self._outline is None or self._outline[0] != origin:
             archive = Archive(self._storage, Manifest.parse(raw, self._storage.root))
@@ -133,7 +134,7 @@ class _Reader:
                 self._damaged.add(mark)
             else:
                 kept[mark, compared] = step
-        # Steps no longer shown are dropped.
+        # Drop steps that are no longer shown.
         self._steps = kept
         remarks = [
             outline.header["remark"],
@@ -142,7 +143,7 @@ class _Reader:
         ]
         whole = mark_of([origin, compared, *(mark for mark, _ in kept)])
         own = {"block": block, "mark": whole, "marks": [mark for mark, _ in kept]}
-        # This is as costly as comparing all steps with the last one, and subject to the same condition.
+        # As costly as comparing all steps with the last one, so done under the same condition.
         found = statements(Archive(self._storage, Manifest.parse(raw, self._storage.root))) if compared else []
         header = {**outline.header, "remark": "; ".join(filter(None, remarks)), "findings": found, **own}
         described = json.dumps(header).encode()
@@ -151,7 +152,7 @@ class _Reader:
         return View(whole, described, tuple(maps for _, maps in kept.values()))
 
     def _last(self, outline: Outline, marks: Mapping[str, str], block: int) -> tuple[str, CamRecord | None]:
-        """Returns the step with which all are compared, and its mark; ``None`` if comparing would cost too much."""
+        """Returns the mark and record of the step with which to compare all; ``None`` if that would cost too much."""
         files = list(marks.items())
         if files and (len(files) <= _FEW or self._quiet(files[-1][1])):
             for mark, file in reversed(files):
@@ -170,7 +171,7 @@ class _Reader:
         return [(name, state) for _, name, state in ordered]
 
     def _read(self, outline: Outline, file: str, block: int, last: CamRecord | None) -> tuple[bytes, bytes] | None:
-        """Returns a step's JSON and its block; ``None`` if the file is damaged, of another run, or deleted."""
+        """Returns a step's JSON and block; ``None`` if the file is damaged, from a different run, or deleted."""
         try:
             described, maps = outline.step(unpacked_cams(self._storage.read(f"steps/{file}")), last)
             text = json.dumps(described, allow_nan=False).encode()
@@ -180,7 +181,7 @@ class _Reader:
 
 
 class _Unlinked(Storage):
-    """An archive's files, without links to files elsewhere."""
+    """An archive's files, without following links."""
 
     def __init__(self, place: Place, folder: str) -> None:
         super().__init__(place.path(folder))
@@ -198,9 +199,9 @@ class _Unlinked(Storage):
 
 
 def _thinned(count: int, most: int) -> Sequence[int]:
-    """Returns at most ``most`` places: every second, fourth, eighth, … and the last.
+    """Returns at most ``most`` indices: all, or every second, fourth, eighth, … and the last.
 
-    As a run grows, the steps already shown stay, which an even choice would not guarantee.
+    As a run grows, this selection changes less often than evenly spaced indices would.
 
     Example:
         >>> _thinned(8, 5), _thinned(9, 5), _thinned(10, 5), _thinned(4, 5)

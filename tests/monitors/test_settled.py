@@ -1,4 +1,4 @@
-"""The number `settled`: 1 at a step exactly where the finding would be reported of a run that ended there."""
+"""The number `settled`: 1 at a step exactly where the finding would be reported for a run that ended there."""
 
 from __future__ import annotations
 

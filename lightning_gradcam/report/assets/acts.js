@@ -1,4 +1,4 @@
-// What can be done by hand and by key, for all parts of the viewer.
+// The actions that all parts of the viewer share, by mouse and by key.
 import {nextMove} from './moves.js';
 import {choicesOf} from './state.js';
 

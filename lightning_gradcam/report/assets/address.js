@@ -1,11 +1,11 @@
-// The page's address keeps the state.
+// Stores the viewer's state in the page's address.
 import {hashOf, stateOf} from './state.js';
 
-// Browsers refuse more than a few hundred changes of the address in half a minute.
+// Milliseconds between changes of the address; browsers reject more than a few hundred in half a minute.
 const PAUSE = 400;
 
 export class Address {
-  // followed(state) is called when the hash has been changed by hand or by a link.
+  // followed(state) is called after the hash was edited or a link was followed.
   constructor(used, followed) {
     this.used = used;
     this.timer = 0;
@@ -21,7 +21,7 @@ export class Address {
     return stateOf(this.used ? window.location.hash : '');
   }
 
-  // Writes the state a moment later, as it is then.
+  // Writes the state after a pause, including changes made in the meantime.
   write(state) {
     if (!this.used || this.timer) return;
     this.timer = window.setTimeout(() => {
@@ -30,7 +30,7 @@ export class Address {
       try {
         window.history.replaceState(window.history.state, '', hashOf(state) || pathname + search);
       } catch {
-        // A page without an address of its own, such as a frame in a notebook, has no link to keep.
+        // A page without its own address, such as a frame in a notebook, can't store the state.
         this.used = false;
       }
     }, PAUSE);

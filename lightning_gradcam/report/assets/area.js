@@ -1,12 +1,12 @@
-// A region of the picture, and the share of a map's evidence inside it: `energy_inside`, by the formula of `inside` in
+// Computes the share of a map's evidence inside an image region: `energy_inside`, with the same formula as `inside` in
 // lightning_gradcam/stats/masks.py.
 import {mean, valueOf} from './numbers.js';
 import {axisWeights} from './resize.js';
 
-// Each probe's own mask or box.
+// The region that is each probe's own mask or box.
 export const OWN = 'mask';
 
-// A rectangle from a link, 'left,top,right,bottom' in pixels of the page's pictures; or null.
+// Parses a rectangle from a link, 'left,top,right,bottom' in pixels of the page's images; null if it is invalid.
 export function rectangleOf(text, {width, height}) {
   const [left, top, right, bottom, ...more] = text.split(',').map(Number);
   const whole = [left, top, right, bottom].every((edge) => Number.isInteger(edge));
@@ -14,8 +14,9 @@ export function rectangleOf(text, {width, height}) {
   return fits && left < right && top < bottom && more.length === 0 ? {left, top, right, bottom} : null;
 }
 
-// What the places of a map along one side count for, inside from one share of the side to another, and in all. The map
-// is resized to the probe's `size` as in energy_inside; pixels whose centre is inside count.
+// Returns the weight of each map location along one side, for the part between two fractions of the side (`inside`) and
+// in total (`whole`). The map is resized to the probe's `size` as in energy_inside; pixels count if their centre is
+// inside.
 function weightsAlong(places, size, from, to) {
   const {index, weight} = axisWeights(places, size, false);
   const found = {inside: new Float64Array(places), whole: new Float64Array(places)};
@@ -29,7 +30,7 @@ function weightsAlong(places, size, from, to) {
   return found;
 }
 
-// The share of one key's maps inside a rectangle, as a function of step and probe; null without positive evidence.
+// Returns a function of step and probe: the share of a key's map inside a rectangle, or null without positive evidence.
 function insideRectangle(run, key, {left, top, right, bottom}) {
   const {width, height, full = [height, width]} = run.header.display;
   const {width: wide, height: tall, slices, signal} = run.keys[key];
@@ -45,7 +46,7 @@ function insideRectangle(run, key, {left, top, right, bottom}) {
     const bytes = run.map(step, key, probe);
     let [inside, whole] = [0, 0];
     for (let at = 0; at < bytes.length; at += 1) {
-      // The largest value cancels out.
+      // The map's largest value cancels out.
       const root = Math.max(0, bytes[at] - 128);
       inside += root * root * within[at];
       whole += root * root * all[at];
@@ -54,8 +55,8 @@ function insideRectangle(run, key, {left, top, right, bottom}) {
   };
 }
 
-// Lines for each run and layer shown: {label, values: mean share inside at each position, counts, of, dash, second}.
-// area: a rectangle, or OWN for the numbers that were logged of each probe's mask or box.
+// Returns a chart line for each run and layer shown: {label, values: mean share inside at each position, counts, of,
+// dash, second}. area: a rectangle, or OWN for the numbers logged for each probe's mask or box.
 export function sharesInside(scene, area) {
   const probes = scene.studied();
   return scene.runs.flatMap((run, r) => {
@@ -72,7 +73,7 @@ export function sharesInside(scene, area) {
   });
 }
 
-// The region's share of the picture; of masks and boxes the mean.
+// Returns the fraction of the image that the region covers; for masks and boxes, the mean over probes.
 export function shareOfPicture(scene, area) {
   const {width, height} = scene.runs[0].header.display;
   if (area === OWN) return mean(scene.studied().map((probe) => scene.pictures[0][probe].covered));
@@ -80,7 +81,8 @@ export function shareOfPicture(scene, area) {
   return ((area.right - area.left) / width) * tall;
 }
 
-// Twice the region's share of the picture, as much again as chance gives; of large regions, halfway from it to all.
+// Returns the default threshold: twice the region's fraction of the image, which is twice chance level; for large
+// regions, halfway between that fraction and 1.
 export function usualThreshold(share) {
   return Math.min(2 * share, (1 + share) / 2);
 }

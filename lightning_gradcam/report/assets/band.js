@@ -1,9 +1,9 @@
-// Runs that differ by their seed alone: one curve for all of them, their mean, with the range as a band.
+// Draws runs that differ only in their seed as one curve: their mean, with their range as a band.
 import {largest, mean, means, smallest} from './numbers.js';
 import {sameKey, stepAt} from './run.js';
 
-// The entries of the runs that differ from one by their seed alone, itself included, one for each seed; none if it is
-// alone. entries: {run, fingerprint, family, seed, steps}.
+// Returns the entries of the runs that differ from the named one only in their seed, including itself, one per seed;
+// empty if there are no others. entries: {run, fingerprint, family, seed, steps}.
 export function familyOf(name, entries) {
   const own = entries.find(({run}) => run === name);
   if (!own?.family) return [];
@@ -14,8 +14,8 @@ export function familyOf(name, entries) {
   return found.length > 1 ? found : [];
 }
 
-// A line of the chart: at each position the mean over runs of a number's mean over probes, and the range. key: of the
-// maps, such as a column; null for predictions.
+// Returns a chart line: at each position, the mean and range over runs of a number's mean over probes. key: the key of
+// the maps, such as a column; null for predictions.
 export function bandSeries(scene, family, name, key, probes) {
   const ids = probes.map((probe) => scene.runs[0].probes[probe].id);
   const lines = family.map((run) => {
@@ -39,7 +39,7 @@ export function bandSeries(scene, family, name, key, probes) {
   };
 }
 
-// What the curves show, of which runs.
+// Describes what the curves show, and for which runs.
 export function bandWords({families, runs}) {
   const known = families.filter((family, r) => family.length > 0 && families.indexOf(family) === r);
   return known.map((family) => {

@@ -1,4 +1,4 @@
-// The bar that stays at the top: the slider, and everything that can be chosen.
+// The bar that stays at the top, with the slider and all options.
 import {paintColourBar} from './colour.js';
 import {button, fill, freshId, labelled, make, segments, select, setText, slider} from './dom.js';
 import {percent, shortNumber} from './numbers.js';
@@ -20,7 +20,7 @@ const OF_TRAINING = ['drift', 'flips', 'flipped'];
 const OF_TRUTH = ['wrong', 'right'];
 
 export class Bar {
-  // act: {set(changes), step(by)}; sequence: the Sequence of the positions.
+  // act: {set(changes), step(by)}; sequence: the Sequence for the positions.
   constructor(act, sequence) {
     Object.assign(this, {act, sequence});
     this.buildOptions();
@@ -115,10 +115,10 @@ export class Bar {
     this.more.setAttribute('aria-expanded', String(open));
   }
 
-  // What depends on the runs.
+  // Updates everything that depends on the runs.
   build(scene) {
     const {state} = scene;
-    // Where there is a single step, nothing moves.
+    // With a single step, there is nothing to play.
     for (const element of [...this.motion, this.show.element]) element.hidden = scene.once;
     for (const field of [this.sort, this.filter]) {
       for (const option of field.options) option.hidden = scene.once && OF_TRAINING.includes(option.value);
@@ -140,7 +140,7 @@ export class Bar {
     this.fields.class.hidden = names.length < 2;
     this.fields.region.hidden = !scene.pictures.flat().some((picture) => picture.region);
     this.fields.filter.hidden = !scene.hasClasses();
-    // Nothing is right or wrong where no true class is known.
+    // Without true classes, no prediction is right or wrong.
     const judged = scene.runs[0].probes.some((probe) => probe.true.length > 0);
     for (const option of this.filter.options) option.hidden ||= !judged && OF_TRUTH.includes(option.value);
     this.show.press(state.show);
@@ -160,7 +160,7 @@ export class Bar {
     });
   }
 
-  // What depends on how maps are coloured.
+  // Updates everything that depends on the colours of the maps.
   dress(scene) {
     const {state, look} = scene;
     if (this.painted !== look.colour) paintColourBar(this.colours, look.colour);
@@ -190,13 +190,13 @@ export class Bar {
     setText(this.detail, `${number} · ${scene.at + 1} of ${scene.positions.length}`);
   }
 
-  // Spoken once the slider rests.
+  // Announces a text to screen readers, once the slider has stopped.
   announce(text) {
     setText(this.spoken, text);
   }
 }
 
-// The layers after a click on one: at first all are shown, and the first click picks one.
+// Returns the selected layers after a click on one. If all are shown, the click selects only that layer.
 function toggled({layers, chosen}, layer) {
   if (chosen.length === layers.length) return [layer];
   const next = chosen.includes(layer)

@@ -1,4 +1,4 @@
-// One probe: its name, and for each run the prediction, the pictures (or film strips) and the timeline.
+// A card for one probe: its name, and for each run the prediction, the images (or film strips) and the timeline.
 import {cellsOf, cellWidth, kindsOf} from './cell.js';
 import {apartCells, apartPane, isSided, lineOf, sidedWidth} from './compare.js';
 import {button, make, setText} from './dom.js';
@@ -7,18 +7,18 @@ import {moveMarkers, sparkline, sparkScale, timeline} from './timeline.js';
 import {verdict} from './words.js';
 
 const THUMBS = {small: 'tiny', medium: 'small', large: 'medium'};
-// Pixels between pictures and between cards, beside a card's content, and before a film strip.
+// Pixels between images, between cards, on the sides of a card's content, and before a film strip.
 const GAP = 8;
 const BETWEEN = 12;
 const EDGES = 26;
 const FILM_NAME = 84;
 const FRAME = 4;
-// Milliseconds without a change after which the slider rests.
+// Milliseconds without a change after which the slider counts as stopped.
 const REST = 250;
 
-// One run of a probe: its prediction, and the pictures and strips that follow the slider.
+// A probe in one run: its prediction, and the images and strips that follow the slider.
 export class Row {
-  // place: the probe's in that run; parts: cells and film strips; none: what is shown where nothing is predicted.
+  // place: the probe's index in that run; parts: cells and film strips; none: the text shown without a prediction.
   constructor(r, place, parts, none = '') {
     Object.assign(this, {r, place, parts, none, name: make('span.verdict-name'), share: make('span.verdict-share')});
     this.verdict = make('span.verdict', this.name, this.share);
@@ -29,7 +29,7 @@ export class Row {
     const step = scene.step(this.r);
     const {text, share, kind, spoken} = verdict(run, step, this.place);
     const flipped = run.flipped(step, this.place);
-    // Where there is little room, the name of the class is cut, and not its probability.
+    // If there is little space, the class name is truncated, and not the probability.
     setText(this.name, text || this.none);
     setText(this.share, share);
     this.verdict.hidden = this.verdict.textContent === '';
@@ -71,7 +71,7 @@ class Card {
       : cellsOf(scene, r, place);
     const row = new Row(r, place, parts);
     if (whole !== this.element) {
-      // Both runs have the same picture, which is shown once.
+      // Both runs have the same image, so show it once.
       if (r === 0) whole.append(make('div.versus-picture', parts[0]));
       else row.parts = parts.slice(1);
       parts = parts.slice(1);
@@ -88,7 +88,7 @@ class Card {
     this.rows.push(row);
   }
 
-  // Only once the card is seen: the curves of a long run take their time.
+  // Called only when the card becomes visible, because the curves of a long run take time to draw.
   fillStrips(scene) {
     for (const {strips, r, place} of this.strips.splice(0)) {
       if (scene.hasClasses()) strips.append(timeline(scene, r, place, this.act.pick));
@@ -97,7 +97,7 @@ class Card {
     }
   }
 
-  // Draws now where the card is on the screen, and later where it is not.
+  // Draws the card now if it is on the screen, else later.
   update(scene) {
     this.stale = true;
     if (this.visible) this.draw(scene);
@@ -112,7 +112,7 @@ class Card {
   }
 }
 
-// All cards, in the order and with the filters chosen.
+// All cards that pass the selected filter, in the selected order.
 export class Board {
   constructor(act) {
     this.act = act;
@@ -121,7 +121,7 @@ export class Board {
     this.sizer = new ResizeObserver(() => this.fit());
     this.sizer.observe(this.element);
     this.watcher = new IntersectionObserver((entries) => this.seen(entries, 'visible'));
-    // What is near the window is drawn once the slider rests, so that scrolling finds it there.
+    // Cards near the window are drawn once the slider has stopped, before they are scrolled into view.
     this.outlook = new IntersectionObserver((entries) => this.seen(entries, 'near'), {rootMargin: '400px 0px'});
   }
 
@@ -142,7 +142,7 @@ export class Board {
     }
   }
 
-  // How wide pictures and cards are at least.
+  // Computes the minimum widths of images and cards.
   measure(scene) {
     const {size, show} = scene.state;
     const {display} = scene.runs[0].header;
@@ -172,7 +172,7 @@ export class Board {
     this.element.classList.toggle('as-film', show === 'film');
   }
 
-  // Enlarges pictures to fill their cards, small ones by whole numbers, so that no pixel is smeared.
+  // Enlarges images to fill their cards; small images by whole numbers, to keep pixels sharp.
   fit() {
     if (!this.sizes) return;
     const {size, slices, count, sided, base, pixels, film, card} = this.sizes;
@@ -185,7 +185,7 @@ export class Board {
     const room = film ? ((inside - FILM_NAME - FRAME) / film - FRAME) / slices : roomOf(all);
     const unit = base > pixels ? pixels : 1;
     const wide = Math.floor(Math.min(room, base * 1.7) / unit) * unit;
-    // Better a strip that fits than pixels of one size.
+    // For a film strip, fitting into the card matters more than pixels of equal size.
     const nearly = film && room < base && room > base * 0.7 ? Math.floor(room) : base;
     const least = sided ? base * 0.7 : base;
     const best = size === 'original' || wide < least ? nearly : wide;
@@ -196,7 +196,7 @@ export class Board {
     const order = scene.order();
     if (this.order !== order.join()) {
       this.order = order.join();
-      // Whatever is put elsewhere is scrolled back to its beginning.
+      // Restore scroll positions, which browsers reset for elements that move.
       const scrolled = [...this.element.querySelectorAll('.film-track')].map((track) => [track, track.scrollLeft]);
       this.element.replaceChildren(...order.map((probe) => this.cards[probe].element), this.none);
       for (const [track, left] of scrolled) track.scrollLeft = left;
@@ -226,12 +226,12 @@ export class Board {
     if (how === 'near') this.drawNear();
   }
 
-  // Draws what is off the screen, too.
+  // Draws all cards, including those off the screen.
   drawAll() {
     for (const card of this.cards) card.draw(this.scene);
   }
 
-  // Moves the keyboard's focus to another card.
+  // Moves the keyboard focus to the next or previous card.
   step(by) {
     const names = [...this.element.querySelectorAll('.probe-name')];
     const at = names.indexOf(document.activeElement);

@@ -1,4 +1,4 @@
-// One picture: a canvas with its caption, and the border of the marked region above it.
+// One image: a canvas with its caption, and the outline of the marked region on top.
 import {draw, make, setText} from './dom.js';
 import {paintDifference} from './difference.js';
 import {minus, shortNumber} from './numbers.js';
@@ -7,7 +7,7 @@ import {described, explained, noticeOf} from './words.js';
 
 const SHORT_SIDE = {tiny: 56, small: 84, medium: 112, large: 224, detail: 280};
 
-// CSS pixels of one slice's width: whole multiples of small pictures, so that no pixel is smeared.
+// Returns the width of one slice in CSS pixels: for small images, a whole multiple, to keep pixels sharp.
 export function cellWidth({width, height}, size) {
   if (size === 'original') return width;
   const shorter = Math.min(width, height);
@@ -18,8 +18,8 @@ export function cellWidth({width, height}, size) {
 const OF_VIEW = {original: [], overlay: ['overlay'], map: ['map'], both: ['overlay', 'map']};
 const OF_TWO = ['before', 'after', 'difference'];
 
-// kind: 'original', 'overlay', 'map', of two steps 'before', 'after' (overlays) and 'difference', or of two runs 'apart';
-// column: null for originals.
+// kind: 'original', 'overlay' or 'map'; for two steps 'before', 'after' (overlays) or 'difference'; for two runs
+// 'apart'. column: null for originals.
 export class Cell {
   constructor(scene, r, probe, column, kind) {
     Object.assign(this, {r, probe, column, kind});
@@ -42,7 +42,7 @@ export class Cell {
     const place = this.kind === 'before' ? scene.before : scene.at;
     if (OF_TWO.includes(this.kind)) setText(this.name, `${this.column.title} · ${scene.label(place)}`);
     const step = scene.stepAt(place, this.r);
-    // The picture alone stays the same.
+    // The original image never changes.
     if (this.kind === 'original' && this.canvas.hasAttribute('aria-label')) return undefined;
     const kind = OF_TWO.includes(this.kind) ? 'overlay' : this.kind;
     const state = paint(this.canvas, this.picture, run, step, this.key, this.probe, scene.look, kind);
@@ -74,7 +74,7 @@ export class Cell {
   }
 }
 
-// Where the rectangle of the region tool is drawn, on all pictures.
+// Creates the elements that show the region tool's rectangle on each slice of an image.
 function areaBoxes(slices) {
   return Array.from({length: slices}, (_, slice) => {
     const box = make('div.area-box', {'aria-hidden': 'true'});
@@ -92,15 +92,15 @@ export function regionOutline({width, height, region}, slices) {
   return draw('svg', {class: 'region', viewBox, 'aria-hidden': 'true'}, copies);
 }
 
-// The kinds of cells that a view has for each column; `otherwise` is what all views but the difference have.
+// Returns the kinds of cells for each column in a view; `otherwise` replaces those of all views except the difference.
 export function kindsOf({state}, otherwise) {
   return state.view === 'difference' ? OF_TWO : otherwise || OF_VIEW[state.view];
 }
 
-// The cells of one run of one probe in the chosen view.
+// Creates the cells for a probe in one run, in the selected view.
 export function cellsOf(scene, r, probe) {
   const kinds = kindsOf(scene);
   const maps = scene.columnsOf(r).flatMap((column) => kinds.map((kind) => new Cell(scene, r, probe, column, kind)));
-  // Before, after and difference are a row of three; two runs side by side share the picture.
+  // Before, after and difference form a row of three, without the image. Two runs side by side share the image.
   return kinds === OF_TWO && scene.runs.length === 1 ? maps : [new Cell(scene, r, probe, null, 'original'), ...maps];
 }

@@ -1,4 +1,4 @@
-// A line chart over the slider's positions: direct labels, dashes beside colours, the current position marked.
+// A line chart over the slider's positions, with labels at the lines, dashes in addition to colours, and a marker.
 import {draw, make} from './dom.js';
 import {largest, shortNumber, smallest} from './numbers.js';
 
@@ -6,11 +6,11 @@ const DASHES = ['', '7 3', '2 3', '9 3 2 3', '4 2', '12 4', '1 2', '6 2 1 2 1 2'
 const TOP = 8;
 const BOTTOM = 20;
 const LEFT = 46;
-// About the width of a label's character.
+// Approximate width of a character in a label, in pixels.
 const SIGN = 7.3;
 const LABEL_PITCH = 14;
 
-// A line through the known values, interrupted where one is missing; a colour and dash of its own.
+// Draws a line through the known values, with gaps at missing ones; `dash` selects its colour and dash pattern.
 export function linePath(values, x, y, dash, kind = '') {
   const points = values.map((value, place) => {
     if (value === null) return '';
@@ -20,20 +20,21 @@ export function linePath(values, x, y, dash, kind = '') {
   return draw('path', {d: points.join(''), ...look});
 }
 
-// Which of `count` places of equal width a click is at; left and width: of all of them, in pixels of the window.
+// Returns which of `count` places of equal width was clicked; left and width: the extent of all, in window pixels.
 export function placeOfClick(event, left, width, count) {
   return Math.min(count - 1, Math.max(0, Math.floor(((event.clientX - left) / width) * count)));
 }
 
-// series: [{label, values: [number or null], counts: [of how many probes each value is], of: how many there are, dash:
-// index, second: whether it is of run B, band: {lows, highs, counts} of runs}]; info: {title, low, high,
-// reading}; ticks: text below each position; room: characters of the longest label. Returns {element, move(at)}.
+// series: [{label, values: [number or null], counts: [number of probes in each mean], of: total number of probes, dash:
+// index, second: whether it belongs to run B, band: {lows, highs, counts} over runs}]; info: {title, low, high,
+// reading}; ticks: the text below each position; room: length of the longest label in characters. Returns {element,
+// move(at)}.
 export function lineChart({series, info, ticks, width, height, name, onpick, room = labelRoom({series, ticks})}) {
   const count = ticks.length;
   const [low, high] = range(series, info);
   const needed = (room + 9) * SIGN;
   const edge = {left: LEFT, right: Math.min(width * 0.5, needed), top: TOP, bottom: BOTTOM};
-  // Where a label does not fit beside the curves, its sample is on a second line.
+  // If labels do not fit next to the curves, sample sizes are on a second line.
   const broken = needed > width * 0.5 && series.some((one) => ticks.some((_, at) => sampleOf(one, at) !== ''));
   const x = (place) => edge.left + ((place + 0.5) / count) * (width - edge.left - edge.right);
   const y = (value) => edge.top + (1 - (value - low) / (high - low)) * (height - edge.top - edge.bottom);
@@ -73,7 +74,7 @@ export function lineChart({series, info, ticks, width, height, name, onpick, roo
   return {element: svg, move};
 }
 
-// Characters of the longest label beside the lines, without its number.
+// Returns the length in characters of the longest label at the lines, without its value.
 export function labelRoom({series, ticks}) {
   const sample = (one) => Math.max(0, ...ticks.map((_, at) => sampleOf(one, at).length));
   return Math.max(0, ...series.map((one) => clipped(one.label).length + sample(one)));
@@ -83,7 +84,7 @@ function setAll(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
 }
 
-// Of how many probes a mean is, where some have no such number; of a band its range and how many runs there are.
+// Returns the sample size of a mean, if some probes have no value; for a band, its range and number of runs.
 function sampleOf({counts = [], of = 0, band}, at) {
   if (band?.counts[at]) {
     const [low, high] = [band.lows, band.highs].map((values) => shortNumber(values[at]));
@@ -103,7 +104,7 @@ function range(series, {low, high}) {
   const top = values.length ? largest(values) : 1;
   const bottom = values.length ? smallest(values) : 0;
   const from = low === null || low === undefined || !Number.isFinite(low) ? Math.min(bottom, 0) : Math.min(low, bottom);
-  // A scale of its own, where little of the whole range is used.
+  // Adapt the scale if the values use only a small part of the full range.
   const bounded = high !== null && high !== undefined && Number.isFinite(high);
   let to = bounded && top > (from + high) / 3 ? Math.max(high, top) : top + (top - from) * 0.08;
   if (!(to > from)) to = from + 1;
@@ -125,7 +126,7 @@ function axis({low, high, x, y, ticks, width, height, right}) {
   return found;
 }
 
-// The range of runs, interrupted where there is none.
+// Returns the path of a band, with gaps at missing values.
 function bandArea({lows, highs}, x, y) {
   const parts = [];
   lows.forEach((low, place) => {
@@ -145,7 +146,7 @@ function line({values, dash, second, band}, x, y, count) {
   const text = draw('text', {class: `direct ${hue}`});
   const area = band && draw('path', {d: bandArea(band, x, y), class: `band ${hue}`});
   const group = draw('g', area, linePath(values, x, y, dash, kind));
-  // Lone values have no line to be seen by.
+  // Draw a point for a value without neighbours, which has no visible line.
   values.forEach((value, place) => {
     const alone = value !== null && (values[place - 1] ?? null) === null && (values[place + 1] ?? null) === null;
     if (value !== null && (alone || (second && count <= 40)))
@@ -159,7 +160,7 @@ function lastKnown(values) {
   return values.filter((value) => value !== null).at(-1);
 }
 
-// Moves labels of some lines of text apart, in their order.
+// Moves labels apart vertically, keeping their order; lines: number of text lines per label.
 function spreadLabels(wanted, height, lines) {
   const order = wanted.map((_, i) => i).sort((i, j) => wanted[i] - wanted[j]);
   const found = [...wanted];

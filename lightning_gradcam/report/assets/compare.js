@@ -1,4 +1,4 @@
-// Two runs side by side: their names, the runs that can take B's place, and the difference of their maps.
+// Shows two runs side by side: their names, alternative runs for B, and the difference between their maps.
 import {Cell} from './cell.js';
 import {DIVERGING, paintColourBar} from './colour.js';
 import {layDifference} from './difference.js';
@@ -6,24 +6,24 @@ import {button, make, setText} from './dom.js';
 import {largest, percent, smallest} from './numbers.js';
 import {resized} from './resize.js';
 
-// More runs than that are chosen from the list alone.
+// Maximum number of runs shown as buttons; further runs are available only in the list.
 const MOST_CHIPS = 12;
 const SWAP = 'Swap A and B';
 const VIEWS = ['overlay', 'map', 'both'];
 
-// Whether runs are shown next to each other, and not below each other as their film strips are.
+// Whether runs are next to each other, unlike film strips, which are below each other.
 export function isSided({runs, state}) {
   return runs.length > 1 && state.show !== 'film';
 }
 
-// Whether the difference of their maps is shown beside them.
+// Whether the difference between the two runs' maps is shown next to them.
 export function showsApart(scene) {
   const {versus, view, show, probe} = scene.state;
   return scene.runs.length > 1 && versus === 'on' && VIEWS.includes(view) && (show !== 'film' || probe !== '');
 }
 
-// The map of A less that of B, each as a share of the brightest colour of its own run: what is seen, subtracted. On
-// A's grid. null: they have slices that do not fit each other.
+// Returns A's map minus B's, both relative to the brightest colour in their own run, as they are shown, on A's grid.
+// null if they have different numbers of slices.
 function apartOf(scene, places, keys) {
   const [a, b] = scene.runs.map((run, r) => ({
     ...run.keys[keys[r]],
@@ -43,9 +43,9 @@ function apartOf(scene, places, keys) {
   return found;
 }
 
-// One picture of a difference: red where A has more evidence, blue where B has, grey where both have as much.
+// An image of a difference: red where A has more evidence, blue where B has more, grey where both have the same.
 class ApartCell extends Cell {
-  // places: the probe's in both runs; column: one that both runs have.
+  // places: the probe's index in each run; column: a column that both runs have.
   constructor(scene, places, column) {
     super(scene, 0, places[0], column, 'apart');
     Object.assign(this, {places, keys: column.places});
@@ -60,7 +60,7 @@ class ApartCell extends Cell {
     const classes = [a, b].map((run, r) => run.explainedClass(scene.step(r), this.keys[r], this.places[r]));
     const other = classes[0] === classes[1] ? '' : `classes differ: ${classes.join(' | ')}; `;
     const [most, least] = shares ? [Math.max(0, largest(shares)), Math.max(0, -smallest(shares))] : [0, 0];
-    // Of signed maps, blue is also bright.
+    // In signed maps, "brighter" would be wrong, because blue is also bright.
     const ends = `A ${scene.look.signed ? 'higher' : 'brighter'} by up to ${percent(most)}, B by ${percent(least)}`;
     setText(this.value, other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference'));
     this.element.classList.toggle('broken', state !== '');
@@ -77,7 +77,7 @@ const APART_WORDS =
   'A − B: red where A’s map is brighter (if signed: higher), blue where B’s is, grey where both are the same. The full' +
   ' colours are a difference of 100 % of the brightest colour.';
 
-// The cells of one probe's differences; none where a run lacks the probe or a layer.
+// Creates the difference cells for one probe; none if a run lacks the probe, and none for layers that a run lacks.
 export function apartCells(scene, probe) {
   const places = scene.runs.map((_, r) => scene.placeIn(r, probe));
   if (!showsApart(scene) || places.includes(-1)) return [];
@@ -85,14 +85,14 @@ export function apartCells(scene, probe) {
   return both.map((column) => new ApartCell(scene, places, column));
 }
 
-// A pane of differences; null where there is none.
+// Creates the pane with difference cells; false if there are none.
 export function apartPane(cells) {
   const head = make('div.run-line', make('span.apart-mark', {title: APART_WORDS}, 'A − B'));
   return cells.length > 0 && make('div.run-row.apart-row', head, make('div.cells', cells));
 }
 
-// How many cells there are in a line, and in each pane. count: of one run's cells, its picture included; room(n): a
-// cell's width where n are in a line; least: the smallest width.
+// Returns the number of panes, and of cells in a line. count: number of cells for one run, including its image;
+// room(n): a cell's width if a line has n cells; least: a cell's minimum width.
 export function lineOf(scene, count, room, least) {
   const panes = 2 + Number(showsApart(scene));
   let each = count - 1;
@@ -100,21 +100,21 @@ export function lineOf(scene, count, room, least) {
   return {panes, all: 1 + panes * each};
 }
 
-// How wide the cells of a card are together, at most.
+// Returns the maximum number of cells side by side in a card.
 export function sidedWidth(scene, count) {
   return 1 + (2 + Number(showsApart(scene))) * (count - 1);
 }
 
-// The line above the maps: which runs are A and B, and what the colours of the difference mean.
+// The line above the maps, which shows the runs A and B and explains the colours of the difference.
 export class CompareLine {
-  // act: {set(changes)}; fixed: whether the runs are chosen elsewhere on the page.
+  // act: {set(changes)}; fixed: whether the runs are selected elsewhere on the page.
   constructor(act, fixed) {
     Object.assign(this, {act, fixed, others: []});
     this.element = make('section.compare-line', {'aria-label': 'Runs side by side'});
     this.colours = make('canvas.colour-bar', {'aria-hidden': 'true', width: 256, height: 1});
   }
 
-  // entries: all runs that can be chosen.
+  // entries: all runs that can be selected.
   build(scene, entries) {
     const [a, b] = scene.runs;
     const {fingerprint} = a.header;
@@ -154,7 +154,7 @@ export class CompareLine {
     return [...found, bar, make('span.reading', 'full colours: ±100 % of the brightest colour')];
   }
 
-  // The next run beside A; after the last none.
+  // Selects the next run to show beside A; none after the last one.
   next(scene) {
     if (this.fixed) return;
     const names = ['', ...this.others];

@@ -1,4 +1,4 @@
-// All about one probe: large pictures, every epoch, its numbers as curves and as a table.
+// The page for one probe: large images, every epoch, and its numbers as curves and as a table.
 import {Row} from './card.js';
 import {Cell, cellWidth, kindsOf} from './cell.js';
 import {ChartPanel} from './chart.js';
@@ -49,7 +49,7 @@ export class Detail {
     return make('div.detail-head', back, this.heading, before, next);
   }
 
-  // How wide pictures are; film strips larger where there is room, and a little smaller where all epochs fit then.
+  // Sets the widths of images. Film strips are larger if there is space, or slightly smaller if all epochs then fit.
   measure(scene) {
     const {display} = scene.runs[0].header;
     const room = (this.element.clientWidth - 120) / scene.positions.length / scene.slices - 4;

@@ -1,26 +1,26 @@
-// What changed between two logged steps, place by place: red gained, blue lost, grey the same.
+// Draws the change between two logged steps at each location: red gained, blue lost, grey the same.
 import {DIVERGING} from './colour.js';
 import {largest, percent, shortNumber, smallest} from './numbers.js';
 import {lay} from './paint.js';
 import {noticeOf} from './words.js';
 
-// The map of the later step less that of the earlier one, as shares of the value of the brightest colour. On the scale
-// `image` each map is first divided by its own largest value, so that only its pattern counts.
+// Returns the later step's map minus the earlier step's, relative to the value of the brightest colour. On the scale
+// `image`, each map is first divided by its own largest value, so only its pattern counts.
 function differenceOf(run, look, [before, after], key, probe) {
   const [from, to] = [before, after].map((step) => run.values(look, step, key, probe));
   const [start, end] = [before, after].map((step) => run.limit(look, step, key, probe) || Infinity);
   return to.map((value, place) => value / end - from[place] / start);
 }
 
-// Draws differences, as shares of the brightest colour's value. Signed maps can differ by more than that: such a place has
+// Draws differences, relative to the value of the brightest colour. Larger differences, which signed maps can have, get
 // the last colour.
 export function layDifference(canvas, picture, key, shares, look, state) {
   const clipped = shares.map((share) => Math.max(-1, Math.min(1, share)));
   lay(canvas, picture, key, clipped, {...look, colour: DIVERGING, signed: true}, 'map', state);
 }
 
-// Draws it, as far as the brightest colour's value on both sides. steps: before and after. Returns {state: 'broken',
-// 'same' or '', text: for the caption, spoken}.
+// Draws the difference between two steps, [before, after]. Returns {state: 'broken', 'same' or '', text: for the
+// caption, which is also spoken}.
 export function paintDifference(canvas, picture, run, steps, key, probe, look) {
   const shares = differenceOf(run, look, steps, key, probe);
   const broken = steps.some((step) => run.maximum(step, key, probe) === null);

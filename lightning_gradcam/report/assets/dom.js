@@ -1,10 +1,10 @@
-// Elements from code. What comes from a run goes into textContent or attributes, never into HTML.
+// Creates elements. Text from a run is assigned to textContent or attributes, never parsed as HTML.
 
 const SVG = 'http://www.w3.org/2000/svg';
 
-// make('button.play', {title: 'Play', onclick: f}, child, …): a tag with its classes; attributes may be left out.
-// Functions become listeners; null, undefined and false are left out, as attributes and as children. Of a part of the
-// page, such as a Cell, its `element` is taken.
+// make('button.play', {title: 'Play', onclick: f}, child, …): a tag with classes, optional attributes, and children.
+// Functions become listeners. Attributes and children that are null, undefined or false are omitted. A child with an
+// `element`, such as a Cell, is replaced by that element.
 export function make(tag, ...rest) {
   const [name, ...classes] = tag.split('.');
   const element = document.createElement(name);
@@ -32,7 +32,7 @@ function isLeftOut(value) {
   return value === null || value === undefined || value === false;
 }
 
-// Changes the page only where the text is another one.
+// Changes the page only if the text is different.
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -44,8 +44,8 @@ export function freshId(stem) {
   return `gradcam-${stem}-${lastId}`;
 }
 
-// A label around a control, so that both are one target. Some read a select's options as a part of its label, hence the
-// name of its own.
+// Wraps a control in a label, which makes both one target. The control gets its own name, because some screen readers
+// would otherwise read a select's options as part of its label.
 export function labelled(text, control, title = null) {
   (control.matches('select, input') ? control : control.querySelector('input')).setAttribute('aria-label', text);
   return make('label.field', {title}, make('span.field-name', text), control);
@@ -55,14 +55,14 @@ export function button(text, onclick, attributes = {}) {
   return make('button', {type: 'button', onclick, ...attributes}, text);
 }
 
-// A range input from 0 to 100, or to `max`; onpick gets the number.
+// Creates a range input from 0 to 100, or to `max`; onpick receives the number.
 export function slider(name, onpick, attributes = {}) {
   const limits = {type: 'range', min: 0, max: 100, step: 1, 'aria-label': name};
   const element = make('input', {...limits, ...attributes, oninput: () => onpick(Number(element.value))});
   return element;
 }
 
-// choices: [[value, text], …]; onpick gets the value.
+// choices: [[value, text], …]; onpick receives the value.
 export function select(choices, onpick, attributes = {}) {
   const element = make('select', {...attributes, onchange: () => onpick(element.value)});
   if (choices.length > 0) fill(element, choices, choices[0][0]);
@@ -74,7 +74,7 @@ export function fill(element, choices, value) {
   element.value = value;
 }
 
-// Buttons of which one is pressed; a group with a name for screen readers. choices: [[value, text], …].
+// Creates buttons of which one is pressed, in a group with a name for screen readers. choices: [[value, text], …].
 export function segments(name, choices, onpick, titles = {}) {
   const buttons = choices.map(([value, text]) =>
     button(text, () => onpick(value), {class: 'segment', title: titles[value], 'data-value': value}),
@@ -86,7 +86,7 @@ export function segments(name, choices, onpick, titles = {}) {
   return {element, press};
 }
 
-// Notices of which the first is seen, and the others once the box is opened. show(lines) renews it.
+// Creates a box of notices that shows the first, and the others once it is opened. show(lines) replaces them.
 export function noticeBox() {
   const first = make('summary');
   const list = make('ul.notices', {'aria-label': 'Blank maps and flipped predictions'});

@@ -1,4 +1,4 @@
-// A film strip: one small picture for every position of the slider, of one probe and layer.
+// A film strip for one probe and layer: one small image for every position of the slider.
 import {regionOutline} from './cell.js';
 import {button, make} from './dom.js';
 import {paint} from './paint.js';
@@ -26,7 +26,7 @@ export class Film {
     const group = {role: 'group', 'aria-label': `All epochs of layer ${column.layer}`};
     this.element = make('div.film', group, make('span.film-name', {title: column.layer}, column.title), this.track);
     this.track.style.setProperty('--slices', String(slices));
-    // left, width: of the part in sight; each: a frame's width; in pixels.
+    // left, width: the visible part; each: a frame's width; all in pixels.
     Object.assign(this, {at: -1, drawn: '', left: 0, width: 0, each: 0});
     new ResizeObserver(() => this.measure()).observe(this.track);
   }
@@ -41,7 +41,7 @@ export class Film {
     const {element} = this.frames[this.at];
     element.setAttribute('aria-current', 'true');
     element.setAttribute('tabindex', '0');
-    // Once all strips are changed, so that the page is laid out once.
+    // After all strips have changed: the page is then laid out only once.
     queueMicrotask(() => this.follow());
   }
 
@@ -52,13 +52,13 @@ export class Film {
     this.follow();
   }
 
-  // Scrolls to the current frame if it is out of sight.
+  // Scrolls to the current frame if it is not visible.
   follow() {
     const {at, left, width, each, track} = this;
     if (at * each >= left && (at + 1) * each <= left + width) return;
     track.scrollLeft = (at + 0.5) * each - width / 2;
     this.left = track.scrollLeft;
-    // Once all strips are scrolled.
+    // After all strips have been scrolled.
     queueMicrotask(() => this.reveal());
   }
 
@@ -67,7 +67,7 @@ export class Film {
     this.reveal();
   }
 
-  // Hides what is far from sight, since a browser composes each canvas by itself at every move.
+  // Hides frames far outside the visible part, because browsers composite each canvas separately at every move.
   reveal() {
     const {left, width, each} = this;
     this.frames.forEach(({canvas}, place) => {
@@ -94,7 +94,7 @@ export class Film {
   }
 }
 
-// The picture at most LONGEST pixels wide, so that a long strip of photographs is drawn at once.
+// Returns an image scaled down to at most LONGEST pixels per side, to draw long strips of photographs quickly.
 function thumbOf(picture) {
   const share = LONGEST / Math.max(picture.width, picture.height);
   if (share >= 1) return picture;

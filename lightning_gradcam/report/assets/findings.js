@@ -1,12 +1,12 @@
-// What a run's maps show, in sentences: a short list at the top of the page, the rest folded away.
+// Lists a run's findings: a few at the top of the page, the rest collapsed.
 import {button, make} from './dom.js';
 import {numberOf} from './words.js';
 
-// Of one run, and of each of several.
+// Number of findings shown for a single run, and for each of several runs.
 const SHOWN_FINDINGS = [2, 1];
 const SEVERITY_WORDS = {high: 'Important', medium: 'Notable', low: 'For information'};
 
-// One finding, what to do about it, and a button to its epoch.
+// Creates the entry for one finding: its text, its advice, and a button that shows its epoch.
 function findingItem({severity, text, advice, method, epochs: [epoch] = []}, jump) {
   const where = epoch < 0 ? 'Show untrained' : `Show epoch ${epoch}`;
   const go = epoch !== undefined && button(where, () => jump(epoch, method));
@@ -14,11 +14,11 @@ function findingItem({severity, text, advice, method, epochs: [epoch] = []}, jum
   return make('li', mark, text, ' ', make('span.advice', advice), ' ', go);
 }
 
-// Fills the list with what the runs shown have; each of several is named. jump: called with epoch and method. narrow:
-// whether there is no room for what is of the lowest severity.
+// Fills the list with the findings of the runs shown; several runs are named. jump: function to call with epoch and
+// method. narrow: whether there is no space for findings of the lowest severity.
 export function listFindings(list, runs, jump, narrow) {
   const parts = runs.flatMap(({name, header}) => {
-    // The headline already states where the maps moved most.
+    // List this kind last: the headline already states where the maps moved most.
     const isStated = ({kind}) => kind === 'moved_most';
     const found = [...(header.findings || [])].sort((x, y) => isStated(x) - isStated(y));
     if (found.length === 0) return [];

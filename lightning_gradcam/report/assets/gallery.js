@@ -1,4 +1,4 @@
-// Galleries of a page: sheets of feature maps or filter patterns, shown step by step.
+// Shows sheets of feature maps or filter patterns, step by step.
 import {ChartPanel} from './chart.js';
 import {labelled, make, select, setText} from './dom.js';
 import {Sequence} from './sequence.js';
@@ -58,7 +58,7 @@ class Gallery {
   }
 }
 
-// Follows the theme of the viewer on the same page, or else the system's.
+// Adopts the theme of the viewer on the same page, or else the system's.
 function followTheme(root) {
   const viewer = document.getElementById('gradcam');
   const dark = window.matchMedia('(prefers-color-scheme: dark)');

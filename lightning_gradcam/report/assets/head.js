@@ -1,4 +1,4 @@
-// The top of the page: title, runs to choose from, and facts about them.
+// The top of the page: title, selection of runs, and facts about them.
 import {button, fill, labelled, make, select, setText} from './dom.js';
 import {headlineOf} from './moves.js';
 import {numberInfo} from './numbers.js';
@@ -31,7 +31,7 @@ export class Head {
     this.element = make('header.head', line, this.headline, make('div.about-line', this.lead, this.note));
   }
 
-  // entries: all runs that can be chosen.
+  // entries: all runs that can be selected.
   build(scene, entries) {
     const {header, name} = scene.runs[0];
     const names = entries.map(({run}) => [run, run]);

@@ -1,4 +1,4 @@
-// The keyboard: what each key does, and the page that says so.
+// Keyboard commands, and the dialog that explains them.
 import {button, make} from './dom.js';
 
 const HELP = [
@@ -84,7 +84,7 @@ export function keyHandler(commands) {
   };
 }
 
-// Keys that an element needs itself: a select takes all of them, a button the space.
+// Returns the groups of keys that an element handles itself: a select all of them, a button only the space bar.
 function ownKeys(target) {
   if (!target.matches) return [];
   if (target.matches('select, textarea, input[type=text]')) return ['letters', 'arrows', 'space'];

@@ -1,4 +1,4 @@
-// The runs of a source: their list, and those already read.
+// A source's runs: their list, and those already loaded.
 import {picturesOf} from './pictures.js';
 import {Run} from './run.js';
 
@@ -7,7 +7,7 @@ export class Library {
     Object.assign(this, {source, entries: [], loaded: new Map()});
   }
 
-  // Reads the list (again); runs whose steps have changed are read again at the next request.
+  // Reloads the list. Runs whose steps have changed are loaded again on the next request.
   async renew() {
     this.entries = await this.source.runs();
     for (const entry of this.entries) {
@@ -16,7 +16,7 @@ export class Library {
     }
   }
 
-  // The entries of the chosen run, and of the one to compare with if it has the same probes.
+  // Returns the entries of the selected run, and of the one to compare with, if it has the same probes.
   chosen({run, compare}) {
     const named = (name) => this.entries.find((entry) => entry.run === name);
     const first = named(run) || this.entries.find((entry) => entry.steps > 0) || this.entries[0];
@@ -25,8 +25,8 @@ export class Library {
     return [first, fits ? second : undefined].filter(Boolean);
   }
 
-  // For each run shown, those that differ from it by their seed alone, without their maps; the same list for two of one
-  // family.
+  // Returns, for each run shown, the runs that differ from it only in their seed, without maps; runs in the same family
+  // get the same list.
   families(shown) {
     const found = new Map();
     return shown.map(({run}) => {
@@ -44,7 +44,7 @@ export class Library {
         const run = new Run(name, data);
         return {run, pictures: await picturesOf(run)};
       });
-      // A run that could not be read is tried again at the next request.
+      // Retry a run that could not be read on the next request.
       work.catch(() => this.loaded.delete(name));
       this.loaded.set(name, {id, steps, work});
     }

@@ -1,19 +1,20 @@
-// When maps moved, and where to: drift from the step before by layer and position, and what a large change is.
+// Finds when and where maps moved: drift from the previous step by layer and position, and large changes.
 import {isKnown, mean, means, percent, sampleSizes} from './numbers.js';
 import {inWords, numberOf, whereabouts} from './words.js';
 
-// As MOVED and PROBES in lightning_gradcam/findings/kinds.py: a mean of fewer probes says nothing about a layer.
+// Same as MOVED and PROBES in lightning_gradcam/findings/kinds.py: the minimum drift of a large change, and the minimum
+// number of probes for a mean.
 export const LARGE = 0.15;
 const FEWEST = 3;
 
-// Each step's mean drift; null where too few of these probes were compared. The first step has no step before it.
+// Returns each step's mean drift; null if too few of these probes were compared, and at the first step.
 function meanDrifts(run, key, probes) {
   const counts = sampleSizes(run, 'drift', key, probes);
   const least = Math.min(FEWEST, probes.length);
   return means(run, 'drift', key, probes).map((value, step) => (step > 0 && counts[step] >= least ? value : null));
 }
 
-// A row for each run and layer shown: {label, values: mean drift of these probes at each position, or null}.
+// Returns a row for each run and layer shown: {label, values: mean drift over these probes at each position, or null}.
 export function driftTable(scene, probes) {
   return scene.runs.flatMap((run, r) => {
     const places = scene.placesIn(r, probes);
@@ -26,15 +27,15 @@ export function largePlaces(scene, table) {
   return scene.positions.map((_, place) => place).filter((place) => table.some(({values}) => values[place] >= LARGE));
 }
 
-// The next position with a large change, forwards or backwards; behind the last one comes the first.
+// Returns the next position with a large change, forwards or backwards; the first follows the last.
 export function nextMove(scene, by) {
   const found = largePlaces(scene, driftTable(scene, scene.studied()));
   if (by > 0) return found.find((place) => place > scene.at) ?? found[0];
   return found.findLast((place) => place < scene.at) ?? found.at(-1);
 }
 
-// The largest mean drift of all probes, each layer judged by its first method and target, as in findings: {step, key,
-// value, count: of how many probes}, or null. Looked for once.
+// Returns the largest mean drift over all probes, with each layer judged by its first method and target as in findings:
+// {step, key, value, count: number of probes}, or null. Computed once per run.
 export function largestMove(run) {
   run.moved ??= foundMove(run);
   return run.moved;
@@ -52,8 +53,8 @@ function foundMove(run) {
   return best ? {...best, count: sampleSizes(run, 'drift', best.key, all)[best.step]} : null;
 }
 
-// ['The maps moved most from epoch 2 to epoch 3, …', 'where to; the probe that moved furthest']; the first is empty where no
-// change is large. null where no step was compared with the one before. pictures: of the run's probes.
+// Returns ['The maps moved most from epoch 2 to epoch 3, …', 'where to; the probe that moved furthest']. The first text
+// is empty if no change is large. null if no step was compared with the previous one. pictures: the probes' images.
 export function headlineOf(run, prefix, pictures) {
   const found = largestMove(run);
   if (!found) return null;
@@ -74,9 +75,9 @@ export function headlineOf(run, prefix, pictures) {
   return [headline, `${run.header.thinned ? '' : destination(run, step, key, pictures)} ${furthest}${where}.`];
 }
 
-// Where the maps of the probes that were compared went in a step: how much of them is inside the masks, if there are any,
-// and how much would be by chance; else where their largest values came to lie. A blank map has none, and one of another
-// class is another question.
+// Describes where the compared probes' maps moved at a step: the share of evidence inside the masks, and the share
+// expected by chance; without masks, the location of the largest values. Excludes blank maps and maps whose class
+// changed.
 function destination(run, step, key, pictures) {
   const all = run.probes.map((_, probe) => probe).filter((probe) => isKnown(run.number('drift', step, key, probe)));
   const marked = all.filter((probe) => [step - 1, step].every((at) => isKnown(run.number('energy_inside', at, key, probe))));

@@ -1,4 +1,4 @@
-// The numbers that curves and tables show: those of maps, and those of predictions.
+// The numbers shown in curves and tables, for maps and for predictions.
 
 const OF_PREDICTIONS = {
   accuracy: {title: 'probes right', low: 0, high: 1, reading: 'Share of the probes whose prediction is right.'},
@@ -8,7 +8,7 @@ const SHAPES = {
   maximum: {title: 'map maximum', low: 0, high: null, reading: 'Largest value of the raw map, in its own unit.'},
 };
 
-// {title, low, high, reading} of a number; a name that the header does not explain is its own title.
+// Returns {title, low, high, reading} for a number; if the header does not describe it, its name is the title.
 export function numberInfo(run, name) {
   const known = {...SHAPES, ...OF_PREDICTIONS};
   return run.header.stats[name] || known[name] || {title: name, low: null, high: null, reading: ''};
@@ -18,7 +18,7 @@ export function isOfPredictions(name) {
   return name in OF_PREDICTIONS;
 }
 
-// Names of the map numbers that some step has, in the header's order; the maximum is always included.
+// Returns the names of the map numbers that any step contains, in the header's order; the maximum is always included.
 export function mapNumbers(run) {
   const found = new Set();
   for (const step of run.steps) {
@@ -32,14 +32,14 @@ export function mapNumbers(run) {
   return names.includes('maximum') ? names : [...names, 'maximum'];
 }
 
-// The number of the curves: the chosen one if this run has it, or else the share inside the marked region, or drift.
+// Returns the number for the curves: the selected one if this run has it, else the share inside masks, or else drift.
 export function chosenNumber(run, wanted) {
   const names = mapNumbers(run);
   if (names.includes(wanted)) return wanted;
   return ['energy_inside', 'drift'].find((name) => names.includes(name)) || names[0];
 }
 
-// One probe's number at one step; null if it has no value.
+// Returns a probe's number at a step; null if it has no value.
 export function valueOf(run, name, step, key, probe) {
   if (name === 'confidence') return run.confidence(step, probe);
   if (name === 'accuracy') {
@@ -55,13 +55,13 @@ export function isCounted(run, name) {
   return Boolean(numberInfo(run, name).counted);
 }
 
-// Mean at each step over the probes that have a value; the sum, if the number is counted.
+// Returns the mean at each step over the probes with a value, or the sum for a number that counts probes.
 export function means(run, name, key, probes) {
   const whole = isCounted(run, name) ? sumOf : mean;
   return run.steps.map((_, step) => whole(probes.map((probe) => valueOf(run, name, step, key, probe))));
 }
 
-// How many of these probes each step's mean is over.
+// Returns the number of probes in each step's mean.
 export function sampleSizes(run, name, key, probes) {
   return run.steps.map((_, step) => probes.filter((probe) => isKnown(valueOf(run, name, step, key, probe))).length);
 }
@@ -88,14 +88,14 @@ export function smallest(values) {
   return values.reduce((best, value) => (value !== null && value < best ? value : best), Infinity);
 }
 
-// Three digits, as short as they can be.
+// Returns a number with three significant digits, as short as possible.
 export function shortNumber(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return '–';
   if (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 100000)) return value.toExponential(1);
   return String(Number(value.toPrecision(3)));
 }
 
-// A negative value, of its magnitude.
+// Returns a negative value as text, given its magnitude.
 export function minus(magnitude) {
   return magnitude > 0 ? `−${shortNumber(magnitude)}` : '0';
 }

@@ -1,12 +1,12 @@
-// The curves above the cards: predictions on the left, one of the maps' numbers on the right.
+// The curves above the cards: predictions on the left, a number for the maps on the right.
 import {bandSeries, bandWords} from './band.js';
 import {ChartPanel, labelRoom} from './chart.js';
 import {fill, make, select, setText} from './dom.js';
 import {chosenNumber, isCounted, isOfPredictions, mapNumbers, means, numberInfo, sampleSizes} from './numbers.js';
 import {numberOf} from './words.js';
 
-// Lines of a number: for each run and layer shown, over the slider's positions. probes: places in the first run. Each
-// has the number of probes that its mean is of (`counts`), and of how many (`of`).
+// Returns a chart line of a number for each run and layer shown, over the slider's positions. probes: indices in the
+// first run. Each line has the number of probes in its means (`counts`), and their total number (`of`).
 function seriesOf(scene, name, probes) {
   return scene.runs.flatMap((run, r) => {
     const family = scene.families[r];
@@ -24,14 +24,14 @@ function seriesOf(scene, name, probes) {
   });
 }
 
-// What has a line of a run: its predictions, or each column of its maps.
+// Returns the lines for one run: its predictions, or each column of its maps.
 function linesOf(scene, r, name) {
   if (!isOfPredictions(name))
     return scene.columnsOf(r).map((column) => ({...column, column, key: column.places[r]}));
   return [{title: name === 'accuracy' ? 'right' : name, column: null, key: -1, dash: name === 'accuracy' ? 0 : 1}];
 }
 
-// The lines of a family of runs.
+// Returns the lines for a family of runs.
 function bands(scene, r, name, probes) {
   const mark = scene.families.every((family) => family === scene.families[0]) ? '' : scene.prefix(r);
   return linesOf(scene, r, name).map(({title, column, dash}) => ({
@@ -79,7 +79,7 @@ export class Overview {
     const known = run.probes.some((probe) => probe.true.length > 0);
     const left = chartContent(scene, known ? ['accuracy', 'confidence'] : ['confidence'], probes, pick);
     const right = chartContent(scene, [name], probes, pick);
-    // With as much room for labels, both have their epochs at the same places.
+    // Reserve the same space for labels, to align the epochs of both charts.
     const room = Math.max(this.predictions.hidden ? 0 : labelRoom(left), labelRoom(right));
     if (!this.predictions.hidden) this.left.show({...left, room, name: 'Predictions'}, scene.at);
     this.right.show({...right, room}, scene.at);

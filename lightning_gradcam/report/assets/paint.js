@@ -1,14 +1,14 @@
-// Pixels of one map on its picture, coloured as in lightning_gradcam/render/tiles.py.
+// Draws the pixels of a map over its image, coloured as in lightning_gradcam/render/tiles.py.
 import {colourTable} from './colour.js';
 import {resized} from './resize.js';
 
-// Between slices side by side, in pixels of the picture.
+// Gap between slices side by side, in pixels of the image.
 const SEAM = 1;
 const OPAQUE = 0xff000000;
 const buffers = new WeakMap();
 const mixed = new Map();
 
-// Draws 'original', 'overlay' or 'map' at the picture's resolution; the page enlarges it.
+// Draws 'original', 'overlay' or 'map' at the image's resolution; the page enlarges it.
 // look: {colour, opacity: 0…1, threshold: 0…1, scale, signed}. Returns 'blank', 'broken' or ''.
 export function paint(canvas, picture, run, step, key, probe, look, kind) {
   const slices = kind === 'original' ? picture.slices : run.keys[key].slices;
@@ -17,7 +17,7 @@ export function paint(canvas, picture, run, step, key, probe, look, kind) {
   return state;
 }
 
-// map: as shares of the brightest colour's value; its shape is the key's.
+// map: values relative to the value of the brightest colour, in the key's shape.
 export function lay(canvas, picture, {width, height, slices, signal}, map, look, kind, state) {
   const image = bufferOf(canvas, slices * (picture.width + SEAM) - SEAM, picture.height);
   for (let slice = 0; slice < slices; slice += 1) {
@@ -27,7 +27,7 @@ export function lay(canvas, picture, {width, height, slices, signal}, map, look,
     else if (kind === 'original' || (state === 'blank' && kind === 'overlay')) copy(image, picture, place);
     else {
       const heat = resized(map, slices * width, slice * width, width, height, picture.width, picture.height);
-      // A signal's curve stays as it is, above the band of its map.
+      // A signal's curve, above the band for its map, remains unchanged.
       const first = signal && kind === 'overlay' ? picture.height - picture.band : 0;
       if (first > 0) copy(image, picture, place);
       const shown = first > 0 ? {...look, opacity: 1} : look;
@@ -63,8 +63,8 @@ function copy(image, picture, {frame, left}) {
   }
 }
 
-// For red, green and blue: each level of the picture mixed with each colour. Looked up, since there are millions of
-// pixels in a frame, and one look has few.
+// Returns, for red, green and blue, the blend of each image level with each colour. A lookup table, because a frame has
+// millions of pixels but few combinations.
 function mixtures(colour, share) {
   const key = `${colour} ${share}`;
   if (mixed.has(key)) return mixed.get(key);
@@ -81,10 +81,10 @@ function mixtures(colour, share) {
 
 function blend(image, picture, {frame, left}, heat, {colour, opacity, threshold, signed}, kind, first) {
   const [reds, greens, blues] = mixtures(colour, kind === 'map' ? 1 : opacity);
-  // Zero has the middle colour where there are two sides, and else the first; a half more, so that cutting rounds.
+  // Zero gets the middle colour if the map is signed, else the first. The additional half makes truncation round.
   const [zero, reach] = signed ? [128, 127.5] : [0.5, 255];
   const {width, height, slices} = picture;
-  // A pixel is a number: alpha, blue, green and red, eight bits each.
+  // A pixel is one number: alpha, blue, green and red, eight bits each.
   const base = new Int32Array(picture.data.buffer);
   const out = new Int32Array(image.data.buffer);
   const none = kind === 'map' ? 0 : OPAQUE;
@@ -94,7 +94,7 @@ function blend(image, picture, {frame, left}, heat, {colour, opacity, threshold,
     for (let x = 0; x < width; x += 1, from += 1, to += 1) {
       const value = heat[y * width + x];
       const pixel = base[from];
-      // Without a threshold nothing is below it, not even zero.
+      // Without a threshold, no value is below it, not even zero.
       if (value < threshold && -value < threshold) {
         out[to] = (pixel & ~OPAQUE) | none;
         continue;
@@ -108,7 +108,7 @@ function blend(image, picture, {frame, left}, heat, {colour, opacity, threshold,
   }
 }
 
-// A broken map's finite part is not shown: it would look like a map.
+// Fades the image of a map that is not finite. Its finite part is not shown: it would look like a map.
 function fade(image, picture, {frame, left}, kind) {
   const stride = picture.slices * picture.width;
   for (let y = 0; y < picture.height; y += 1) {

@@ -1,9 +1,9 @@
-// The probes' pictures as pixels, and the borders of what is marked on them.
+// Decodes the probes' images, and traces the outlines of their masks and boxes.
 
 const decoded = new Map();
 
 // Returns, for each probe: {width, height, slices, data: RGBA of all slices side by side, region: path or '', covered:
-// the share of the picture that the mask or box covers, or null}.
+// the fraction of the image that the mask or box covers, or null}.
 export function picturesOf(run) {
   const {width, height, band} = run.header.display;
   return Promise.all(
@@ -17,7 +17,7 @@ export function picturesOf(run) {
   );
 }
 
-// The pixels of a picture, read once; a picture that could not be read is tried again at the next request.
+// Returns an image's pixels, decoded once; an image that could not be decoded is retried on the next request.
 export function pixelsOf(url) {
   if (!decoded.has(url)) {
     const work = readPixels(url);
@@ -41,7 +41,7 @@ async function readPixels(url) {
 
 async function coveredBy({mask, box}, width, height) {
   if (!mask) {
-    // A box may reach over the edges.
+    // A box may extend beyond the image.
     const inside = (low, high, side) => Math.max(0, Math.min(high, side) - Math.max(low, 0)) / side;
     return box ? inside(box[0], box[2], width) * inside(box[1], box[3], height) : null;
   }
@@ -51,7 +51,7 @@ async function coveredBy({mask, box}, width, height) {
   return count / (width * height);
 }
 
-// The path of an SVG around the mask, along the borders of its pixels, and around the box.
+// Returns an SVG path around the mask, along the edges of its pixels, and around the box.
 async function regionOf(probe, width, height) {
   const parts = [];
   if (probe.mask) {

@@ -1,4 +1,4 @@
-// The region tool: a rectangle drawn on a picture, and the share of each layer's evidence inside it over all epochs.
+// The region tool: a rectangle drawn on an image, and the share of each layer's evidence inside it over all epochs.
 import {OWN, rectangleOf, shareOfPicture, sharesInside, usualThreshold} from './area.js';
 import {ChartPanel} from './chart.js';
 import {button, labelled, make, setText} from './dom.js';
@@ -6,13 +6,13 @@ import {percent} from './numbers.js';
 import {inWords, numberOf} from './words.js';
 
 const SIDES = {left: 'Left', top: 'Top', right: 'Right', bottom: 'Bottom'};
-// Pixels of the window that the pointer moves before it draws.
+// Distance in window pixels that the pointer must move before it draws.
 const SLACK = 4;
 
 export class Region {
-  // act: {set(changes), pick(place)}; root: of the viewer, with all pictures.
+  // act: {set(changes), pick(place)}; root: the viewer's root element.
   constructor(act, root) {
-    // typing: the field whose text has been changed and not yet been taken; drawing does not overwrite it.
+    // typing: the field whose text has been edited but not yet applied; drawing does not overwrite it.
     Object.assign(this, {act, root, start: null, drawn: '', scene: null, typing: null});
     this.panel = new ChartPanel(130);
     const entry = (name, take) => {
@@ -36,7 +36,7 @@ export class Region {
     this.element = make('section.region-panel', {'aria-label': 'Evidence inside the region', hidden: true}, line, found);
   }
 
-  // Dragging on a picture draws; by touch only while the panel is open, since it scrolls otherwise.
+  // Dragging on an image draws; touch draws only while the panel is open, because it otherwise scrolls.
   watch(stage) {
     const on = (name, listener, capture = false) => stage.addEventListener(name, listener, capture);
     on('pointerdown', (event) => this.begin(event));
@@ -78,7 +78,7 @@ export class Region {
     this.root.classList.remove('drawing');
   }
 
-  // An edge that is typed moves the opposite one along where it must.
+  // Applies an edited edge; the opposite edge moves if necessary.
   typed(edge) {
     const {width, height} = this.scene.runs[0].header.display;
     const found = this.area === OWN ? {left: 0, top: 0, right: width, bottom: height} : {...this.area};
@@ -90,14 +90,14 @@ export class Region {
     if (edge === begin) found[end] = Math.max(found[end], found[begin] + 1);
     else found[begin] = Math.min(found[begin], found[end] - 1);
     if (Number.isFinite(value)) {
-      // At once, so that the next edge can be typed before this one is drawn.
+      // Applied immediately: the next edge may be edited before this one is drawn.
       this.area = found;
       this.act.set({area: Object.keys(SIDES).map((name) => found[name]).join()});
     }
     this.fill();
   }
 
-  // Opens with the middle of the picture, or closes; the keyboard's way to draw.
+  // Opens with a rectangle in the middle of the image, or closes; used to draw by keyboard.
   toggle() {
     if (!this.element.hidden) return this.act.set({area: ''});
     const {width, height} = this.scene.runs[0].header.display;
@@ -108,7 +108,7 @@ export class Region {
     return this.edges.left.focus();
   }
 
-  // fresh: whether maps or probes may be others than before.
+  // fresh: whether maps or probes may have changed.
   update(scene, fresh) {
     this.scene = scene;
     const {area, passed} = scene.state;
@@ -129,7 +129,7 @@ export class Region {
     if (area !== OWN) {
       const place = {left: area.left / width, top: area.top / height};
       const size = {width: area.right / width - place.left, height: area.bottom / height - place.top};
-      // On the boxes alone: as a property of the root it would renew the style of the whole page.
+      // Set on the boxes only: as a property of the root, it would recompute the style of the whole page.
       for (const {style} of this.root.querySelectorAll('.area-box')) {
         for (const [name, share] of Object.entries({...place, ...size})) style.setProperty(`--area-${name}`, String(share));
       }
@@ -143,7 +143,7 @@ export class Region {
     const threshold = usual ? usualThreshold(share) : given;
     this.threshold.placeholder = String(Math.round(usualThreshold(share) * 100));
     this.put(this.threshold, usual ? '' : scene.state.passed);
-    // Without masks there is neither a share nor a threshold.
+    // Without masks, there is neither a share nor a threshold.
     const lines = share === null ? [] : sharesInside(scene, area);
     this.list.replaceChildren(...lines.map((line) => make('li', lookedThere(scene, line, threshold))));
     const level = {label: 'threshold', values: scene.positions.map(() => threshold), counts: [], of: 0, dash: 7};
@@ -166,7 +166,7 @@ export class Region {
     return `${whose}. The region is ${percent(share)} of the image; threshold ${percent(threshold)} (${rule}).${part}`;
   }
 
-  // The rectangle's edges in the fields; empty for masks.
+  // Writes the rectangle's edges into the fields; empty for masks.
   fill() {
     const {width, height} = this.scene.runs[0].header.display;
     for (const [edge, input] of Object.entries(this.edges)) {

@@ -1,8 +1,8 @@
-// The source of report.html: runs embedded in the page.
+// The source of runs for report.html: those embedded in the page.
 import {familyOf} from './band.js';
 import {mount} from './viewer.js';
 
-// Runs by the names shown; two of the same title get a number.
+// Returns the runs by displayed name; repeated titles get a number.
 async function reportRuns() {
   const names = new Map();
   const {length} = document.querySelectorAll('[id^="gradcam-run-"]');
@@ -36,7 +36,7 @@ function reportSource(runs) {
   };
 }
 
-// The run to show beside the first: the second, if there are two with the same probes.
+// Returns the run to show beside the first one: the second, if there are exactly two and they have the same probes.
 function besideFirst(runs) {
   const [first, second] = [...runs];
   const same = runs.size === 2 && first[1].header.fingerprint === second[1].header.fingerprint;

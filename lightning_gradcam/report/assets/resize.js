@@ -1,10 +1,10 @@
-// Maps at the picture's resolution, as in lightning_gradcam/stats/resize.py: bilinear with corners not aligned; where a
-// map is finer than the picture, the values within one pixel are averaged.
+// Resizes maps to the image's resolution, as in lightning_gradcam/stats/resize.py: bilinearly with corners not aligned.
+// If a map is finer than the image, its values within each pixel are averaged.
 
 const axes = new Map();
 let scratch = new Float32Array(0);
 
-// Which source places make up each target place: `taps` each, as indices and weights.
+// Returns the source indices and weights for each target index, `taps` of each.
 export function axisWeights(source, target, area) {
   const key = `${source}/${target}/${area}`;
   if (axes.has(key)) return axes.get(key);
@@ -33,8 +33,8 @@ export function axisWeights(source, target, area) {
   return found;
 }
 
-// map: values in rows of `stride`, of which `width` from `left` on are taken. Returns Float32Array [tall * wide], which the
-// next call overwrites.
+// map: values in rows of length `stride`, of which the `width` values starting at `left` are used. Returns Float32Array
+// [tall * wide], which the next call overwrites.
 export function resized(map, stride, left, width, height, wide, tall) {
   const area = height > tall || width > wide;
   if (scratch.length !== wide * tall) scratch = new Float32Array(wide * tall);

@@ -1,12 +1,12 @@
-// One run: its header and maps, and what follows from them.
+// One run: its header and maps, and values derived from them.
 
 export const UNTRAINED = -1;
 
-// A byte holds the square root of a value's share of the map's largest (or smallest) one, see report/payload.py.
+// A byte encodes the square root of a value relative to the map's largest (or smallest) one; see report/payload.py.
 const BYTE_SHARES = Float64Array.from({length: 256}, (_, byte) => Math.sign(byte - 128) * ((byte - 128) / 127) ** 2);
 
 export class Run {
-  // maps: Uint8Array with the blocks of all steps.
+  // maps: Uint8Array with the blocks of all steps, one after another.
   constructor(name, {header, maps}) {
     Object.assign(this, {name, header, maps});
     this.steps = header.steps;
@@ -22,15 +22,15 @@ export class Run {
     this.limits = this.foundLimits();
     this.titles = new Map();
     this.places = new Map(this.probes.map((probe, place) => [probe.id, place]));
-    // Pictures that were explained once: no training, no epochs.
+    // Whether images were explained once, without training or epochs.
     this.once = this.steps.length === 1 && this.steps[0].stage === 'explain';
     this.several = new Map();
     for (const step of this.steps) this.several.set(step.epoch, (this.several.get(step.epoch) || 0) + 1);
   }
 
-  // For maps after their ReLU, and for signed ones, over all steps: each probe's largest robust limit (`run`), the
-  // largest value of all (`layer`), and the largest magnitude below zero (`low`). Targets of a layer and method share
-  // them.
+  // Returns limits over all steps, for maps after their ReLU and for signed maps: each probe's largest robust limit
+  // (`run`), the largest value (`layer`), and the largest magnitude of a negative value (`low`). All targets for a
+  // layer and method share them.
   foundLimits() {
     return [false, true].map((signed) => {
       const limits = this.keys.map(() => ({run: new Float64Array(this.probes.length), layer: 0, low: 0}));
@@ -55,17 +55,17 @@ export class Run {
     return this.maps.subarray(start, start + size);
   }
 
-  // 0: no positive value; null: not finite.
+  // The map's largest value; 0 without a positive value; null if the map is not finite.
   maximum(step, key, probe) {
     return this.steps[step].maps[key].maxima[probe];
   }
 
-  // The magnitude of the smallest value; 0: no negative value.
+  // The magnitude of the map's smallest value; 0 without a negative value; null if the map is not finite.
   minimum(step, key, probe) {
     return this.steps[step].maps[key].minima[probe];
   }
 
-  // The largest value shown; 0: the map is blank; null: not finite.
+  // The largest magnitude shown; 0 if the map is blank; null if it is not finite.
   strongest({signed}, step, key, probe) {
     const top = this.maximum(step, key, probe);
     return signed && top !== null ? Math.max(top, this.minimum(step, key, probe)) : top;
@@ -78,12 +78,12 @@ export class Run {
     return look.scale === 'layer' ? limit.layer : this.strongest(look, step, key, probe) || 0;
   }
 
-  // Whether no map of a key's layer and method is negative anywhere, in any step: so are all of some methods.
+  // Whether no map for the key's layer and method has negative values at any step, as is always so for some methods.
   isOneSided(key) {
     return this.limits[0][this.groups[key]].low === 0;
   }
 
-  // A map in its own unit, after its ReLU unless it is shown signed.
+  // Returns a map's raw values, after its ReLU unless it is shown signed.
   values({signed}, step, key, probe) {
     const [up, down] = [this.maximum(step, key, probe), signed ? this.minimum(step, key, probe) : 0];
     const bytes = this.map(step, key, probe);
@@ -92,7 +92,7 @@ export class Run {
     return found;
   }
 
-  // A map as shares of the brightest colour's value, from 0 to 1, or from −1 if it is shown signed.
+  // Returns a map relative to the value of the brightest colour: 0 to 1, or −1 to 1 if it is shown signed.
   shares(look, step, key, probe) {
     const limit = this.limit(look, step, key, probe) || Infinity;
     const found = this.values(look, step, key, probe);
@@ -100,13 +100,13 @@ export class Run {
     return found;
   }
 
-  // The name of the class that a map explains; empty where that is not known.
+  // Returns the name of the class that a map explains; empty if unknown.
   explainedClass(step, key, probe) {
     const index = this.steps[step].targets[this.keys[key].target]?.classes[probe] ?? -1;
     return index >= 0 ? this.className(index) : '';
   }
 
-  // Row and column of the largest value, or with sign −1 the smallest, as shares of one slice's height and width.
+  // Returns the location of the largest value (with sign −1, the smallest), as fractions of a slice's width and height.
   peak(step, key, probe, sign = 1) {
     const {height, width, slices} = this.keys[key];
     const map = this.map(step, key, probe);
@@ -133,7 +133,7 @@ export class Run {
     return this.steps[step].confidence[probe];
   }
 
-  // Whether the prediction is (one of) the true classes; null where either is not known.
+  // Whether the prediction is (one of) the true classes; null if either is unknown.
   right(step, probe) {
     const predicted = this.predicted(step, probe);
     const known = this.probes[probe].true;
@@ -154,7 +154,7 @@ export class Run {
     return target ? target.scores[probe] : null;
   }
 
-  // One of the numbers of a map; null if it has no value.
+  // Returns one of a map's numbers; null if it has no value.
   number(name, step, key, probe) {
     const values = this.steps[step].maps[key].numbers[name];
     return values === undefined || values[probe] === undefined ? null : values[probe];
@@ -168,8 +168,8 @@ export class Run {
   }
 }
 
-// The positions of the slider: the steps of one run, or of two matched by epoch. Where a run has no step of an epoch,
-// its last earlier step (or its first) is used instead, and `has` is false.
+// Returns the slider's positions: the steps of one run, or of two runs matched by epoch. If a run has no step in an
+// epoch, its last earlier step (or its first) is used instead, and `has` is false.
 export function positions(a, b) {
   if (b && a.once && b.once) return [{a: 0, b: 0, has: [true, true], run: a, step: 0}];
   if (!b) return a.steps.map((_, step) => ({a: step, b: null, has: [true, false], run: a, step}));
@@ -199,7 +199,7 @@ export function sameKey(x, y) {
   return x.layer === y.layer && x.method === y.method && x.target === y.target;
 }
 
-// Layer names without the dotted beginning that all share; where a bare number would be left, with the part before it.
+// Returns layer names without their common dotted prefix; if only a number would remain, the part before it is kept.
 export function shortNames(layers) {
   const parts = layers.map((layer) => layer.split('.'));
   let shared = 0;

@@ -1,11 +1,11 @@
-// What is on the page now: one run or two, the slider's position, and which maps are shown.
+// The current content of the page: one or two runs, the slider's position, and the maps shown.
 import {DIVERGING} from './colour.js';
 import {LARGE, largestMove} from './moves.js';
 import {largest, mean, valueOf} from './numbers.js';
 import {positions, sameKey, shortNames, UNTRAINED} from './run.js';
 
 export class Scene {
-  // shown: [{run, pictures of its probes}]; families: for each, the runs that differ by their seed alone (or none).
+  // shown: [{run, pictures: its probes' images}]; families: for each, the runs that differ only in their seed, if any.
   constructor(shown, families) {
     const runs = shown.map(({run}) => run);
     Object.assign(this, {runs, families, pictures: shown.map(({pictures}) => pictures)});
@@ -15,13 +15,13 @@ export class Scene {
     this.opening = this.openingPlace();
   }
 
-  // Where the page opens: at the first run's largest change if that is large, or else at the last position.
+  // Returns the position at which the page opens: the first run's largest change if that is large, else the last one.
   openingPlace() {
     const {step, value} = largestMove(this.runs[0]) ?? {};
     return value >= LARGE ? this.positions.findIndex(({a, has}) => a === step && has[0]) : this.positions.length - 1;
   }
 
-  // Takes over what is chosen; a choice that this run does not have is ignored.
+  // Applies the user's selections; those that this run does not have are ignored.
   take(wanted) {
     const view = this.once && wanted.view === 'difference' ? 'overlay' : wanted.view;
     const state = this.once ? {...wanted, show: 'cards', view} : wanted;
@@ -51,7 +51,7 @@ export class Scene {
     }
     this.columns.sort((x, y) => x.dash - y.dash);
     this.slices = Math.max(1, ...this.columns.map((column) => column.slices));
-    // One colour and dash for each line: the layer's where each has one column.
+    // One colour and dash pattern per line: that of the layer, if each layer has one column.
     if (new Set(this.columns.map(({dash}) => dash)).size < this.columns.length)
       this.columns.forEach((column, i) => Object.assign(column, {dash: i}));
     const {scale, opacity, threshold} = state;
@@ -67,12 +67,12 @@ export class Scene {
     return parts.join(' · ');
   }
 
-  // The columns that a run has.
+  // Returns the columns that a run has.
   columnsOf(r) {
     return this.columns.filter((column) => column.places[r] >= 0);
   }
 
-  // A run's mark in labels; empty if there is only one run.
+  // Returns a run's mark for labels; empty if there is only one run.
   prefix(r) {
     return this.runs.length > 1 ? `${this.marks[r]} ` : '';
   }
@@ -89,7 +89,7 @@ export class Scene {
     return later < 0 ? last : Math.max(later - 1, 0);
   }
 
-  // A position in a link; the last has no number, so that a growing run is followed.
+  // Returns a position for a link; the last has no number, so the link follows a growing run.
   stateAt(place) {
     const last = this.positions.length - 1;
     if (place === last) return {epoch: this.opening === last ? '' : 'last', step: ''};
@@ -98,14 +98,14 @@ export class Scene {
     return {epoch: String(epoch), step: alone ? '' : String(step)};
   }
 
-  // What shows the difference from this position on; if it does already, from the position before each.
+  // Returns the state that shows differences from this position; if it is already shown, from each previous position.
   held() {
     const before = this.nameAt(this.at);
     const already = this.state.view === 'difference' && this.state.before === before;
     return {view: 'difference', before: already ? '' : before};
   }
 
-  // The name of a position as the earlier one of two.
+  // Returns the name of a position in links and options, as the earlier of two.
   nameAt(place) {
     const {epoch, step} = entryOf(this.positions[place]);
     return `${epoch}:${step}`;
@@ -115,14 +115,14 @@ export class Scene {
     return r === 0 ? this.positions[place].a : this.positions[place].b;
   }
 
-  // A position's epoch, and which share of the epoch's steps are over with it.
+  // Returns a position's epoch, and the fraction of the epoch's steps completed at it.
   momentAt(place) {
     const {epoch} = entryOf(this.positions[place]);
     const same = this.positions.flatMap((p, at) => (entryOf(p).epoch === epoch ? [at] : []));
     return {epoch, share: (same.indexOf(place) + 1) / same.length};
   }
 
-  // A run's values by step, at each position; null where it has no step of its own.
+  // Converts a run's values by step to values by position; null if it has no step there.
   along(r, values) {
     return this.positions.map(({has}, place) => (has[r] ? values[this.stepAt(place, r)] : null));
   }
@@ -140,20 +140,20 @@ export class Scene {
     return run.label(step);
   }
 
-  // One or two words for an axis or below a thumbnail.
+  // Returns a short label for an axis or a thumbnail.
   tick(place) {
     const {epoch} = entryOf(this.positions[place]);
     return epoch === UNTRAINED ? 'untr.' : String(epoch);
   }
 
-  // The note for a run that has no step of this epoch.
+  // Returns a note if a run has no step in this epoch.
   standIn() {
     const r = this.positions[this.at].has.slice(0, this.runs.length).indexOf(false);
     if (r < 0) return '';
     return `${this.marks[r]} has no ${this.label()}; its ${this.runs[r].label(this.step(r))} is shown.`;
   }
 
-  // Those of these probes whose prediction flips at a position, in any run.
+  // Returns the probes whose prediction flips at a position, in any run.
   flipsAt(place, probes) {
     if (place === 0) return [];
     const flips = (run, r, probe) => {
@@ -163,7 +163,7 @@ export class Scene {
     return probes.filter((probe) => this.runs.some((run, r) => flips(run, r, probe)));
   }
 
-  // The next position, forwards or backwards, at which the prediction of the open probe, or one of those shown, flips.
+  // Returns the next position, forwards or backwards, at which the prediction for the open or any shown probe flips.
   nextFlip(by) {
     const probes = this.open === undefined ? this.order() : [this.open];
     for (let place = this.at + by; place > 0 && place < this.positions.length; place += by) {
@@ -172,7 +172,7 @@ export class Scene {
     return undefined;
   }
 
-  // The layers after a step through each alone and all together.
+  // Returns the selected layers after a step through each layer alone and all layers.
   soloed(by) {
     const {layers, chosen} = this;
     const count = layers.length + 1;
@@ -185,17 +185,17 @@ export class Scene {
     return this.runs[r].places.get(this.runs[0].probes[probe].id) ?? -1;
   }
 
-  // The places in a run of those of these probes that it has.
+  // Returns the indices of these probes in a run, without those that it lacks.
   placesIn(r, probes) {
     return probes.map((probe) => this.placeIn(r, probe)).filter((place) => place >= 0);
   }
 
-  // The runs that have a probe, and its place in each.
+  // Returns the runs that have a probe, with its index in each.
   rowsOf(probe) {
     return this.runs.map((_, r) => ({r, place: this.placeIn(r, probe)})).filter(({place}) => place >= 0);
   }
 
-  // The value of the brightest colour, if all maps on the page have the same; or else null.
+  // Returns the value of the brightest colour if it is the same for all maps on the page, else null.
   commonLimit() {
     const shown = ({id}) => !this.state.probe || id === this.state.probe;
     const of = (run, r, n) => this.columnsOf(r).map(({places}) => run.limit(this.look, this.step(r), places[r], n));
@@ -211,7 +211,7 @@ export class Scene {
     return distinct(this.runs[0].probes.flatMap((probe) => probe.true_names)).sort();
   }
 
-  // The probes (places in the first run) that pass the filters, in order.
+  // Returns the probes (indices in the first run) that pass the filters, in order.
   order() {
     const {sort} = this.state;
     const kept = this.runs[0].probes.map((_, probe) => probe).filter((probe) => this.passes(probe, true));
@@ -220,12 +220,12 @@ export class Scene {
     return kept.sort((x, y) => compared(value.get(x), value.get(y)) || places.get(x) - places.get(y));
   }
 
-  // The probes of the curves: with filters that follow the slider, the past would change with it.
+  // Returns the probes for the curves. Filters that depend on the slider do not apply: the past would change with it.
   steady() {
     return this.runs[0].probes.map((_, probe) => probe).filter((probe) => this.passes(probe, false));
   }
 
-  // The probe that is open, or else those of the curves.
+  // Returns the open probe, or else the probes for the curves.
   studied() {
     return this.open === undefined ? this.steady() : [this.open];
   }
@@ -242,7 +242,7 @@ export class Scene {
     return some((run, step, n) => run.right(step, n) === (filter === 'right'));
   }
 
-  // Smaller comes first.
+  // Returns the sort value of a probe; smaller values are first.
   rank(sort, probe) {
     const [run] = this.runs;
     const step = this.step(0);

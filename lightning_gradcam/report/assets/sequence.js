@@ -1,8 +1,8 @@
-// A sequence in time, such as a run's epochs: a button that plays it and a slider to move along it.
+// Controls for a sequence in time, such as a run's epochs: a play button and a slider.
 import {button, freshId, setText, slider} from './dom.js';
 
 export class Sequence {
-  // name: of the slider. go(place) shows a place. hint: what the button's title adds.
+  // name: the slider's name. go(place) shows a place. hint: text appended to the button's title.
   constructor(name, go, hint = '') {
     Object.assign(this, {go, hint, at: 0, count: 0, rate: 2, timer: 0});
     this.slider = slider(name, (place) => this.pick(place), {max: 0, class: 'epoch', id: freshId('epoch')});
@@ -14,21 +14,21 @@ export class Sequence {
     return this.timer !== 0;
   }
 
-  // Takes over how many places there are, which one is shown, and what that one is called.
+  // Sets the current place, the number of places, and the text for the current one.
   move(at, count, words) {
     Object.assign(this, {at, count});
     Object.assign(this.slider, {max: Math.max(count - 1, 0), value: at, disabled: count < 2});
     this.slider.setAttribute('aria-valuetext', words);
   }
 
-  // Goes where the user wants to go.
+  // Goes to the place that the user selects.
   pick(place) {
     this.stop();
     this.show(place);
   }
 
   show(place) {
-    // At once, so that several steps within one frame add up.
+    // Set immediately: several steps within one frame must add up.
     this.at = Math.min(this.count - 1, Math.max(0, place));
     this.go(this.at);
   }

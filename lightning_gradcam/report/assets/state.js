@@ -1,14 +1,14 @@
-// What a link keeps: everything that can be chosen, as text.
+// The state in a link: all of the user's selections, as text.
 import {COLOUR_NAMES} from './colour.js';
 
-// Any text, empty by default. An empty `epoch` means the largest change, or the last; an
-// empty `before` the position before it.
+// Free text, empty by default. An empty `epoch` is the largest change or the last position; an empty `before` is the
+// previous position.
 const FREE = ['run', 'compare', 'epoch', 'step', 'before', 'method', 'target', 'class', 'number', 'probe', 'area', 'passed'];
 const LOOK = {view: 'overlay', scale: 'run', colour: 'turbo', signed: 'off', opacity: '50', threshold: '0'};
 const BOARD = {region: 'off', show: 'cards', size: 'medium', sort: 'id', filter: 'all', speed: '2', theme: 'auto'};
 const PARTS = {curves: 'off', versus: 'on'};
 const DEFAULTS = {...Object.fromEntries(FREE.map((name) => [name, ''])), ...LOOK, ...BOARD, ...PARTS};
-// Values and what the page calls them.
+// The values of each choice, with their names on the page.
 const CHOICES = {
   show: {cards: 'Pictures', film: 'Film strips'},
   view: {overlay: 'Overlay', map: 'Map', both: 'Both', difference: 'Difference', original: 'Picture'},
@@ -33,13 +33,13 @@ const CHOICES = {
 };
 const SHARES = ['opacity', 'threshold'];
 
-// [[value, text], …]; empty if the choices depend on the run.
+// Returns [[value, text], …]; empty if the choices depend on the run.
 export function choicesOf(name) {
   return Object.entries(CHOICES[name] || {});
 }
 
-// Reads what a link keeps, and the list `layers`, which is empty for all layers: '#epoch=3&layer=a&layer=b'.
-// Unknown or impossible values are left at their defaults.
+// Parses the state in a link, such as '#epoch=3&layer=a&layer=b'; the list `layers` is empty for all layers. Invalid
+// values are replaced by their defaults.
 export function stateOf(hash) {
   const given = new URLSearchParams(hash.replace(/^#/, ''));
   const state = {...DEFAULTS, layers: given.getAll('layer')};
@@ -56,7 +56,7 @@ export function stateOf(hash) {
   return state;
 }
 
-// The hash of a state, only what differs from the defaults; '' where nothing does.
+// Returns the hash for a state, with only the values that differ from the defaults; '' if none do.
 export function hashOf(state) {
   const found = new URLSearchParams();
   for (const [name, value] of Object.entries(DEFAULTS)) if (state[name] !== value) found.set(name, state[name]);

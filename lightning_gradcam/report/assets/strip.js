@@ -1,4 +1,4 @@
-// What the slider lies on: drift by epoch (across) and layer (down) as a picture, with ticks for changed predictions.
+// The strip behind the slider: drift by epoch (across) and layer (down), with ticks for changed predictions.
 import {placeOfClick} from './chart.js';
 import {colourTable, paintColourBar} from './colour.js';
 import {draw, make, setText} from './dom.js';
@@ -7,12 +7,12 @@ import {largest, shortNumber} from './numbers.js';
 import {stretched} from './timeline.js';
 import {numberOf} from './words.js';
 
-// From dark blue to yellow; made to look alike to people with and without colour blindness.
+// From dark blue to yellow; looks similar to people with and without colour blindness.
 const STRIP_COLOURS = 'cividis';
 const TICK = 10;
 
 export class Strip {
-  // act: {pick(place), move(by)}; slider: that of the positions.
+  // act: {pick(place), move(by)}; slider: the slider for the positions.
   constructor(act, slider) {
     this.canvas = make('canvas.drifts', {role: 'img', width: 1, height: 1});
     this.ticks = make('div.flip-ticks');
@@ -35,7 +35,7 @@ export class Strip {
     Object.assign(this, {scene, count: scene.positions.length, table: driftTable(scene, probes)});
     this.flips = scene.positions.map((_, place) => scene.flipsAt(place, probes).length);
     const values = this.table.flatMap((row) => row.values).filter((value) => value !== null);
-    // Where little moves, noise is not as bright as a large change.
+    // If nothing moves much, noise must not be as bright as a large change.
     this.top = Math.max(LARGE, largest(values));
     this.paint();
     this.element.style.setProperty('--count', String(this.count));
@@ -52,7 +52,7 @@ export class Strip {
     const names = this.table.map(({label}) => label);
     const rows = names.length > 1 ? `rows: ${names[0]} (top) to ${names.at(-1)}` : `layer ${names[0]}`;
     const flips = this.flips.some((count) => count > 0) ? ' · ticks: changed predictions' : '';
-    // Of several runs, one may also lack an epoch.
+    // With two runs, one may also lack an epoch.
     const grey = scene.runs.length > 1 ? 'no step, or too few maps to compare' : 'too few maps to compare';
     const few = this.table.some((row) => row.values.some((value, place) => place > 0 && value === null));
     setText(this.rest, `${rows}${flips}${few ? ` · grey: ${grey}` : ''}`);
@@ -77,7 +77,7 @@ export class Strip {
     canvas.getContext('2d').putImageData(image, 0, 0);
   }
 
-  // The numbers below the pointer.
+  // Shows the numbers at the pointer.
   tell(event) {
     const place = this.placeAt(event);
     const drifts = this.table.map(({label, values}) => `${label} ${shortNumber(values[place])}`);

@@ -1,7 +1,7 @@
-// Light or dark: as chosen, or as the page around, or as the system is; on paper always light.
+// Selects the light or dark theme: the user's choice, else that of the surrounding page or system; light for printing.
 
 export class Theme {
-  // around: the theme of the page around, 'auto' for the system's.
+  // around: the surrounding page's theme; 'auto' for the system's.
   constructor(root, around) {
     Object.assign(this, {root, around, chosen: 'auto', printing: false});
   }

@@ -1,4 +1,4 @@
-// The strip of one probe's predictions: a piece for each class, the confidence as a line, a tick at each flip.
+// The strip of one probe's predictions: a piece for each class, the confidence as a line, and a tick at each flip.
 import {linePath, placeOfClick} from './chart.js';
 import {draw, make} from './dom.js';
 import {chosenNumber, largest, numberInfo, smallest, valueOf} from './numbers.js';
@@ -21,7 +21,7 @@ export function timeline(scene, r, probe, onpick) {
   return strip;
 }
 
-// What the line in the strip is, for below it; not where there is none.
+// Creates the label for the line in the strip, placed below it; false if no confidence is known.
 export function confidenceName(run, probe) {
   const known = run.steps.some((_, step) => run.confidence(step, probe) !== null);
   return known && make('span.confidence-name', {'aria-hidden': 'true'}, 'above: confidence');
@@ -62,13 +62,13 @@ function confidenceLine(scene, r, probe) {
   return stretched(count, 22, draw('path', {d: path, class: 'confidence'}));
 }
 
-// A drawing that fills its strip, one unit wide for each position.
+// Creates a drawing that fills its strip, with a width of one unit per position.
 export function stretched(count, height, ...children) {
   const viewBox = `0 0 ${count} ${height}`;
   return draw('svg', {viewBox, preserveAspectRatio: 'none', 'aria-hidden': 'true'}, children);
 }
 
-// The number's name and range, which the small curves of all cards share, so that they can be compared.
+// Returns the number's name and range, shared by the small curves on all cards to make them comparable.
 export function sparkScale(scene) {
   const [run] = scene.runs;
   const name = chosenNumber(run, scene.state.number);
@@ -82,7 +82,7 @@ export function sparkScale(scene) {
   return {name, title: numberInfo(run, name).title, low, high: high > low ? high : low + 1};
 }
 
-// The number of this probe's maps over the epochs, a line for each layer.
+// Draws a number for this probe's maps over the epochs, with a line for each layer.
 export function sparkline(scene, r, probe, {name, title, low, high}) {
   const run = scene.runs[r];
   const y = (value) => (1 - (value - low) / (high - low)) * 22 + 1;
@@ -97,7 +97,7 @@ export function sparkline(scene, r, probe, {name, title, low, high}) {
   return [names, make('div.spark', attributes, svg, make('div.marker'))];
 }
 
-// Moves the marks of the current position on strips and small curves. Transforms, since they need no new layout.
+// Moves the markers of the current position on strips and small curves. Uses transforms, which need no new layout.
 export function moveMarkers(markers, scene) {
   const share = ((scene.at + 0.5) / scene.positions.length) * 100;
   for (const marker of markers) marker.style.transform = `translateX(${share}%)`;

@@ -1,4 +1,4 @@
-// The viewer of report.html, TensorBoard and notebooks: puts the parts together and keeps the state.
+// The viewer for report.html, TensorBoard and notebooks: assembles the parts and stores the state.
 import {actsOf} from './acts.js';
 import {Address} from './address.js';
 import {Bar} from './bar.js';
@@ -18,18 +18,18 @@ import {Sequence} from './sequence.js';
 import {Theme} from './theme.js';
 import {blankNotices, explainedWords, numberOf, scaleWords, summed} from './words.js';
 
-// Changes that need no new elements.
+// Changes that require no new elements.
 const OF_COLOURS = ['opacity', 'threshold', 'colour', 'scale', 'signed'];
 const LIGHT = ['epoch', 'step', 'before', 'area', 'passed', ...OF_COLOURS, 'speed', 'theme', 'curves'];
-// As in viewer.css.
+// Same as in viewer.css.
 const NARROW = window.matchMedia('(max-width: 700px)');
 const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
-// root: an empty element. source: {runs(), load(name), watch?(callback), kin?(name): [{run, header}] of runs that
-// differ from one by their seed alone, itself included}. options: {colours: address of colormaps.png,
-// title, hash: whether the address keeps the state, theme: 'auto', 'light' or 'dark', empty: text while there are no
-// runs, beside: the run to compare with where the address names none, fixed: whether they are chosen
-// elsewhere}. Returns {ready: Promise, destroy(), show([run, compare]), theme(name)}.
+// root: an empty element. source: {runs(), load(name), watch?(callback), kin?(name): [{run, header}] for the runs that
+// differ only in their seed, including the named one}. options: {colours: URL of colormaps.png, title, hash: whether to
+// store the state in the address, theme: 'auto', 'light' or 'dark', empty: text shown without runs, beside: the run to
+// compare with if the address specifies none, fixed: whether runs are selected elsewhere}. Returns {ready: Promise,
+// destroy(), show([run, compare]), theme(name)}.
 export function mount(root, source, options = {}) {
   const viewer = new Viewer(root, source, {...OPTIONS, ...options});
   return {
@@ -97,14 +97,14 @@ class Viewer {
     performance.mark('gradcam-ready');
   }
 
-  // For a page with a list of runs of its own: shows one of them, or two side by side.
+  // Shows one run, or two side by side; for a page with its own list of runs.
   show([run = '', compare = '']) {
     Object.assign(this.state, {run, compare});
     this.address.write(this.state);
     return this.renew();
   }
 
-  // The theme of the page around.
+  // Sets the surrounding page's theme.
   wear(theme) {
     this.dress({around: theme});
   }
@@ -116,7 +116,7 @@ class Viewer {
     this.root.replaceChildren();
   }
 
-  // Reads the list of runs (again) and shows what has changed.
+  // Reloads the list of runs, and shows changes.
   async renew() {
     try {
       await this.library.renew();
@@ -154,9 +154,9 @@ class Viewer {
     this.head.standIn.hidden = true;
   }
 
-  // Changes what is chosen. Where elements stay the same, only pixels and texts are renewed.
+  // Changes selections. If elements can stay the same, only pixels and texts are updated.
   set(changes) {
-    // A link without any run names shows two.
+    // A link without run names may show two runs, so name the first when comparing ends.
     if (changes.compare === '') this.state.run ||= this.scene.runs[0].name;
     Object.assign(this.state, changes);
     this.address.write(this.state);
@@ -167,7 +167,7 @@ class Viewer {
     if ('theme' in changes) this.dress();
   }
 
-  // A link or the address has changed the state.
+  // Applies a state from a link or an edited address.
   follow(state) {
     this.sequence.stop();
     this.state = state;
@@ -208,12 +208,12 @@ class Viewer {
     listFindings(this.findings, scene.runs, jump, NARROW.matches);
   }
 
-  // One drawing for all changes between two frames.
+  // Draws once for all changes between two frames.
   refresh() {
     if (!this.frame) this.frame = window.requestAnimationFrame(() => this.paint());
   }
 
-  // fresh: whether maps or probes may be others than before.
+  // fresh: whether maps or probes may have changed.
   paint(fresh = false) {
     window.cancelAnimationFrame(this.frame);
     this.frame = 0;
@@ -277,7 +277,7 @@ class Viewer {
     this.set({theme: this.theme.opposite});
   }
 
-  // On paper all probes are drawn, in dark colours on white.
+  // For printing, draws all probes in the light theme.
   print(begins) {
     this.dress({printing: begins});
     if (begins && this.scene && this.openProbe() < 0) this.board.drawAll();

@@ -1,4 +1,4 @@
-// Sentences for screen readers, and short lines for the page.
+// Sentences for screen readers, and short texts for the page.
 import {minus, percent, shortNumber, sumOf, valueOf} from './numbers.js';
 
 // '1 probe', '2 probes'.
@@ -6,7 +6,7 @@ export function numberOf(count, thing) {
   return `${count} ${thing}${count === 1 ? '' : 's'}`;
 }
 
-// A step's label within a sentence.
+// Returns a step's label for use within a sentence.
 export function inWords(label) {
   return label.replace(/^untrained/, 'the untrained model');
 }
@@ -14,20 +14,20 @@ export function inWords(label) {
 const DOWN = ['upper', 'middle', 'lower'];
 const ACROSS = ['left', 'centre', 'right'];
 
-// Whether a prediction is right, wrong or neither: shape and word say what the colour says.
+// Returns the kind and symbol for a right or wrong prediction; the symbol repeats what the colour shows.
 export function signOf(right) {
   if (right === null) return {kind: 'open', glyph: ''};
   return right ? {kind: 'right', glyph: '✓ '} : {kind: 'wrong', glyph: '✗ '};
 }
 
-// '✓ Coat' and ' 93 %'; of several labels the set; of a regression the value, of embeddings the similarity.
+// Returns '✓ Coat' and ' 93 %'; for several labels the set, for a regression the value, for embeddings the similarity.
 export function verdict(run, step, probe) {
   const predicted = run.predicted(step, probe);
   if (predicted < 0) return valueWords(run, step, probe);
   const set = run.steps[step].sets?.[probe];
   if (set) {
     const names = set.map(([index, share]) => `${run.className(index)} ${percent(share)}`);
-    // Records keep ten classes.
+    // Records store at most ten classes.
     const text = [...names, ...(names.length < 10 ? [] : ['…'])].join(', ') || 'no class above 50 %';
     return {text, share: '', kind: 'open', spoken: `predicted ${text}`};
   }
@@ -37,7 +37,7 @@ export function verdict(run, step, probe) {
   return {text: glyph + name, share, kind, spoken: `predicted ${name}${share}${glyph && `, ${kind}`}`};
 }
 
-// What is explained where there are no classes.
+// Describes the explained score if there are no classes.
 function valueWords(run, step, probe) {
   const targets = Object.entries(run.steps[step].targets).filter(([, {scores}]) => scores[probe] !== null);
   const named = targets.map(([name, {scores}]) => {
@@ -52,7 +52,7 @@ export function noticeOf(state, {signed}) {
   return {blank: signed ? 'zero everywhere' : 'no positive evidence', broken: 'map not finite'}[state] || '';
 }
 
-// The explained class, if it is not the predicted one.
+// Returns the explained class, unless the target is the predicted class.
 export function explained(run, step, key, probe) {
   return run.keys[key].target === 'predicted' ? '' : run.explainedClass(step, key, probe);
 }
@@ -75,7 +75,7 @@ export function whereabouts({x, y}) {
   return down === 'middle' && across === 'centre' ? 'centre' : `${down} ${across}`;
 }
 
-// 'Coat until epoch 2, Shirt from epoch 3 on'.
+// Returns a text such as 'Coat, Shirt from epoch 3'.
 export function history(run, probe) {
   const flips = run.flips(probe);
   const first = run.predicted(0, probe);
@@ -90,7 +90,7 @@ const SCALE_WORDS = {
   layer: 'the largest value of all probes at each layer in the whole run',
 };
 
-// The one method and the one target whose maps are shown; where there are several, each map names its own.
+// Returns the method and the target of all maps shown; if there are several, each map states its own.
 export function explainedWords({runs, method, methods, target, targets}) {
   const one = (chosen, all) => (chosen !== 'all' ? chosen : all.length === 1 ? all[0] : undefined);
   const key = runs.flatMap((run) => run.keys).find((other) => other.method === one(method, methods));
@@ -99,7 +99,7 @@ export function explainedWords({runs, method, methods, target, targets}) {
   return [key?.method_title, words].filter(Boolean).join(' · ');
 }
 
-// What the brightest colour means. Values of two runs are not on one scale: each is seen by its own.
+// Describes the meaning of the brightest colour. Two runs do not share a scale: each has its own.
 export function scaleWords({runs, state}) {
   const own = runs.length > 1 && state.scale !== 'image' ? ' (A and B each have their own)' : '';
   const change = state.view === 'difference' ? ' · difference: red gained, blue lost, grey the same' : '';
@@ -108,7 +108,7 @@ export function scaleWords({runs, state}) {
 
 const TARGETS = {predicted: 'predicted class', label: 'true class'};
 
-// A target in the list of those logged, and whether it is the same class in all steps of a run, for every probe.
+// Returns a target's name for the list, and whether it is the same class at all steps of a run for every probe.
 export function targetWords(run, name) {
   if (!run.titles.has(name)) run.titles.set(name, targetTitle(run, name));
   return run.titles.get(name);
@@ -122,10 +122,11 @@ function targetTitle(run, name) {
   return known ? `${title} (${fixed ? 'never changes' : 'can change'})` : title;
 }
 
-// Layers that a notice names at most.
+// Maximum number of layers named in a notice.
 const NAMED = 3;
 
-// Which maps are blank at this step, and why, or not finite; and how many flipped, went blank or came back since the step before.
+// Returns notices about maps that are blank at this step (with the reason) or not finite, and the numbers of probes
+// that flipped, became blank or are no longer blank since the previous step.
 export function blankNotices(scene) {
   const blank = new Map();
   const changes = new Map();
@@ -141,7 +142,7 @@ export function blankNotices(scene) {
   );
 }
 
-// Which kinds of evidence the maps of a step do not have.
+// Returns notices about kinds of evidence that maps at a step lack.
 function lacking(run, step, key, {signed}) {
   const {blank, maxima, minima} = run.steps[step].maps[key];
   const count = (test) => maxima.filter((top, n) => top === 0 && test(minima[n])).length;
@@ -171,7 +172,8 @@ function shortened(list) {
   return list.length > NAMED ? [...list.slice(0, NAMED), `and ${list.length - NAMED} more`] : list;
 }
 
-// How many predictions of each run are right at this step, as long at each; empty where no true class is known.
+// Returns the number of right predictions at this step for each run, padded to a constant length; empty without true
+// classes.
 export function rightWords(scene) {
   let missing = 0;
   const counts = scene.runs.map((run, r) => {
@@ -180,12 +182,12 @@ export function rightWords(scene) {
     missing += total.length - count.length;
     return known.length > 0 && `${scene.prefix(r)}${count} of ${total}`;
   });
-  // Of several labels, the most probable class alone is judged.
+  // With several labels, only the most probable class is judged.
   const what = scene.runs.some(({steps}) => steps.some(({sets}) => sets)) ? 'top classes' : scene.once ? 'pictures' : 'probes';
   return counts.some(Boolean) ? `${counts.filter(Boolean).join(', ')} ${what} right${'\u2007'.repeat(missing)}` : '';
 }
 
-// Spoken once the slider rests.
+// Returns the text to announce once the slider has stopped.
 export function summed(scene) {
   return [scene.label(), rightWords(scene).trim()].filter(Boolean).join(', ');
 }

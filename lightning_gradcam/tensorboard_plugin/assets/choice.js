@@ -1,7 +1,7 @@
-// Which runs are chosen: with check boxes and a filter, as in TensorBoard's own list of runs.
+// The selection of runs, with check boxes and a filter as in TensorBoard's own list of runs.
 
 export class Choice {
-  // kept: what `kept()` gave earlier.
+  // kept: an earlier result of `kept()`.
   constructor({checked = null, filter = '', pair = ['', '']} = {}) {
     Object.assign(this, {entries: [], checked: checked && new Set(checked), filter, pair, error: ''});
   }
@@ -20,7 +20,7 @@ export class Choice {
     this.checked = newest ? new Set([newest.run]) : null;
   }
 
-  // The runs that match the filter; all runs while the filter is not a valid regular expression.
+  // Returns the runs that match the filter; all runs while the filter is not a valid regular expression.
   get visible() {
     try {
       const pattern = new RegExp(this.filter, 'i');
@@ -50,7 +50,7 @@ export class Choice {
     this.checked = new Set([name]);
   }
 
-  // The visible runs that can be shown.
+  // Returns the visible runs that can be shown.
   get possible() {
     return this.visible.filter(usable);
   }
@@ -59,7 +59,7 @@ export class Choice {
     return this.possible.filter((entry) => this.has(entry.run));
   }
 
-  // The names of the one or two runs to show, and a note about the others.
+  // Returns the names of the one or two runs to show, and a note about the others.
   get shown() {
     const {chosen, pair} = this;
     if (chosen.length === 0) return {names: [], note: ''};

@@ -1,7 +1,7 @@
-// What TensorBoard's page reports to a plugin in its frame: its theme, its list of runs, and each reload of the logs.
+// Receives what TensorBoard's page reports to a plugin in a frame: its theme, list of runs, and reloads of the logs.
 
 const RELOADED = ['experimental.DataReloaded', 'experimental.RunsChanged'];
-// The colours of TensorBoard's charts, for light and dark pages, assigned to its runs in order.
+// The colours of TensorBoard's charts, for light and dark pages, in the order in which they are assigned to runs.
 const SAME = ['#12b5cb', '#e52592', '#f9ab00', '#9334e6', '#7cb342', '#e8710a'];
 const PALETTE = [['#425066', '#8e98a3'], ...SAME.map((colour) => [colour, colour])];
 const OUTSIDE = ['#bdbdbd', '#757575'];
@@ -28,7 +28,7 @@ export class Host {
 
   take({type, id, payload, isReply}) {
     if (!isReply) this.send({type, id, isReply: true});
-    // Nothing but the list of runs is asked for.
+    // Request only the list of runs.
     if (isReply || type === 'experimental.RunsChanged') this.named(payload);
     if (!isReply && RELOADED.includes(type)) this.act.reloaded();
   }
@@ -44,7 +44,7 @@ export class Host {
     return this.body.classList.contains('dark-mode') ? 'dark' : 'light';
   }
 
-  // The light and dark colours of the TensorBoard run whose folder contains an archive.
+  // Returns the light and dark colours of the TensorBoard run whose folder contains an archive.
   colours(archive, place) {
     const folder = (name) => (name === '.' ? '' : `${name}/`);
     const inside = this.runs.filter((name) => `${archive}/`.startsWith(folder(name)));
@@ -53,7 +53,7 @@ export class Host {
     return PALETTE[(nearest === undefined ? place : this.runs.indexOf(nearest)) % PALETTE.length];
   }
 
-  // TensorBoard hides the frames of the tabs that are not chosen.
+  // TensorBoard hides the frames of tabs that are not selected.
   get hidden() {
     if (document.visibilityState === 'hidden') return true;
     try {

@@ -1,4 +1,4 @@
-// The tab Grad-CAM of TensorBoard: its list of runs beside the viewer.
+// TensorBoard's Grad-CAM tab: a list of runs next to the viewer.
 import {make} from './viewer/dom.js';
 import {mount} from './viewer/viewer.js';
 import {Choice} from './choice.js';
@@ -6,14 +6,14 @@ import {Host} from './host.js';
 import {Picker} from './picker.js';
 import {Source} from './source.js';
 
-// Milliseconds between two requests for the list of runs; the longest pause after failures.
+// Milliseconds between two requests for the list of runs, and the longest pause after failures.
 const PAUSE = 4000;
 const LONGEST_PAUSE = 60000;
 const MEMORY = 'lightning-gradcam';
 const NARROW = '(max-width: 760px)';
 
 export async function render() {
-  // With TensorBoard's base address the viewer's '#…' would lead out of this page.
+  // With TensorBoard's base URL, the viewer's '#…' would lead to a different page.
   document.querySelector('base')?.remove();
   document.documentElement.lang = 'en';
   document.title = 'Grad-CAM';
@@ -44,7 +44,7 @@ class Tab {
     Object.assign(this, {viewer: null, pause: PAUSE, timer: 0, busy: false});
   }
 
-  // Reads the list of runs, shows what is new, and repeats after a pause.
+  // Reads the list of runs, shows changes, and repeats this after a pause.
   async look() {
     if (this.busy) return;
     this.busy = true;
@@ -70,7 +70,7 @@ class Tab {
     this.remember();
   }
 
-  // Shows the chosen runs if they or their steps have changed.
+  // Shows the selected runs if they or their steps have changed.
   show() {
     const {source, choice} = this;
     const folders = choice.shown.names;
@@ -97,14 +97,14 @@ class Tab {
     this.viewer = mount(this.root, this.source, {theme: this.host.theme, empty, colours, fixed: true});
   }
 
-  // Reloading TensorBoard's page creates a new frame.
+  // Stores the state, because reloading TensorBoard's page creates a new frame.
   remember() {
     const hash = this.viewer ? window.location.hash : this.hash;
     const state = {choice: this.choice.kept(), hash, folded: this.picker.folded};
     try {
       window.sessionStorage.setItem(MEMORY, JSON.stringify(state));
     } catch {
-      // Without storage the page starts from the defaults.
+      // Without storage, the page starts with the defaults.
     }
   }
 }
@@ -117,7 +117,7 @@ function remembered() {
   }
 }
 
-// The address of a file beside this one.
+// Returns the URL of a file in this file's folder.
 function own(name) {
   return new URL(`./${name}`, import.meta.url).href;
 }

@@ -1,4 +1,4 @@
-// The list of runs at the left, as TensorBoard has it beside its charts.
+// The list of runs on the left, as in TensorBoard next to its charts.
 import {button, fill, labelled, make, select, setText} from './viewer/dom.js';
 import {numberOf} from './viewer/words.js';
 import {usable} from './choice.js';
@@ -6,7 +6,7 @@ import {usable} from './choice.js';
 const WHEN = {month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit'};
 
 export class Picker {
-  // choice: a Choice; act: {chosen()}, called when the user has changed it; colours(run, place).
+  // choice: a Choice; act: {chosen()}, called after the user has changed it; colours(run, place).
   constructor(choice, act, colours) {
     Object.assign(this, {choice, act, colours, rows: new Map(), drawn: ''});
     const filtered = () => Object.assign(choice, {filter: this.filter.value});
@@ -46,13 +46,13 @@ export class Picker {
     this.act.chosen();
   }
 
-  // The colours have changed.
+  // Rebuilds the list after the colours have changed.
   rebuild() {
     this.drawn = '';
     this.update();
   }
 
-  // notes: of the search through the log directory; [] leaves them as they are.
+  // notes: remarks from the search through the log directory; [] leaves them unchanged.
   update(notes = []) {
     const {choice} = this;
     const drawn = JSON.stringify(choice.visible);
@@ -119,7 +119,7 @@ function described({problem, steps, created}) {
   return `${steps === 0 ? 'no step yet' : numberOf(steps, 'step')}${when}`;
 }
 
-// Long names are broken after slashes.
+// Allows line breaks after slashes, for long names.
 function broken(name) {
   return name.split(/(?<=\/)/).flatMap((part) => [part, make('wbr')]);
 }

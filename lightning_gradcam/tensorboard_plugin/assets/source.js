@@ -1,5 +1,5 @@
-// Runs from TensorBoard's server. Only the new steps of a growing run are fetched. The viewer knows runs by their names,
-// which say how their hyperparameters differ; the list and the server by their folders.
+// Loads runs from TensorBoard's server; for a growing run, only new steps are fetched. The viewer identifies runs by
+// names, which state how their hyperparameters differ; the list and the server identify them by folders.
 import {familyOf} from './viewer/band.js';
 
 const BASE = import.meta.url;
@@ -18,17 +18,17 @@ async function answer(route, parameters = {}) {
 export class Source {
   constructor() {
     Object.assign(this, {entries: [], notes: [], shown: [], ticked: [], held: new Map(), told: () => {}, missed: false});
-    // Of runs that are not shown, but whose numbers are part of a band: {mark, header}, null if it can't be read.
+    // For runs that are not shown, but whose numbers are part of a band: {mark, header: null if it can't be read}.
     Object.assign(this, {heads: new Map(), busy: false});
   }
 
-  // Asks for the list of runs again.
+  // Requests the list of runs again.
   async refresh() {
     const {runs, notes} = await (await answer('runs')).json();
     Object.assign(this, {entries: runs, notes});
   }
 
-  // The runs to show: none, one, or two side by side. ticked: the entries of all runs whose numbers may be shown.
+  // Sets the runs to show: none, one, or two side by side. ticked: the entries of all runs whose numbers may be shown.
   show(folders, ticked) {
     Object.assign(this, {shown: folders, ticked});
     for (const folder of this.held.keys()) if (!folders.includes(folder)) this.held.delete(folder);
@@ -40,13 +40,13 @@ export class Source {
     return this.entries.find(({run}) => run === folder);
   }
 
-  // The ticked runs that differ from a shown one by their seed alone.
+  // Returns the ticked runs that differ from a shown one only in their seed.
   get relatives() {
     return [...new Set(this.shown.flatMap((folder) => familyOf(folder, this.ticked)))];
   }
 
-  // Reads the headers of relatives that are not shown. The viewer then draws their mean and range. One that could not be
-  // read is asked for again next time, unless it is damaged.
+  // Reads the headers of relatives that are not shown, for the viewer to draw their mean and range. One that could not
+  // be read is requested again next time, unless it is damaged.
   async gather() {
     if (this.busy) return;
     this.busy = true;
@@ -67,7 +67,7 @@ export class Source {
     if (news) this.tell();
   }
 
-  // Until all headers have been read there are none.
+  // Returns the runs in a run's family; none until all headers have been read.
   kin(name) {
     const own = this.ticked.find((entry) => entry.name === name);
     const family = familyOf(own?.run, this.ticked).map(({run, name: title, seed}) => {
@@ -78,7 +78,7 @@ export class Source {
     return readable.length > 1 && readable.every(({header}) => header) ? readable : [];
   }
 
-  // The list of runs for the viewer. The mark is part of the id, so that a replaced step counts as a change.
+  // Returns the list of runs for the viewer. The id includes the mark, so a replaced step counts as a change.
   async runs() {
     const entries = this.shown.map((folder) => this.entry(folder)).filter(Boolean);
     return entries.map((entry) => ({...entry, run: entry.name, id: `${entry.id} ${entry.mark}`}));
@@ -89,7 +89,7 @@ export class Source {
     return () => this.watch(() => {});
   }
 
-  // Makes the viewer ask for its runs again.
+  // Makes the viewer request its runs again.
   tell() {
     this.missed = false;
     this.told();
@@ -106,7 +106,7 @@ export class Source {
     }
   }
 
-  // A run that was rewound between the two requests has another mark, and is requested again.
+  // Reads a run. If it was rewound between the two requests, its mark differs, and it is requested again.
   async read(name, tries) {
     const header = await (await answer('run', {run: name})).json();
     const before = this.held.get(name);
