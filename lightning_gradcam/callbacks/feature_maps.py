@@ -30,10 +30,10 @@ class FeatureMapCallback(ProbeCallback):
 
     Args:
         num_probes: Number of probes to draw; the sheet shows one grid per probe.
-        max_channels: Largest number of channels to keep and show per layer, evenly spaced. Default: all are kept and
+        max_channels: Maximum number of channels to keep and show per layer, evenly spaced. Default: all are kept and
             256 are shown. Per probe and step, 64 channels of 112x112 take 1.6 MB in the archive.
         drawing: Options for drawing the grids. Default: sixteen channels per row, each normalised separately.
-        batch_size: Largest number of probes per forward pass.
+        batch_size: Maximum number of probes per forward pass.
 
     Raises:
         ConfigurationError: An option is invalid; at the start of training, an option does not fit the model or data.

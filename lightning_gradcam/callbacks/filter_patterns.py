@@ -46,7 +46,7 @@ class FilterPatternCallback(ProbeCallback):
         drawing: Options for drawing the sheets.
         probes: Source of the image size. Default: a sample from the validation data set.
         progress: Show a progress bar if the ascent takes more than two seconds.
-        batch_size: Largest number of images per forward pass.
+        batch_size: Maximum number of images per forward pass.
 
     Raises:
         ConfigurationError: An option is invalid; at the start of training, an option does not fit the model or data.

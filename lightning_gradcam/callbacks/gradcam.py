@@ -44,7 +44,7 @@ class GradCAMCallback(ProbeCallback):
         num_probes: Number of probes to draw. Default: 8, or all samples if there are fewer.
         drawing: Options for drawing sheets: colour map, opacity, columns, scale, …
         output_key: Part of the model's output to explain: an index into a tuple, a key, an attribute, or a callable.
-        batch_size: Largest number of probes per forward pass; limits memory use. A callable target is called once per
+        batch_size: Maximum number of probes per forward pass; limits memory use. A callable target is called once per
             batch. If memory runs out, the number is halved.
         min_energy_inside: Warn once if, at any step except the untrained baseline, less than this share of a layer's
             maps (mean over the probes) is inside the probes' masks or boxes. Default: no warning.

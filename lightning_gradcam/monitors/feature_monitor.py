@@ -24,7 +24,7 @@ class FeatureMonitor(ChannelMonitor):
 
     Attributes:
         drawing: How sheets are drawn.
-        max_channels: Largest number of channels to keep per layer, evenly spaced; ``None``: all.
+        max_channels: Maximum number of channels to keep per layer, evenly spaced; ``None``: all.
     """
 
     drawing: GridDrawing

@@ -50,7 +50,7 @@ class Worker:
 
     Args:
         background: Whether to run jobs in the background; ``False`` runs each immediately, on the submitting thread.
-        size: Largest number of waiting jobs; a caller that submits one more waits until there is room.
+        size: Maximum number of waiting jobs; a caller that submits one more waits until there is room.
         patience: Seconds without progress after which callers stop waiting. Time during which the process was suspended
             does not count.
         niceness: How much to lower the thread's priority, so that it yields to training (on Linux; elsewhere, only
