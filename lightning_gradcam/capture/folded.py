@@ -77,7 +77,7 @@ def find_folds(
         layers: Its layers, by name.
         calls: The calls in order; if a layer was called several times, its last call counts.
         picture: The input of one or more samples, ``[N, …]``.
-        forward: Maps a changed input to the model's output.
+        forward: Maps an input of this shape to the model's output.
 
     Returns:
         Folds by layer name; layers without a result are omitted.

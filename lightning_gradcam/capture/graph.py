@@ -79,7 +79,7 @@ class Paths:
         """The layers whose feature maps feed the score, in order."""
 
     def beside(self, name: str) -> str | None:
-        """Returns a layer that is on a path to the score around layer ``name``, but neither before nor after it."""
+        """Returns a layer neither before nor after layer ``name``, on a path to the score that bypasses ``name``."""
         own, before = self._own[name], self._before[name]
         apart = [n for n in self.leading if not self._own[n] & before and not own & self._before[n]]
         past = _walked(self._scores, self._origins[name]) if apart else set()

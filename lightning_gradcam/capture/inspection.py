@@ -141,8 +141,8 @@ class Survey:
         If this is not simply the last layer called, the graph is followed back from the score. This excludes a second
         branch that was called later.
 
-        This skips layers that only pass a feature map on (pooling, dropout, permutation), queries, keys and values, and
-        layers whose channels are the output's own numbers (logits at every position).
+        Layers that only pass a feature map on (pooling, dropout, permutation) are skipped, and so are queries, keys and
+        values, and layers whose channels are the output's own numbers (logits at every position).
 
         Args:
             score: Maps the model's output to the scores to explain.

@@ -33,7 +33,7 @@ class LayoutReader:
         layers: Its layers that can be hooked, by name.
         seen: The calls in the forward pass, in order.
         own: The input; it distinguishes signals from images, and frames and tokens are traced from it.
-        again: Runs the forward pass on a different input.
+        again: Runs the forward pass on a given input.
         given: The user's layouts by layer name; ``""`` means all layers.
         trail: The trace of that forward pass, with its graph; if ``None``, another forward pass is traced when needed.
         signal: The input's axes, if it is a signal.

@@ -71,7 +71,7 @@ def compute_cams(
             sigmoid of each class. If the model itself ends in a sigmoid or softmax, that probability is explained with
             any ``score``; with ``"logit"``, a warning describes how to access the logit.
         relu: Whether to keep only positive evidence for the target; ``False`` leaves the maps signed. A warning reports
-            each layer whose maps become zero everywhere, with the reason and an alternative.
+            each layer with maps that become zero everywhere, with the reason and an alternative.
         layout: The meaning of a layer's axes, if it can't be detected: ``"NHWC"``, ``"NLC:1+14x14"`` (one token before
             a 14 by 14 grid of tokens), ``"NLC:14x14+4"`` (four tokens after the grid), or a mapping from layer names to
             these.
@@ -80,7 +80,7 @@ def compute_cams(
         picture: The image among several inputs, as the same tensor object.
         forward: Function called with ``inputs`` instead of ``model``, for instance to run the model under autocast.
         batch_size: Maximum number of samples per forward pass; default: all. It bounds memory use, and is halved if
-            memory runs out. A callable target is called once per batch.
+            memory runs out. A callable target is called once per forward pass.
         gradients: Whether to also summarise the gradients behind the maps. ``Cams.gradients[layer, target]`` is then a
             :class:`~lightning_gradcam.GradientSummary` with histograms of the gradients and of the channel weights, and
             with the channels that have the largest weights. This needs no extra backward pass.

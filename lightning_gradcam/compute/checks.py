@@ -1,4 +1,7 @@
-"""Checks that maps are meaningful: the score depends on the layer, and positions match those in the image."""
+"""Checks that maps are meaningful: the score depends on the layer, and positions match those in the image.
+
+Also warns if a layer sees a different image or only some frames, or if probabilities are explained instead of logits.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ from lightning_gradcam.targets import Contrast, Given, Segment, Target
 from lightning_gradcam.targets.classes import Class
 from lightning_gradcam.warn import warn
 
-# Kinds of moves that dead units do not imitate: they require a response at a different position, not a missing one.
+# Kinds of moves that dead units were never seen to imitate: these moves require a response at a different position,
+# not a missing one.
 _CERTAIN = ("samples", "turned", "shifted", "spectrum")
 
 
@@ -186,7 +190,7 @@ def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module
     """
     few = inputs.part(0, 2)
     found: dict[str, list[int]] = {}
-    # Fails after an in-place change, with a reentrant checkpoint, or if the model accepts only one number of samples.
+    # Fails after an in-place change, with a reentrant checkpoint, or if the model accepts no other number of samples.
     with suppress(Exception):
         unseen = set(modules) - _led_to(run, few, modules)
         for whole, other in zip(inputs.others(), few.others(), strict=True):
@@ -198,7 +202,7 @@ def seen_elsewhere(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module
 def frames_seen(run: Forward, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, tuple[int, Tensor]]:
     """Finds the layers that see only some frames of a clip or some images of a stack.
 
-    Runs two samples once and differentiates each layer's map. Returns nothing for images without such an axis.
+    Runs two samples once and differentiates each layer's map. The result is empty for images without such an axis.
 
     Args:
         run: Maps inputs to the explained output.

@@ -67,9 +67,9 @@ def filter_patterns(
 
     The method follows François Chollet and Matthew Watson, *Deep Learning with Python*, 3rd edition, chapter 10
     (listings 10.1 to 10.23). It starts from uniform noise between 0.4 and 0.6 and takes thirty steps along the gradient
-    of the filter's mean activation, divided by its L2 norm over the whole image, as the chapter's text describes. A
-    layer's filters run through the model in batches, each with its own image, start and norm. The forward pass stops at
-    the layer.
+    of the filter's mean activation, divided by its L2 norm over the whole image, as the chapter's text describes. Each
+    filter has its own image, start and norm, and a layer's filters run through the model in batches. The forward pass
+    stops at the layer.
 
     The model runs in evaluation mode during the call, and its exact state is restored afterwards (see
     :func:`lightning_gradcam.guard.model.preserved`). The function works under ``no_grad`` and ``inference_mode``, and

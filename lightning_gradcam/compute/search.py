@@ -203,7 +203,7 @@ class Search:
             name: The layer's name.
             module: The layer.
             activation: The layer's output.
-            single: Whether to accept a single position, because the layer has several levels.
+            single: Whether to accept a single position, for instance because the layer has several levels.
 
         Raises:
             LayerError: The activation has no spatial axes, or the user's layout does not match it.

@@ -60,7 +60,7 @@ def fullgrad(rerun: Rerun) -> Tensor:
 
     :math:`f^b` is the gradient at the output of a convolution or batch norm times its bias; :math:`\psi` takes the
     magnitude, scales a layer's channels together to 0…1, for each sample, and resizes them (bilinear) to the input.
-    Biases in linear layers and other norms have no map and are left out.
+    Biases in linear layers and other norms are left out, and so are biases in layers without a map.
 
     Srinivas and Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS 2019, equation 8.
     Scaling the channels together follows their code (idiap/fullgrad-saliency): channels that contribute little stay

@@ -219,7 +219,7 @@ def _several(output: Any, given: Given, name: str) -> Scored:
 
 
 def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:
-    """Rejects an output without one row per sample, and class targets if the labels show that there are no classes."""
+    """Rejects an output without one row per sample, and a predicted, ranked or true class if labels show numbers."""
     check_samples(output, given.samples)
     if not isinstance(which, (str, Rank)) or (wrong := no_class_in(output, given.labels)) is None:
         return
