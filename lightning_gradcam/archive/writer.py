@@ -35,7 +35,7 @@ class ArchiveWriter(Archive):
     _written: Counter[tuple[int, int]] | None = None
     # The manifest's file state when it was last read and belonged to this run.
     _owned: Stamp | None = None
-    # Signals other processes that the archive is in use.
+    # Tells other processes that the archive is in use.
     _held: Hold | None = None
     # The hash of the probe file, and the probes.
     _given: tuple[bytes, ProbeSet] | None = None

@@ -114,8 +114,8 @@ def check_name(name: object) -> str:
     """Returns ``name`` if it can be used as a folder and a tag.
 
     Raises:
-        ConfigurationError: It is empty or too long, or contains characters other than letters, digits, ``_``, ``-`` and
-            ``.``.
+        ConfigurationError: It is empty, longer than 100 characters, contains characters other than ASCII letters,
+            digits, ``_``, ``-`` and ``.``, or begins with ``-`` or ``.``.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 100:
         raise ConfigurationError(

@@ -24,8 +24,8 @@ from lightning_gradcam.sinks import Sink
 class FeatureMapCallback(ProbeCallback):
     r"""Logs all channels of the selected layers' activations on fixed probes after every validation.
 
-    The channel grids show what each layer keeps of an image as the network trains, as in François Chollet and Matthew
-    Watson, *Deep Learning with Python*, 3rd edition, chapter 10. Training is untouched, as with
+    The channel grids show what each layer keeps of an image, as in François Chollet and Matthew Watson, *Deep Learning
+    with Python*, 3rd edition, chapter 10, but while the network trains. Training is untouched, as with
     :class:`~lightning_gradcam.GradCAMCallback`.
 
     Args:

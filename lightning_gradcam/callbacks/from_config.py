@@ -97,7 +97,7 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
         argument: The option's name, for errors.
 
     Raises:
-        ConfigurationError: The path can't be imported, or is not callable.
+        ConfigurationError: The path can't be imported, or what it names does not exist or is not callable.
 
     Example:
         >>> function_at("math.sqrt", "targets")(9.0)

@@ -12,7 +12,7 @@ from lightning_gradcam.checks.chance import Array, either, p_value, random_maps,
 from lightning_gradcam.checks.hiding import Hidden, shown_share
 from lightning_gradcam.stats.settled import Flags
 
-# Number of random maps per image, with which a single image can reach p = 0.05.
+# The smallest number of random maps per image with which a single image can reach p = 0.05.
 RANDOM = 20
 # Number of additional random maps for agreement, which need no queries to the model.
 _COMPARED = 200

@@ -23,7 +23,7 @@ def evidence(own: Array, finite: npt.NDArray[np.bool_]) -> dict[str, float]:
 
 
 def against_weights(own: Array, fake: list[Array], last: Array | None) -> dict[str, float]:
-    """Returns how similar the maps are to those from random weights, and how similar random maps are to them."""
+    """Returns how similar the maps are to those from random weights, and to random maps."""
     none = float("nan")
     by_chance = [
         (mean(signed_rank_correlation(own, others)), mean(structural_similarity(own, others)))

@@ -70,7 +70,7 @@ def structural_similarity(maps: Array, others: Array) -> Array:
 
 
 def complexity(maps: Array) -> Array:
-    """Returns the entropy in nats of a histogram of a map's magnitudes, in 100 bins; 0 for a constant map.
+    """Returns the entropy in nats of a map's magnitudes in 100 bins up to the largest one; 0 for a constant map.
 
     Hedström et al., "Sanity Checks Revisited: An Exploration to Repair the Model Parameter Randomisation Test", 2024:
     their efficient variant (eMPRT) reports the relative increase in complexity when all weights are randomised.

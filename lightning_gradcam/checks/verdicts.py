@@ -26,8 +26,8 @@ LEARNT = 1.5
 # Rank correlation with maps from random weights from which maps count as unchanged, and the fraction of the maps'
 # faithfulness that those must also reach.
 KEPT, KEPT_FAITH = 0.5, 0.75
-# Correlation from which maps for different classes count as the same. It is 1 if all classes depend on the layer
-# through a single number, and up to 0.99 in a network for a single kind of object.
+# Correlation from which maps for different classes count as the same; its magnitude if there are more than two. It is 1
+# if all classes depend on the layer through a single number, and up to 0.99 in a network for a single kind of object.
 SAME = 0.999
 # Minimum number of images for each verdict.
 LEAST: Mapping[Verdict, int] = MappingProxyType(

@@ -14,7 +14,7 @@ PROBES = 3
 # Minimum number of affected probes for findings about individual probes.
 NAMED = 2
 
-# Shortcuts: minimum number of probes, and minimum multiples of a uniform map's evidence in the region.
+# Shortcuts: minimum number of probes, and the multiples of a uniform map's share in the region that must be exceeded.
 PLACED, AT_CORNER, AT_BORDER = 5, 2, 1
 MOSTLY = 0.75
 # A corner is a third of the width and height, the border a sixth on each side.
@@ -54,10 +54,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "Evidence in a corner or at the border",
             "high",
             f"At the last step, {MOSTLY:.0%} or more of at least {PLACED} probes have their map's maximum in the same"
-            f" corner (a third of the width and height), with more than {AT_CORNER} times as much evidence there as in"
-            " a uniform map; or they have it at the border (a sixth of the width and height on each side), with more"
-            f" evidence there than in a uniform map. A probe with {INSIDE:.0%} or more of its evidence inside its mask"
-            f" or box never meets this condition. Requires maps with {SIDE} or more locations along each side.",
+            f" corner (a third of the width and height), with more than {AT_CORNER} times the share of evidence that a"
+            " uniform map has there; or they have it at the border (a sixth of the width and height on each side), with"
+            f" a larger share of evidence than a uniform map has there. A probe with {INSIDE:.0%} or more of its"
+            " evidence inside its mask or box never meets this condition. Requires maps with"
+            f" {SIDE} or more locations along each side.",
         ),
         "right_elsewhere": Kind(
             "Right, but looking elsewhere",

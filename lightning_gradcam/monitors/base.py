@@ -248,7 +248,7 @@ class Reporter(ABC):
         Args:
             archive: The archive, with at least one step.
             limits: :attr:`limits` after the latest of the drawn steps.
-            count: Number of steps to draw.
+            count: Use only the first ``count`` steps.
             ended: Whether the run is over.
             rows: Whether any sink supports tables.
         """

@@ -64,7 +64,7 @@ class Failures:
 
     def given_up(self, kind: str) -> bool:
         """Whether this kind failed too often in a row to be tried again."""
-        # Stalls of the worker, and steps left out because of them, are reported separately.
+        # Every stall of the worker, and every step that is left out because of one, is reported.
         return self._in_a_row[kind] >= IN_A_ROW and not kind.startswith("the background worker")
 
     @contextmanager

@@ -166,7 +166,7 @@ class Cams(Mapping[CamKey, Tensor]):
         """Writes all maps as one image file.
 
         A single sample's only map is written as its overlay, the image that :meth:`overlay` returns. Several maps are
-        written as a sheet with a section for each layer and method, and in it a row for each sample: its input, an
+        written as a sheet with a section for each layer and method. A section shows each sample with its input, an
         overlay for each target, the scores and the scale.
 
         Args:

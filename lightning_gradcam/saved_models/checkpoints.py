@@ -140,7 +140,7 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None
 
 
 def aligned(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
-    """Renames weights to the module's names, in case one of them was wrapped by torch.compile or DataParallel.
+    """Renames weights to the module's names, if torch.compile wrapped either module, or DataParallel the saved one.
 
     If no name matches, but all of the module's names exist with a common prefix (such as ``"model."``), the weights
     with that prefix are used: the module was a submodule of the saved one.

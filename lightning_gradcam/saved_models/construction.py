@@ -39,7 +39,7 @@ def find_class(name: str, argument: str) -> Callable[..., Any]:
 
     Args:
         name: ``"package.module:Class"``, ``"package.module.Class"`` or ``"path/to/file.py:Class"``.
-        argument: The option that was set to ``name``, for errors.
+        argument: The option that the class is for, for errors.
 
     Raises:
         ConfigurationError: The module, or the name in it, does not exist.
@@ -60,7 +60,7 @@ def find_object(name: str, argument: str) -> Any:
 
     Args:
         name: ``"package.module:name"``, ``"package.module.name"`` or ``"path/to/file.py:name"``.
-        argument: The option that was set to ``name``, for errors.
+        argument: The option that the object is for, for errors.
 
     Raises:
         ConfigurationError: The module, or the name in it, does not exist.
@@ -81,7 +81,7 @@ def find_object(name: str, argument: str) -> Any:
 
 
 def named_class(name: str, argument: str, base: type | str) -> type:
-    """Imports a class named in a file and checks its base class; nothing is called.
+    """Imports a class named in a file and checks its base class, without calling it.
 
     Args:
         name: ``"package.module.Class"`` or ``"package.module:Class"``; not a script or function.
@@ -89,7 +89,7 @@ def named_class(name: str, argument: str, base: type | str) -> type:
         base: The required base class, or the name of a class in Lightning.
 
     Raises:
-        RefusedError: The object is not such a class; nothing was called.
+        RefusedError: The name is not of this form, or its object is not such a class; nothing was called.
         ConfigurationError: The class can't be imported.
 
     Example:
@@ -162,9 +162,9 @@ def build(
         function: A class, or a function that returns an instance.
         arguments: The arguments by name.
         argument: The option that the class is for, for errors.
-        parsed: Whether the arguments are plain values from a command line or YAML file. If so, jsonargparse converts
-            them according to the constructor's annotations, and imports the classes and functions they name. If not,
-            they are passed unchanged.
+        parsed: Whether the arguments are plain values from a command line or YAML file. For a class, jsonargparse then
+            converts them according to the constructor's annotations, and imports the classes and functions they name.
+            Otherwise they are passed unchanged.
         kept: Arguments that are always passed unchanged; ``arguments`` take precedence over them.
 
     Raises:

@@ -182,7 +182,7 @@ def check_free(folder: str, *, force: bool = False) -> None:
 
     Args:
         folder: The folder.
-        force: Whether to allow an archive or report from :func:`explain`. A training run's archive is never replaced.
+        force: Whether to allow a report, or an archive from :func:`explain`; a training run's is never replaced.
 
     Raises:
         ConfigurationError: The folder can't be used.

@@ -166,7 +166,7 @@ class Prepared:
         loaded: The model, with information from its checkpoint.
         probes: The images.
         layers: The requested layers, else the run's, else ``"auto"``.
-        targets: The targets, with class names resolved.
+        targets: The targets, with a class name as ``{"class": name}``.
         remarks: Notes for the user about how model and images were loaded.
         photographs: The original images, before preprocessing.
     """
@@ -254,7 +254,7 @@ def _layers_in(module: nn.Module, of_run: Sequence[str]) -> tuple[LayerSpec, str
 
 
 def _classes_named(targets: Any, names: Sequence[str]) -> Any:
-    """Returns the targets with class names replaced by indices."""
+    """Returns the targets with each class name as ``{"class": name}``."""
     if isinstance(targets, str) and targets not in ("predicted", "label"):
         if not names:
             raise TargetError(

@@ -45,10 +45,11 @@ def prepare_for(
         datamodule: A data module that has not been set up; nothing is downloaded.
         given: The user's choice, which takes precedence. Its ``mean`` replaces the transform of a data module that the
             user did not specify; if its ``mode`` is ``None``, the module decides.
-        asked: Whether the user specified the data module; if so, it must have a transform.
+        asked: Whether the user specified the data module; if so, it or ``given`` must have a transform.
 
     Raises:
-        ConfigurationError: The specified data module has no transform, or ``size`` or ``mode`` is invalid.
+        ConfigurationError: There is no transform though the user specified the data module, or ``size`` or ``mode`` is
+            invalid.
     """
     size = given.size
     sides: list[Any] = [1] if size is None else list(size) if isinstance(size, (list, tuple)) else [size]

@@ -58,8 +58,8 @@ class Photographs:
     def read(self, row: int, probes: ProbeView) -> tuple[Pixels, Region] | None:
         """Returns a photograph, uint8 ``[H, W, 3]``, and the region that became a probe's input.
 
-        Returns ``None`` if there is no photograph, if the region has no more pixels than the input, or if the region is
-        unknown because the transform rotates, distorts or randomly changes images.
+        Returns ``None`` if there is no photograph, if the region is no wider or no higher than the input, or if the
+        region is unknown, for instance because the transform rotates, distorts or randomly changes images.
 
         Args:
             row: The probe's index.

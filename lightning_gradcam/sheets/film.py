@@ -255,7 +255,7 @@ def tile_shape(display: tuple[int, ...], drawing: Drawing, side: int) -> tuple[i
 
 
 def _strongest(records: Sequence[CamRecord], key: CamKey, *, signed: bool) -> IntArray:
-    """Returns the index of each probe's slice with the most evidence (of both signs if signed), ``[N]``."""
+    """Returns each probe's slice with the most evidence over all steps (of both signs if signed), ``[N]``."""
     sums = np.zeros(records[0].maps[key].shape[:2], np.float64)
     for record in records:
         maps = np.nan_to_num(record.maps[key], nan=0.0, posinf=0.0, neginf=0.0)

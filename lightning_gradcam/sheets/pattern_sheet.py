@@ -114,7 +114,7 @@ def pattern_sheet(
 ) -> Picture:
     """Draws a layer's patterns, each with its filter's number and the mean activation that it reaches.
 
-    The cell of a filter without a gradient is left empty, because its pattern would be the initial noise.
+    The cell of a filter that never had a gradient is left empty, because its pattern would be the initial noise.
 
     Args:
         record: A record of kind ``"patterns"``.

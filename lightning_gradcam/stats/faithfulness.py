@@ -27,7 +27,7 @@ _FILLED = 1e-5
 def average_drop(
     model: Model, inputs: Tensor, maps: Tensor, *, classes: Tensor | None = None, score: str = "probability"
 ) -> Tensor:
-    r"""Returns the confidence lost when the map masks the image: :math:`\max(f(x) - f(x \circ H), 0)/f(x)`.
+    r"""Returns the share of confidence lost when the map masks the image: :math:`\max(f(x) - f(x \circ H), 0)/f(x)`.
 
     :math:`H = \max(M, 0) / \max_s M_s` leaves the most important pixel unchanged and sets pixels without importance to
     0, in the model's input units. A map without a positive value hides everything.

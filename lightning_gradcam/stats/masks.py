@@ -81,7 +81,9 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tenso
 
 
 def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes maps bilinearly with corners not aligned, as for drawing and for the metrics in this module.
+    """Resizes maps bilinearly with corners not aligned, as the metrics in this module do.
+
+    Drawing does the same unless a map is finer than the image.
 
     Args:
         maps: Signed or non-negative maps, ``[N, h, w]``.

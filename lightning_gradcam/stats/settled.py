@@ -55,7 +55,7 @@ def are_close(maps: npt.NDArray[Any], others: npt.NDArray[Any], changed: Flags |
 def have_settled(
     maps: npt.NDArray[Any], earlier: Iterable[tuple[npt.NDArray[Any], Flags | None]]
 ) -> npt.NDArray[np.float32]:
-    """Returns whether a step's maps have settled: whether the three previous logged steps are :func:`are_close`.
+    """Returns whether a step's maps have settled: the three previous logged steps' maps are :func:`are_close` to them.
 
     Args:
         maps: The step's maps, ``[N, ...]``.

@@ -33,7 +33,7 @@ class Stat:
     counted: bool = False
 
 
-# The statistics that loggers receive by default; the archive and the report contain all of them.
+# The statistics that loggers receive by default; the archive and the report contain every statistic.
 DEFAULT = ("drift", "half_area", "blank", "energy_inside")
 
 

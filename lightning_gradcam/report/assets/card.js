@@ -88,7 +88,7 @@ class Card {
     this.rows.push(row);
   }
 
-  // Called only when the card becomes visible, because the curves of a long run take time to draw.
+  // Called only when the card is first drawn, because the curves of a long run take time.
   fillStrips(scene) {
     for (const {strips, r, place} of this.strips.splice(0)) {
       if (scene.hasClasses()) strips.append(timeline(scene, r, place, this.act.pick));

@@ -32,7 +32,8 @@ export function mapNumbers(run) {
   return names.includes('maximum') ? names : [...names, 'maximum'];
 }
 
-// Returns the number for the curves: the selected one if this run has it, else the share inside masks, or else drift.
+// Returns the number for the curves: the selected one if this run has it, else the share inside masks and boxes, or
+// else drift.
 export function chosenNumber(run, wanted) {
   const names = mapNumbers(run);
   if (names.includes(wanted)) return wanted;

@@ -199,7 +199,8 @@ export function sameKey(x, y) {
   return x.layer === y.layer && x.method === y.method && x.target === y.target;
 }
 
-// Returns layer names without their common dotted prefix; if only a number would remain, the part before it is kept.
+// Returns layer names without their common dotted prefix; if a name would then begin with a number, the part before it
+// is kept.
 export function shortNames(layers) {
   const parts = layers.map((layer) => layer.split('.'));
   let shared = 0;

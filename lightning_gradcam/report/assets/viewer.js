@@ -28,7 +28,7 @@ const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are
 // root: an empty element. source: {runs(), load(name), watch?(callback), kin?(name): [{run, header}] for the runs that
 // differ only in their seed, including the named one}. options: {colours: URL of colormaps.png, title, hash: whether to
 // store the state in the address, theme: 'auto', 'light' or 'dark', empty: text shown without runs, beside: the run to
-// compare with if the address specifies none, fixed: whether runs are selected elsewhere}. Returns {ready: Promise,
+// compare with if the address names no run, fixed: whether runs are selected elsewhere}. Returns {ready: Promise,
 // destroy(), show([run, compare]), theme(name)}.
 export function mount(root, source, options = {}) {
   const viewer = new Viewer(root, source, {...OPTIONS, ...options});

@@ -126,7 +126,7 @@ function targetTitle(run, name) {
 const NAMED = 3;
 
 // Returns notices about maps that are blank at this step (with the reason) or not finite, and the numbers of probes
-// that flipped, became blank or are no longer blank since the previous step.
+// whose explained class changed, or whose map became blank or is no longer blank since the previous step.
 export function blankNotices(scene) {
   const blank = new Map();
   const changes = new Map();
