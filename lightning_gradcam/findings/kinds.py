@@ -65,7 +65,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "high",
             f"At the last step, {ELSEWHERE:.0%} or more of at least {PROBES} correctly predicted probes, and at least"
             f" {NAMED} of them, have no more of their evidence inside their mask or box than a uniform map would have."
-            " Judged at the layer with the largest mean share of evidence inside.",
+            " Judged at the layer with the largest mean share of evidence inside; requires `predicted` or `label` as"
+            " the first target.",
         ),
         "blank": Kind(
             "Blank maps",
@@ -108,7 +109,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             f"At the last step, {NAMED} or more wrongly predicted probes have {INSIDE:.0%} or more of their evidence"
             f" inside their mask or box, and at least twice as much as a uniform map would have. Requires at least"
             f" {PROBES} probes with a label and a mask or box. Judged at the layer with the largest mean share of"
-            " evidence inside.",
+            " evidence inside; requires `predicted` or `label` as the first target.",
         ),
         "moved_in": Kind(
             "Evidence moved into the masks",

@@ -70,8 +70,9 @@ def prepare_for(
             transform = found
         if asked and transform is None:
             raise ConfigurationError(
-                f"data: {type(datamodule).__name__} has no transform that can be found ({why}); add an attribute"
-                f" {' or '.join(_ATTRIBUTES[:2])}, or pass mean and std (--mean, --std), or transform="
+                f"data: {type(datamodule).__name__} has no transform that can be found ({why}); add an attribute "
+                f"{' or '.join(_ATTRIBUTES[:2])}, pass transform=, or leave data out and pass mean and std (--mean, "
+                "--std)"
             )
         if changed := _changes_batches(module, datamodule):
             remarks += (f"{changed} change batches on the device, and are not applied here",)
