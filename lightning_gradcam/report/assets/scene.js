@@ -98,6 +98,14 @@ export class Scene {
     return {epoch: String(epoch), step: alone ? '' : String(step)};
   }
 
+  // What keeps a reader who has chosen no step at the same one in a later scene of the run, which has more steps; from the
+  // last one, the run is followed. false: it opens there anyway.
+  keptIn(later) {
+    const here = this.at < this.positions.length - 1 ? this.stateAt(this.at) : {epoch: 'last', step: ''};
+    const same = this.runs[0].header.id === later.runs[0].header.id;
+    return same && later.placeOf(here) !== later.opening && here;
+  }
+
   // What shows the difference from this position on; if it does already, from the position before each.
   held() {
     const before = this.nameAt(this.at);
