@@ -47,7 +47,7 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
     shown = report(moving(PLANTED, predicted=[[0] * 3] * 5 + [[1, 0, 0]]))
     assert at(shown) == "epoch 3"
     assert [text.strip() for text in shown.texts(".headline")] == [
-        "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes)."
+        "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes; 0: same map, 1: no overlap)."
         " The largest value moved to another part of the image in 3 of 3, most often to the lower right (3)."
         " Probe 1 moved furthest (0.90): its largest value went from the lower left to the lower right."
     ]
@@ -97,7 +97,7 @@ def test_headline_leaves_out_the_places_of_maps_that_were_not_compared(report: O
             entry["numbers"]["drift"][3] = None
     shown = report(payload)
     assert " another part of the image in 3 of 3, most often" in shown.texts(".headline")[0]
-    assert "(3 of 4 probes)" in shown.texts(".headline")[0]
+    assert "mean drift 0.60 (3 of 4 probes; 0: same map, 1: no overlap)." in shown.texts(".headline")[0]
     # One goes to the upper left and one to the lower right: neither most often.
     maps = np.full((2, 2, 2, 2), 0.1)
     maps[0, :, 0, 1] = maps[1, 0, 0, 0] = maps[1, 1, 1, 1] = 1
@@ -144,7 +144,7 @@ def test_without_a_large_change_the_page_opens_at_the_last_step_and_says_so(repo
     assert at(shown) == "epoch 3"
     assert [text.strip() for text in shown.texts(".headline")] == [
         "No large change of the maps: the largest is from epoch 0 to epoch 1, at layer conv (mean drift 0.10,"
-        " 3 probes)."
+        " 3 probes; 0: same map, 1: no overlap)."
     ]
     shown.press("n")
     assert at(shown) == "epoch 3"

@@ -275,7 +275,7 @@ def test_marked_region_is_outlined_where_it_is(report: Open) -> None:
     payload = made({KEY: MAPS}, PICTURES, masks=[mask, None], boxes=[None, [1, 2, 4.5, 6]])
     shown = report(payload)
     assert shown.page.locator(".region").count() == 0
-    shown.page.get_by_label("Marked region").check()
+    shown.page.get_by_label("Masks", exact=True).check()
     paths = shown.page.locator(".cell.overlay .border-light")
     box = paths.nth(0).evaluate("p => { const b = p.getBBox(); return [b.x, b.y, b.width, b.height]; }")
     assert box == [5, 2, 3, 2]
@@ -399,7 +399,7 @@ def test_everything_has_a_name_and_is_reached_by_tab(report: Open) -> None:
     for _ in range(60):
         shown.page.keyboard.press("Tab")
         reached.add(shown.page.evaluate("(e => e.getAttribute('aria-label') || e.textContent)(document.activeElement)"))
-    assert {"Play", "Epoch before", "Epoch", "Next epoch", "Options", "Film strips", "relu2"} <= reached
+    assert {"Play", "Previous epoch", "Epoch", "Next epoch", "Options", "Film strips", "relu2"} <= reached
     assert {"Colour map", "Opacity", "Number", "Probe 0, open", "Probe 1, open"} <= reached
     assert shown.page.locator("[aria-live=polite]").count() == 1
     shown.page.wait_for_timeout(700)
@@ -414,7 +414,7 @@ def test_link_restores_everything_and_is_kept(report: Open) -> None:
     hash += "&signed=on"
     shown = report(garments(epochs=5, probes=3), hash=hash)
     assert shown.texts(".epoch-label") == ["epoch 2"]
-    assert shown.texts(".card:nth-of-type(1) .caption-name") == ["picture", "relu2"]
+    assert shown.texts(".card:nth-of-type(1) .caption-name") == ["image", "relu2"]
     assert shown.page.get_by_label("Colour map").input_value() == "Reds"
     assert shown.page.get_by_label("For and against").is_checked()
     assert shown.texts(".share-value") == ["70 %", "20 %"]
@@ -860,7 +860,7 @@ def test_pictures_explained_once_have_no_epochs(report: Open) -> None:
     steps = [{**step, "stage": "explain"} for step in payload.header["steps"]]
     once = Payload({**payload.header, "steps": steps}, payload.blocks)
     shown = report(once, hash="#show=film")
-    assert shown.texts(".facts")[0].startswith("version_0/gradcam · 3 pictures · maps explain the logit")
+    assert shown.texts(".facts")[0].startswith("version_0/gradcam · 3 images · maps explain the logit")
     moving = shown.page.locator(".play, .epoch, .step, .now-label, .speed, .overview, .film")
     assert moving.locator("visible=true").count() == 0
     assert shown.page.locator(".card .cell canvas").count() == 9

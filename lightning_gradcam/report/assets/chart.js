@@ -16,8 +16,16 @@ export function linePath(values, x, y, dash, kind = '') {
     if (value === null) return '';
     return `${(values[place - 1] ?? null) === null ? 'M' : 'L'}${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
   });
-  const look = {class: `line hue-${dash % 8}${kind}`, 'stroke-dasharray': DASHES[dash % 8]};
+  // From the ninth on, the colours have other dashes.
+  const look = {class: `line hue-${dash % 8}${kind}`, 'stroke-dasharray': DASHES[(dash + (dash >> 3)) % 8]};
   return draw('path', {d: points.join(''), ...look});
+}
+
+// A piece of a column's line, for its name; none where there is one line or no curve.
+export function lineKey({columns, positions}, {dash}) {
+  if (columns.length < 2 || positions.length < 2) return false;
+  const piece = linePath([2, 2], (place) => 16 * place, Number, dash);
+  return draw('svg', {class: 'line-key', viewBox: '0 0 16 4', preserveAspectRatio: 'none', 'aria-hidden': 'true'}, piece);
 }
 
 // Which of `count` places of equal width a click is at; left and width: of all of them, in pixels of the window.

@@ -53,15 +53,17 @@ function foundMove(run) {
 }
 
 // ['The maps moved most from epoch 2 to epoch 3, …', 'where to; the probe that moved furthest']; the first is empty where no
-// change is large. null where no step was compared with the one before. pictures: of the run's probes.
-export function headlineOf(run, prefix, pictures) {
+// change is large. null where no step was compared with the one before. pictures: of the run's probes; scaled: whether the
+// scale of drift is stated.
+export function headlineOf(run, prefix, pictures, scaled) {
   const found = largestMove(run);
   if (!found) return null;
   const {step, key, value, count} = found;
   const [before, now] = [step - 1, step].map((at) => inWords(run.label(at)));
   const span = run.header.thinned ? `in ${now}` : `from ${before} to ${now}`;
   const [named, amount] = [`at layer ${run.keys[key].layer}`, `mean drift ${value < 0.005 ? 'below 0.01' : value.toFixed(2)}`];
-  const sample = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
+  const compared = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
+  const sample = compared + (scaled ? '; 0: same map, 1: no overlap' : '');
   const small = `${prefix}No large change of the maps: the largest is ${span}, ${named} (${amount}, ${sample}).`;
   if (value < LARGE) return ['', small];
   const drifts = run.probes.map((_, probe) => run.number('drift', step, key, probe) ?? -1);

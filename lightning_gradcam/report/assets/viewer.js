@@ -234,7 +234,7 @@ class Viewer {
       this.overview.move(scene);
       this.board.update(scene);
       const total = scene.runs[0].probes.length;
-      const all = numberOf(total, scene.once ? 'picture' : 'probe');
+      const all = numberOf(total, scene.once ? 'image' : 'probe');
       shown = this.board.count === total ? all : `${this.board.count} of ${all}`;
     }
     setText(this.count, [shown, explainedWords(scene), scaleWords(scene)].filter(Boolean).join(' · '));
