@@ -47,7 +47,8 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
     shown = report(moving(PLANTED, predicted=[[0] * 3] * 5 + [[1, 0, 0]]))
     assert at(shown) == "epoch 3"
     assert [text.strip() for text in shown.texts(".headline")] == [
-        "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes; 0: same map, 1: no overlap)."
+        "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes; 0: same map, 1: no"
+        " overlap)."
         " The largest value moved to another part of the image in 3 of 3, most often to the lower right (3)."
         " Probe 1 moved furthest (0.90): its largest value went from the lower left to the lower right."
     ]
