@@ -111,7 +111,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             " prediction is right, and 0 means no overlap. A probe with a blank map of either is left out.",
         ),
         "energy_inside": _share(
-            "energy inside the mask",
+            "evidence inside the mask",
             "The share of the map inside the probe's mask or box: by chance, it is the mask's share of the image.",
             "higher",
         ),

@@ -286,7 +286,7 @@ def test_marked_region_is_outlined_where_it_is(report: Open) -> None:
 
 
 def test_slider_moves_all_probes_texts_and_marks(report: Open) -> None:
-    shown = report(garments(epochs=5, probes=3), hash="#curves=on")
+    shown = report(garments(epochs=5, probes=3), hash="#curves=on", height=1000)
     page_ = shown.page
     assert shown.texts(".epoch-label") == ["epoch 4"]
     before = [shown.pixels(canvas("overlay", card)) for card in (1, 2, 3)]
@@ -775,10 +775,13 @@ def test_maps_are_above_the_fold_and_the_rest_is_a_click_away(report: Open) -> N
     assert shown.page.get_by_label("Colour map").is_visible()
     assert shown.hash() == "#curves=on"
     # A narrow screen has room for what is more than information alone.
-    for width, listed, more in ((360, 1, "2 more"), (1280, 2, "1 more")):
-        shown.page.set_viewport_size({"width": width, "height": 740})
-        shown.until(f"document.querySelector('.findings summary').textContent === '{more}'")
-        assert shown.page.locator(".findings li:visible").count() == listed
+    grave = garments(epochs=4, probes=6)
+    grave.header["findings"] = [long, long, minor]
+    for page_ in (shown, report(grave)):
+        for width, listed, more in ((360, 1, "2 more"), (1280, 2, "1 more")):
+            page_.page.set_viewport_size({"width": width, "height": 740})
+            page_.until(f"document.querySelector('.findings summary').textContent === '{more}'")
+            assert page_.page.locator(".findings li:visible").count() == listed
 
 
 def test_printing_draws_every_probe_dark_on_white(report: Open) -> None:
@@ -860,7 +863,8 @@ def test_pictures_explained_once_have_no_epochs(report: Open) -> None:
     steps = [{**step, "stage": "explain"} for step in payload.header["steps"]]
     once = Payload({**payload.header, "steps": steps}, payload.blocks)
     shown = report(once, hash="#show=film")
-    assert shown.texts(".facts")[0].startswith("version_0/gradcam · 3 images · maps explain the logit")
+    assert shown.texts(".facts")[0].startswith("3 images · maps explain the logit")
+    assert shown.texts("h1") == ["Grad-CAM: version_0/gradcam"]
     moving = shown.page.locator(".play, .epoch, .step, .now-label, .speed, .overview, .film")
     assert moving.locator("visible=true").count() == 0
     assert shown.page.locator(".card .cell canvas").count() == 9

@@ -100,3 +100,16 @@ def test_the_scale_of_drift_is_stated_once_where_it_is_read(report: Open, runs: 
     assert headline.count("mean drift") == runs
     assert headline.count("0: same map, 1: no overlap") == 1
     assert headline.index("mean drift") < headline.index("0: same map") < headline.index("1: no overlap") < 200
+
+
+def test_a_small_curve_without_values_says_so_and_a_lone_value_is_seen(report: Open) -> None:
+    drift = np.array([[None] * 3, [0.3, None, None], [0.4, None, 0.5], [0.5, None, None]])
+    shown = report(garments(epochs=4, probes=3, layers=1, numbers={"drift": drift}), height=2000)
+    assert shown.texts(".spark-none") == ["no value for this probe"]
+    assert shown.page.locator(".card:nth-of-type(2) .spark-none").count() == 1
+    heights = shown.page.locator(".spark").evaluate_all("all => all.map((e) => e.getBoundingClientRect().height)")
+    assert len(set(heights)) == 1
+    line = "line => { const box = line.getBoundingClientRect(); return [box.width, line.getTotalLength()]; }"
+    wide, long = shown.page.locator(".card:nth-of-type(3) .spark path").evaluate(line)
+    assert wide > 3
+    assert long > 0.3

@@ -14,7 +14,9 @@ const LABEL_PITCH = 14;
 export function linePath(values, x, y, dash, kind = '') {
   const points = values.map((value, place) => {
     if (value === null) return '';
-    return `${(values[place - 1] ?? null) === null ? 'M' : 'L'}${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
+    const [before, after] = [values[place - 1], values[place + 1]].map((other) => (other ?? null) !== null);
+    // A lone value is a short dash.
+    return `${before ? 'L' : 'M'}${x(place).toFixed(1)} ${y(value).toFixed(1)}${before || after ? '' : 'h.4'}`;
   });
   // From the ninth on, the colours have other dashes.
   const look = {class: `line hue-${dash % 8}${kind}`, 'stroke-dasharray': DASHES[(dash + (dash >> 3)) % 8]};

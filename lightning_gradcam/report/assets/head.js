@@ -52,10 +52,11 @@ export class Head {
     const first = scene.runs.findIndex((run) => largestMove(run));
     const headline = (run, r) => headlineOf(run, scene.prefix(r).replace(' ', ': '), scene.pictures[r], r === first);
     const moves = scene.runs.map(headline).filter(Boolean);
-    this.headline.replaceChildren(...moves.flatMap(([move, probe]) => [make('strong', move), `${probe} `]));
+    this.headline.replaceChildren(...moves.map(([move, probe]) => make('span', make('strong', move), `${probe} `)));
     this.headline.hidden = moves.length === 0;
+    const shown = scene.runs.map((run, r) => scene.prefix(r).replace(' ', ': ') + run.name).join(', ');
     const facts = [
-      scene.runs.map((run, r) => (scene.runs.length > 1 ? `${scene.marks[r]}: ${run.name}` : run.name)).join(', '),
+      this.title.textContent.endsWith(shown) ? '' : shown,
       numberOf(header.probes.length, scene.once ? 'image' : 'probe'),
       scene.once ? '' : numberOf(scene.runs[0].steps.length, 'logged step'),
       `maps explain the ${header.score}`,

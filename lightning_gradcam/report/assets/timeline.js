@@ -97,7 +97,8 @@ export function sparkline(scene, r, probe, {name, title, low, high}) {
   const unnamed = scene.state.view === 'original' && scene.state.show === 'cards' ? scene.columns : [];
   const keys = unnamed.map((column) => make('span', lineKey(scene, column), column.title));
   const names = make('div.strip-names', confidence, make('span', `below: ${title}`), keys);
-  return [names, make('div.spark', attributes, svg, make('div.marker'))];
+  const none = lines.every((line) => line.getAttribute('d') === '') && make('p.spark-none', 'no value for this probe');
+  return [names, make('div.spark', attributes, none, svg, make('div.marker'))];
 }
 
 // Moves the marks of the current position on strips and small curves. Transforms, since they need no new layout.
