@@ -111,7 +111,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "the prediction is right; 0 means no overlap. Excludes probes with a blank map for either class.",
         ),
         "energy_inside": _share(
-            "energy inside the mask",
+            "evidence inside the mask",
             "The share of the map inside the probe's mask or box. By chance, it equals the mask's share of the image.",
             "higher",
         ),

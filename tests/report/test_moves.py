@@ -47,8 +47,10 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
     shown = report(moving(PLANTED, predicted=[[0] * 3] * 5 + [[1, 0, 0]]))
     assert at(shown) == "epoch 3"
     assert [text.strip() for text in shown.texts(".headline")] == [
-        "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes)."
+        "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes; 0: same map, 1: no"
+        " overlap)."
         " The largest value moved to another part of the image in 3 of 3, most often to the lower right (3)."
+        " Predictions right: 3 of 3 before, 3 after."
         " Probe 1 moved furthest (0.90): its largest value went from the lower left to the lower right."
     ]
     assert shown.hash() == ""
@@ -84,9 +86,24 @@ def test_headline_says_how_much_is_inside_the_masks_and_is_plain_where_nothing_m
     assert "15 % after (mean of 2 of 3 probes); by chance it would be 25 %." in shown.texts(".headline")[0]
     # Whether the predictions are any good is beside the epoch.
     assert shown.texts(".epoch-right") == ["3 of 3 probes right"]
-    calm = report(moving({"conv": [[None] * 3, [0.02] * 3], "deep": [[None] * 3, [0.03] * 3]}))
+    # Also where nothing moved much: the maps may have been in the wrong place from the beginning.
+    small = {"conv": [[None] * 3, [0.02] * 3], "deep": [[None] * 3, [0.03] * 3]}
+    calm = report(moving(small, inside=[[0.1] * 3, [0.2] * 3]))
     assert calm.texts(".headline strong") == [""]
-    assert calm.texts(".headline")[0].startswith("No large change of the maps: the largest is from epoch 0 to epoch 1")
+    text = calm.texts(".headline")[0]
+    assert text.startswith("No large change of the maps: the largest is from epoch 0 to epoch 1")
+    assert text.strip().endswith("no overlap). Inside the masks: 10 % of the evidence before, 20 % after.")
+    assert report(moving(small)).texts(".headline")[0].strip().endswith("no overlap).")
+
+
+def test_headline_counts_the_right_predictions_before_and_after(report: Open) -> None:
+    predicted = [[0, 1, 1]] * 3 + [[0, 0, 1]] * 3
+    shown = report(moving(PLANTED, predicted))
+    assert " Predictions right: 1 of 3 before, 2 after. Probe 1" in shown.texts(".headline")[0]
+    unlabelled = moving(PLANTED, predicted)
+    for probe in unlabelled.header["probes"]:
+        probe.update(true=[], true_names=[])
+    assert "right:" not in report(unlabelled).texts(".headline")[0]
 
 
 def test_headline_leaves_out_the_places_of_maps_that_were_not_compared(report: Open) -> None:
@@ -97,13 +114,14 @@ def test_headline_leaves_out_the_places_of_maps_that_were_not_compared(report: O
             entry["numbers"]["drift"][3] = None
     shown = report(payload)
     assert " another part of the image in 3 of 3, most often" in shown.texts(".headline")[0]
-    assert "(3 of 4 probes)" in shown.texts(".headline")[0]
+    assert "mean drift 0.60 (3 of 4 probes; 0: same map, 1: no overlap)." in shown.texts(".headline")[0]
     # One goes to the upper left and one to the lower right: neither most often.
     maps = np.full((2, 2, 2, 2), 0.1)
     maps[0, :, 0, 1] = maps[1, 0, 0, 0] = maps[1, 1, 1, 1] = 1
     apart = made({KEY: maps}, np.zeros((2, 4, 4, 3)))
     apart.header["steps"][1]["maps"][0]["numbers"]["drift"] = [0.9, 0.8]
-    assert " part of the image in 2 of 2. Probe 0 moved furthest" in report(apart).texts(".headline")[0]
+    text = report(apart).texts(".headline")[0]
+    assert " part of the image in 2 of 2. Predictions right: 2 of 2 before, 2 after. Probe 0 moved furthest" in text
 
 
 def test_strip_has_a_row_for_each_layer_and_a_tick_for_changed_predictions(report: Open) -> None:
@@ -144,7 +162,7 @@ def test_without_a_large_change_the_page_opens_at_the_last_step_and_says_so(repo
     assert at(shown) == "epoch 3"
     assert [text.strip() for text in shown.texts(".headline")] == [
         "No large change of the maps: the largest is from epoch 0 to epoch 1, at layer conv (mean drift 0.10,"
-        " 3 probes)."
+        " 3 probes; 0: same map, 1: no overlap)."
     ]
     shown.press("n")
     assert at(shown) == "epoch 3"

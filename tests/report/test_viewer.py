@@ -275,7 +275,7 @@ def test_marked_region_is_outlined_where_it_is(report: Open) -> None:
     payload = made({KEY: MAPS}, PICTURES, masks=[mask, None], boxes=[None, [1, 2, 4.5, 6]])
     shown = report(payload)
     assert shown.page.locator(".region").count() == 0
-    shown.page.get_by_label("Marked region").check()
+    shown.page.get_by_label("Masks", exact=True).check()
     paths = shown.page.locator(".cell.overlay .border-light")
     box = paths.nth(0).evaluate("p => { const b = p.getBBox(); return [b.x, b.y, b.width, b.height]; }")
     assert box == [5, 2, 3, 2]
@@ -286,7 +286,7 @@ def test_marked_region_is_outlined_where_it_is(report: Open) -> None:
 
 
 def test_slider_moves_all_probes_texts_and_marks(report: Open) -> None:
-    shown = report(garments(epochs=5, probes=3), hash="#curves=on")
+    shown = report(garments(epochs=5, probes=3), hash="#curves=on", height=1000)
     page_ = shown.page
     assert shown.texts(".epoch-label") == ["epoch 4"]
     before = [shown.pixels(canvas("overlay", card)) for card in (1, 2, 3)]
@@ -399,7 +399,7 @@ def test_everything_has_a_name_and_is_reached_by_tab(report: Open) -> None:
     for _ in range(60):
         shown.page.keyboard.press("Tab")
         reached.add(shown.page.evaluate("(e => e.getAttribute('aria-label') || e.textContent)(document.activeElement)"))
-    assert {"Play", "Epoch before", "Epoch", "Next epoch", "Options", "Film strips", "relu2"} <= reached
+    assert {"Play", "Previous epoch", "Epoch", "Next epoch", "Options", "Film strips", "relu2"} <= reached
     assert {"Colour map", "Opacity", "Number", "Probe 0, open", "Probe 1, open"} <= reached
     assert shown.page.locator("[aria-live=polite]").count() == 1
     shown.page.wait_for_timeout(700)
@@ -414,7 +414,7 @@ def test_link_restores_everything_and_is_kept(report: Open) -> None:
     hash += "&signed=on"
     shown = report(garments(epochs=5, probes=3), hash=hash)
     assert shown.texts(".epoch-label") == ["epoch 2"]
-    assert shown.texts(".card:nth-of-type(1) .caption-name") == ["picture", "relu2"]
+    assert shown.texts(".card:nth-of-type(1) .caption-name") == ["image", "relu2"]
     assert shown.page.get_by_label("Colour map").input_value() == "Reds"
     assert shown.page.get_by_label("For and against").is_checked()
     assert shown.texts(".share-value") == ["70 %", "20 %"]
@@ -775,10 +775,13 @@ def test_maps_are_above_the_fold_and_the_rest_is_a_click_away(report: Open) -> N
     assert shown.page.get_by_label("Colour map").is_visible()
     assert shown.hash() == "#curves=on"
     # A narrow screen has room for what is more than information alone.
-    for width, listed, more in ((360, 1, "2 more"), (1280, 2, "1 more")):
-        shown.page.set_viewport_size({"width": width, "height": 740})
-        shown.until(f"document.querySelector('.findings summary').textContent === '{more}'")
-        assert shown.page.locator(".findings li:visible").count() == listed
+    grave = garments(epochs=4, probes=6)
+    grave.header["findings"] = [long, long, minor]
+    for page_ in (shown, report(grave)):
+        for width, listed, more in ((360, 1, "2 more"), (1280, 2, "1 more")):
+            page_.page.set_viewport_size({"width": width, "height": 740})
+            page_.until(f"document.querySelector('.findings summary').textContent === '{more}'")
+            assert page_.page.locator(".findings li:visible").count() == listed
 
 
 def test_printing_draws_every_probe_dark_on_white(report: Open) -> None:
@@ -860,7 +863,8 @@ def test_pictures_explained_once_have_no_epochs(report: Open) -> None:
     steps = [{**step, "stage": "explain"} for step in payload.header["steps"]]
     once = Payload({**payload.header, "steps": steps}, payload.blocks)
     shown = report(once, hash="#show=film")
-    assert shown.texts(".facts")[0].startswith("version_0/gradcam · 3 pictures · maps explain the logit")
+    assert shown.texts(".facts")[0].startswith("3 images · maps explain the logit")
+    assert shown.texts("h1") == ["Grad-CAM: version_0/gradcam"]
     moving = shown.page.locator(".play, .epoch, .step, .now-label, .speed, .overview, .film")
     assert moving.locator("visible=true").count() == 0
     assert shown.page.locator(".card .cell canvas").count() == 9

@@ -288,6 +288,9 @@ def test_it_fits_every_window_and_follows_tensorboards_theme(browser: Any, url: 
     grown(logs, "a_rather_long_name_of_an_experiment/with_parts/version_0", "version_1")
     with opened(browser, url, logs, framed=True, color_scheme=scheme) as tab:
         tab.frame.wait_for_selector(f"#gradcam[data-theme={scheme}]")
+        seen = "names => names.map((name) => getComputedStyle(document.querySelector(name)).backgroundColor)"
+        papers = {"light": ["rgb(244, 245, 247)", "rgb(255, 255, 255)"], "dark": ["rgb(15, 17, 21)", "rgb(48, 48, 48)"]}
+        assert tab.frame.evaluate(seen, ["body", ".runs"]) == papers[scheme]
         for width in (1280, 2560, 360):
             tab.page.set_viewport_size({"width": width, "height": 800})
             tab.frame.wait_for_function("width => window.innerWidth === width", arg=width)

@@ -46,10 +46,10 @@ export class Bar {
     this.speed = this.choice('speed', {'aria-label': name, class: 'speed', title: name});
     this.motion = [
       sequence.button,
-      stepper('‹', 'Epoch before', -1, '←'),
+      stepper('‹', 'Previous epoch', -1, '←'),
       this.strip.element,
       stepper('›', 'Next epoch', 1, '→'),
-      button('⇥', () => act.move(1), {class: 'jump', 'aria-label': CHANGE, title: `${CHANGE} (n; N: the one before)`}),
+      button('⇥', () => act.move(1), {class: 'jump', 'aria-label': CHANGE, title: `${CHANGE} (n; N: the previous one)`}),
       make('div.now-label', this.label, this.right, this.detail),
       this.speed,
     ];
@@ -75,7 +75,7 @@ export class Bar {
   buildOptions() {
     const {act} = this;
     const titles = {cards: 'The maps of one epoch', film: 'All epochs at once'};
-    this.show = segments('Pictures or film strips', choicesOf('show'), (show) => act.set({show}), titles);
+    this.show = segments('One epoch or film strips', choicesOf('show'), (show) => act.set({show}), titles);
     this.view = segments('Overlay or map', choicesOf('view'), (view) => act.set({view}));
     this.layerBox = make('div.segments', {role: 'group', 'aria-label': 'Layers'});
     this.fields = {layers: make('div.field', make('span.field-name', 'Layers'), this.layerBox)};
@@ -88,13 +88,13 @@ export class Bar {
     this.colours = make('canvas.colour-bar', {'aria-hidden': 'true', width: 256, height: 1});
     this.ends = [make('span'), make('span')];
     this.legend = make('div.legend', this.ends[0], this.colours, this.ends[1]);
-    this.opacity = this.share('opacity', 'Opacity', 'Share of the heatmap in the overlay');
+    this.opacity = this.share('opacity', 'Opacity', 'Share of the map in the overlay');
     this.threshold = this.share('threshold', 'Threshold', 'Hide values below this share of the brightest colour');
-    this.check('region', 'Marked region', 'Outline the mask or box of each probe');
-    this.check('signed', 'For and against', 'Show also what lowers the score, in blue (a)');
+    this.check('region', 'Masks', 'Outline the mask or box of each probe (m)');
+    this.check('signed', 'For and against', 'Also show what lowers the score, in blue (a)');
     this.before = select([], (before) => act.set({before}));
     this.fields.before = labelled('Before', this.before, 'The earlier epoch of the difference (b: this one)');
-    const drawing = 'Draw a rectangle on a picture and follow the evidence inside it (e)';
+    const drawing = 'Draw a rectangle on an image and follow the evidence inside it (e)';
     this.draw = button('Draw a region', act.region, {title: drawing});
     const group = (name, ...fields) => make('div.group', {role: 'group', 'aria-label': name}, fields);
     const {show, view, opacity, threshold} = this;
@@ -131,7 +131,7 @@ export class Bar {
     fill(this.class, [['', 'all'], ...names.map((name) => [name, name])], scene.class);
     this.layerBox.replaceChildren(...scene.layers.map((layer) => this.layerButton(scene, layer)));
     const earlier = scene.positions.map((_, place) => [scene.nameAt(place), scene.label(place)]);
-    fill(this.before, [['', 'the epoch before'], ...earlier], state.before);
+    fill(this.before, [['', 'the previous epoch'], ...earlier], state.before);
     this.fields.before.hidden = state.view !== 'difference';
     this.view.element.querySelector('[data-value=difference]').hidden = scene.once;
     this.fields.method.hidden = scene.methods.length < 2;

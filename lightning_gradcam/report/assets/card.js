@@ -221,6 +221,7 @@ export class Board {
   seen(entries, how) {
     for (const {target, isIntersecting} of entries) {
       target.card[how] = isIntersecting;
+      if (how === 'near') target.classList.toggle('far', !isIntersecting);
       if (isIntersecting && how === 'visible') target.card.draw(this.scene);
     }
     if (how === 'near') this.drawNear();

@@ -1,4 +1,5 @@
-// One image: a canvas with its caption, and the outline of the marked region on top.
+// One image, map or overlay: a canvas with its caption, and the outline of the marked region on top.
+import {lineKey} from './chart.js';
 import {draw, make, setText} from './dom.js';
 import {paintDifference} from './difference.js';
 import {minus, shortNumber} from './numbers.js';
@@ -30,9 +31,11 @@ export class Cell {
     this.canvas = make('canvas', {role: 'img', class: sharp, width: 1, height: 1});
     const outlined = scene.state.region === 'on' && this.picture.region;
     const frame = make('div.frame', this.canvas, areaBoxes(kind === 'apart' ? 0 : shown), outlined && regionOutline(this.picture, shown));
-    this.name = make('span.caption-name', {title: column?.layer}, column ? column.title : 'picture');
+    this.name = make('span.caption-name', {title: column?.layer}, column ? column.title : 'image');
     this.value = make('span.caption-value');
-    this.element = make(`figure.cell.${kind}`, frame, make('figcaption', this.name, this.value));
+    const key = column && kind !== 'apart' && lineKey(scene, column);
+    if (key) this.name.classList.add(`hue-${column.dash % 8}`);
+    this.element = make(`figure.cell.${kind}`, frame, make('figcaption', key, this.name, this.value));
     this.element.style.setProperty('--slices', String(shown));
   }
 
@@ -48,7 +51,7 @@ export class Cell {
     const state = paint(this.canvas, this.picture, run, step, this.key, this.probe, scene.look, kind);
     if (this.kind === 'original') {
       const truth = run.trueNames(this.probe);
-      const words = `Probe ${run.probes[this.probe].id}: the picture alone${truth && `, true ${truth}`}`;
+      const words = `Probe ${run.probes[this.probe].id}: the image alone${truth && `, true ${truth}`}`;
       return this.canvas.setAttribute('aria-label', words);
     }
     this.canvas.setAttribute('aria-label', described(run, step, this.key, this.probe, kind, state, scene.look));

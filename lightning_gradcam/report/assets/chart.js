@@ -14,10 +14,20 @@ const LABEL_PITCH = 14;
 export function linePath(values, x, y, dash, kind = '') {
   const points = values.map((value, place) => {
     if (value === null) return '';
-    return `${(values[place - 1] ?? null) === null ? 'M' : 'L'}${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
+    const [before, after] = [values[place - 1], values[place + 1]].map((other) => (other ?? null) !== null);
+    // A lone value is a short dash.
+    return `${before ? 'L' : 'M'}${x(place).toFixed(1)} ${y(value).toFixed(1)}${before || after ? '' : 'h.4'}`;
   });
-  const look = {class: `line hue-${dash % 8}${kind}`, 'stroke-dasharray': DASHES[dash % 8]};
+  // From the ninth on, the colours have other dashes.
+  const look = {class: `line hue-${dash % 8}${kind}`, 'stroke-dasharray': DASHES[(dash + (dash >> 3)) % 8]};
   return draw('path', {d: points.join(''), ...look});
+}
+
+// Returns a piece of a column's line to show beside its name; false if there is only one line or no curve.
+export function lineKey({columns, positions}, {dash}) {
+  if (columns.length < 2 || positions.length < 2) return false;
+  const piece = linePath([2, 2], (place) => 16 * place, Number, dash);
+  return draw('svg', {class: 'line-key', viewBox: '0 0 16 4', preserveAspectRatio: 'none', 'aria-hidden': 'true'}, piece);
 }
 
 // Returns which of `count` places of equal width was clicked; left and width: the extent of all, in window pixels.

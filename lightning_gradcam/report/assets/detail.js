@@ -1,4 +1,4 @@
-// The page for one probe: large images, every epoch, and its numbers as curves and as a table.
+// The page for one probe: large images and maps, every epoch, and its numbers as curves and as a table.
 import {Row} from './card.js';
 import {Cell, cellWidth, kindsOf} from './cell.js';
 import {ChartPanel} from './chart.js';
@@ -45,7 +45,7 @@ export class Detail {
     const truth = run.trueNames(probe);
     this.heading = make('h2', {tabindex: '-1'}, `#${run.probes[probe].id}`, truth && make('span.truth', truth));
     const back = button('← All probes', this.act.close, {class: 'back', title: 'Back (Esc)'});
-    const [before, next] = [go(-1, '‹ before', 'Probe before'), go(1, 'next ›', 'Next probe')];
+    const [before, next] = [go(-1, '‹ previous', 'Previous probe'), go(1, 'next ›', 'Next probe')];
     return make('div.detail-head', back, this.heading, before, next);
   }
 

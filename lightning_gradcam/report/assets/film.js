@@ -1,5 +1,6 @@
 // A film strip for one probe and layer: one small image for every position of the slider.
 import {regionOutline} from './cell.js';
+import {lineKey} from './chart.js';
 import {button, make} from './dom.js';
 import {paint} from './paint.js';
 import {described} from './words.js';
@@ -24,7 +25,8 @@ export class Film {
     });
     this.track = make('div.film-track', {onscroll: () => this.scrolled()}, this.frames);
     const group = {role: 'group', 'aria-label': `All epochs of layer ${column.layer}`};
-    this.element = make('div.film', group, make('span.film-name', {title: column.layer}, column.title), this.track);
+    const name = make('span.film-name', {title: column.layer}, lineKey(scene, column), column.title);
+    this.element = make('div.film', group, name, this.track);
     this.track.style.setProperty('--slices', String(slices));
     // left, width: the visible part; each: a frame's width; all in pixels.
     Object.assign(this, {at: -1, drawn: '', left: 0, width: 0, each: 0});

@@ -2,7 +2,7 @@
 import {button, make} from './dom.js';
 import {numberOf} from './words.js';
 
-// Number of findings shown for a single run, and for each of several runs.
+// Number of findings shown for a single run on a wide screen, and for each of several runs or on a narrow screen.
 const SHOWN_FINDINGS = [2, 1];
 const SEVERITY_WORDS = {high: 'Important', medium: 'Notable', low: 'For information'};
 
@@ -25,7 +25,7 @@ export function listFindings(list, runs, jump, narrow) {
     const most = Math.max(1, found.filter((each) => !isStated(each)).length);
     const grave = narrow ? found.filter(({severity}) => severity !== 'low').length : found.length;
     const items = found.map((each) => findingItem(each, jump));
-    const rest = items.splice(Math.min(most, grave, SHOWN_FINDINGS[Number(runs.length > 1)]));
+    const rest = items.splice(Math.min(most, grave, SHOWN_FINDINGS[Number(runs.length > 1 || narrow)]));
     const words = items.length > 0 ? `${rest.length} more` : numberOf(rest.length, 'finding');
     const more = rest[0] && make('details', make('summary', words), make('ul', rest));
     return [make('section', runs.length > 1 && make('h2', `Findings of ${name}`), items[0] && make('ul', items), more)];

@@ -1,6 +1,6 @@
 // The top of the page: title, selection of runs, and facts about them.
 import {button, fill, labelled, make, select, setText} from './dom.js';
-import {headlineOf} from './moves.js';
+import {headlineOf, largestMove} from './moves.js';
 import {numberInfo} from './numbers.js';
 import {choicesOf} from './state.js';
 import {numberOf} from './words.js';
@@ -49,12 +49,15 @@ export class Head {
     this.compare.value = scene.runs[1]?.name ?? '';
     this.compareField.hidden = others.length === 0;
     this.headline.title = numberInfo(scene.runs[0], 'drift').reading;
-    const moves = scene.runs.map((run, r) => headlineOf(run, scene.prefix(r).replace(' ', ': '), scene.pictures[r])).filter(Boolean);
-    this.headline.replaceChildren(...moves.flatMap(([move, probe]) => [make('strong', move), `${probe} `]));
+    const first = scene.runs.findIndex((run) => largestMove(run));
+    const headline = (run, r) => headlineOf(run, scene.prefix(r).replace(' ', ': '), scene.pictures[r], r === first);
+    const moves = scene.runs.map(headline).filter(Boolean);
+    this.headline.replaceChildren(...moves.map(([move, probe]) => make('span', make('strong', move), `${probe} `)));
     this.headline.hidden = moves.length === 0;
+    const shown = scene.runs.map((run, r) => scene.prefix(r).replace(' ', ': ') + run.name).join(', ');
     const facts = [
-      scene.runs.map((run, r) => (scene.runs.length > 1 ? `${scene.marks[r]}: ${run.name}` : run.name)).join(', '),
-      numberOf(header.probes.length, scene.once ? 'picture' : 'probe'),
+      this.title.textContent.endsWith(shown) ? '' : shown,
+      numberOf(header.probes.length, scene.once ? 'image' : 'probe'),
       scene.once ? '' : numberOf(scene.runs[0].steps.length, 'logged step'),
       `maps explain the ${header.score}`,
       header.created?.slice(0, 10),

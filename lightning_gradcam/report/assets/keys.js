@@ -7,14 +7,14 @@ const HELP = [
   ['Space', 'play or pause'],
   ['f  F', 'next and previous epoch where a prediction flips'],
   ['n  N', 'next and previous large change of the maps'],
-  ['b', 'difference from this epoch on; once more: from the epoch before'],
+  ['b', 'difference from this epoch on; once more: from the previous epoch'],
   ['[  ]', 'previous and next layer alone, then all layers'],
-  ['t', 'pictures or film strips'],
-  ['v', 'overlay, map, both, difference, or picture alone'],
+  ['t', 'one epoch or film strips'],
+  ['v', 'overlay, map, both, difference, or image alone'],
   ['a', 'evidence for and against, or for alone'],
   ['c', 'next colour map'],
   ['s', 'next colour scale'],
-  ['m', 'outline of the marked region'],
+  ['m', 'outlines of the masks or boxes'],
   ['e', 'draw a region, and follow the evidence inside it (Tab: its edges)'],
   ['r  x', 'next run beside A; swap A and B'],
   ['w', 'difference A − B'],
@@ -30,9 +30,9 @@ const READING = [
   'The scale sets which value gets the brightest colour. Run: one value for each probe, layer and method over the ' +
     'whole run, all its epochs and targets; it is the largest 98th percentile of a map’s values, so that single ' +
     'extreme values do not darken the others. Image: the largest value of each map. Layer: that of all probes.',
-  'An image without colours has a blank map (∅ in film strips): no part raises the score or, with “For and ' +
-    'against”, the map is zero everywhere. The lines above the pictures give the reason. A crossed-out image has ' +
-    'a map with infinite or NaN values. In the strip of predictions each piece is one predicted class, hatched where ' +
+  'An overlay without colour has a blank map (∅ in film strips): no part raises the score or, with “For and ' +
+    'against”, the map is zero everywhere. The lines above the maps give the reason. A crossed-out overlay has a ' +
+    'map with infinite or NaN values. In the timeline of predictions each piece is one predicted class, hatched where ' +
     'it is wrong; the line is the confidence.',
 ];
 

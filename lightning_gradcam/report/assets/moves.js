@@ -54,40 +54,56 @@ function foundMove(run) {
 }
 
 // Returns ['The maps moved most from epoch 2 to epoch 3, …', 'where to; the probe that moved furthest']. The first text
-// is empty if no change is large. null if no step was compared with the previous one. pictures: the probes' images.
-export function headlineOf(run, prefix, pictures) {
+// is empty if no change is large. null if no step was compared with the previous one. pictures: the probes' images;
+// scaled: whether to state the scale of drift.
+export function headlineOf(run, prefix, pictures, scaled) {
   const found = largestMove(run);
   if (!found) return null;
   const {step, key, value, count} = found;
   const [before, now] = [step - 1, step].map((at) => inWords(run.label(at)));
   const span = run.header.thinned ? `in ${now}` : `from ${before} to ${now}`;
   const [named, amount] = [`at layer ${run.keys[key].layer}`, `mean drift ${value < 0.005 ? 'below 0.01' : value.toFixed(2)}`];
-  const sample = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
+  const whole = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
+  const sample = whole + (scaled ? '; 0: same map, 1: no overlap' : '');
   const small = `${prefix}No large change of the maps: the largest is ${span}, ${named} (${amount}, ${sample}).`;
-  if (value < LARGE) return ['', small];
   const drifts = run.probes.map((_, probe) => run.number('drift', step, key, probe) ?? -1);
+  // A blank map has no place, and one of another class is another question.
+  const compared = drifts.flatMap((drift, probe) => (drift === -1 ? [] : [probe]));
+  const inside = run.header.thinned ? '' : insideWords(run, step, key, compared, pictures);
+  if (value < LARGE) return ['', small + inside];
   const probe = drifts.indexOf(Math.max(...drifts));
   const furthest = `Probe ${run.probes[probe].id} moved furthest (${drifts[probe].toFixed(2)})`;
   const [from, to] = [step - 1, step].map((at) => whereabouts(run.peak(at, key, probe)));
   const went = from === to ? `stayed at the ${to}` : `went from the ${from} to the ${to}`;
   const where = run.header.thinned ? '' : `: its largest value ${went}`;
   const headline = `${prefix}The maps moved most ${span}, ${named}: ${amount} (${sample}).`;
-  return [headline, `${run.header.thinned ? '' : destination(run, step, key, pictures)} ${furthest}${where}.`];
+  const after = run.header.thinned ? '' : (inside || destination(run, step, key, compared)) + rightAround(run, step);
+  return [headline, `${after} ${furthest}${where}.`];
 }
 
-// Describes where the compared probes' maps moved at a step: the share of evidence inside the masks, and the share
-// expected by chance; without masks, the location of the largest values. Excludes blank maps and maps whose class
-// changed.
-function destination(run, step, key, pictures) {
-  const all = run.probes.map((_, probe) => probe).filter((probe) => isKnown(run.number('drift', step, key, probe)));
-  const marked = all.filter((probe) => [step - 1, step].every((at) => isKnown(run.number('energy_inside', at, key, probe))));
-  if (marked.length > 0) {
-    const [before, now] = means(run, 'energy_inside', key, marked).slice(step - 1, step + 1).map(percent);
-    const sample = marked.length < run.probes.length ? ` (mean of ${marked.length} of ${run.probes.length} probes)` : '';
-    const covered = marked.map((probe) => pictures[probe].covered);
-    const chance = covered.every(isKnown) ? `; by chance it would be ${percent(mean(covered))}` : '';
-    return ` Inside the masks: ${before} of the evidence before, ${now} after${sample}${chance}.`;
-  }
+// Returns how many predictions are right before and after a step; '' if no true class is known.
+function rightAround(run, step) {
+  const [before, now] = [step - 1, step].map((at) => run.probes.map((_, probe) => run.right(at, probe)));
+  const count = (rights) => rights.filter(Boolean).length;
+  const what = run.steps.some(({sets}) => sets) ? 'Top classes' : 'Predictions';
+  return now.some(isKnown) ? ` ${what} right: ${count(before)} of ${now.filter(isKnown).length} before, ${count(now)} after.` : '';
+}
+
+// Returns the share of these probes' evidence inside the masks before and after a step, and the share expected by chance;
+// '' without masks.
+function insideWords(run, step, key, probes, pictures) {
+  const known = (at, probe) => isKnown(run.number('energy_inside', at, key, probe));
+  const marked = probes.filter((probe) => known(step - 1, probe) && known(step, probe));
+  if (marked.length === 0) return '';
+  const [before, now] = means(run, 'energy_inside', key, marked).slice(step - 1, step + 1).map(percent);
+  const sample = marked.length < run.probes.length ? ` (mean of ${marked.length} of ${run.probes.length} probes)` : '';
+  const covered = marked.map((probe) => pictures[probe].covered);
+  const chance = covered.every(isKnown) ? `; by chance it would be ${percent(mean(covered))}` : '';
+  return ` Inside the masks: ${before} of the evidence before, ${now} after${sample}${chance}.`;
+}
+
+// Describes where the largest values of these probes' maps are after a step.
+function destination(run, step, key, all) {
   const parts = all.map((probe) => [step - 1, step].map((at) => whereabouts(run.peak(at, key, probe))));
   const moved = parts.filter(([before, now]) => before !== now).map(([, now]) => now);
   if (moved.length === 0) return ` In all ${all.length} the largest value stayed in the same part of the image.`;

@@ -98,6 +98,14 @@ export class Scene {
     return {epoch: String(epoch), step: alone ? '' : String(step)};
   }
 
+  // Returns the state that keeps the reader at the same step in a later scene of the run, which has more steps. At the last
+  // step, the reader follows the run. false if the later scene opens there anyway.
+  keptIn(later) {
+    const here = this.at < this.positions.length - 1 ? this.stateAt(this.at) : {epoch: 'last', step: ''};
+    const same = this.runs[0].header.id === later.runs[0].header.id;
+    return same && later.placeOf(here) !== later.opening && here;
+  }
+
   // Returns the state that shows differences from this position; if it is already shown, from each previous position.
   held() {
     const before = this.nameAt(this.at);

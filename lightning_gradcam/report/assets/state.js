@@ -10,8 +10,8 @@ const PARTS = {curves: 'off', versus: 'on'};
 const DEFAULTS = {...Object.fromEntries(FREE.map((name) => [name, ''])), ...LOOK, ...BOARD, ...PARTS};
 // The values of each choice, with their names on the page.
 const CHOICES = {
-  show: {cards: 'Pictures', film: 'Film strips'},
-  view: {overlay: 'Overlay', map: 'Map', both: 'Both', difference: 'Difference', original: 'Picture'},
+  show: {cards: 'One epoch', film: 'Film strips'},
+  view: {overlay: 'Overlay', map: 'Map', both: 'Both', difference: 'Difference', original: 'Image'},
   scale: {image: 'image', run: 'run', layer: 'layer'},
   colour: Object.fromEntries(COLOUR_NAMES.map((name) => [name, name])),
   size: {original: 'original', small: 'small', medium: 'medium', large: 'large'},

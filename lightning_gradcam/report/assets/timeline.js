@@ -1,5 +1,5 @@
 // The strip of one probe's predictions: a piece for each class, the confidence as a line, and a tick at each flip.
-import {linePath, placeOfClick} from './chart.js';
+import {lineKey, linePath, placeOfClick} from './chart.js';
 import {draw, make} from './dom.js';
 import {chosenNumber, largest, numberInfo, smallest, valueOf} from './numbers.js';
 import {history, signOf} from './words.js';
@@ -91,10 +91,14 @@ export function sparkline(scene, r, probe, {name, title, low, high}) {
     return linePath(scene.along(r, values), (place) => place + 0.5, y, dash);
   });
   const svg = stretched(scene.positions.length, 24, lines);
-  const attributes = {title: `${title}, a line for each layer as in the curves above`};
+  const attributes = {title: `${title}; each layer’s line has the colour and dash shown at its name`};
   const confidence = scene.hasClasses() && confidenceName(scene.runs[r], probe);
-  const names = make('div.strip-names', confidence, make('span', `below: ${title}`));
-  return [names, make('div.spark', attributes, svg, make('div.marker'))];
+  // Where no map is shown, its caption can't name its line.
+  const unnamed = scene.state.view === 'original' && scene.state.show === 'cards' ? scene.columns : [];
+  const keys = unnamed.map((column) => make('span', lineKey(scene, column), column.title));
+  const names = make('div.strip-names', confidence, make('span', `below: ${title}`), keys);
+  const none = lines.every((line) => line.getAttribute('d') === '') && make('p.spark-none', 'no value for this probe');
+  return [names, make('div.spark', attributes, none, svg, make('div.marker'))];
 }
 
 // Moves the markers of the current position on strips and small curves. Uses transforms, which need no new layout.

@@ -120,13 +120,14 @@ class Viewer {
   async renew() {
     try {
       await this.library.renew();
-      await this.openRuns();
+      await this.openRuns(true);
     } catch (error) {
       this.say(`The maps can't be shown: ${error.message}`);
     }
   }
 
-  async openRuns() {
+  // stays: whether the reader stays at the step that is shown.
+  async openRuns(stays) {
     this.ticket += 1;
     const {ticket} = this;
     const entries = this.library.chosen(this.state);
@@ -136,7 +137,10 @@ class Viewer {
     if (ticket !== this.ticket) return undefined;
     const shown = found.filter(({run}) => run.steps.length > 0 && run.keys.length > 0);
     if (shown.length === 0) return this.say(`${entries[0].run} has no logged step yet.`);
-    this.scene = new Scene(shown, this.library.families(shown));
+    const scene = new Scene(shown, this.library.families(shown));
+    const kept = stays && this.state.epoch === '' && this.scene?.keptIn(scene);
+    if (kept) this.address.write(Object.assign(this.state, kept));
+    this.scene = scene;
     this.reveal(true);
     return this.layout();
   }
@@ -160,7 +164,7 @@ class Viewer {
     if (changes.compare === '') this.state.run ||= this.scene.runs[0].name;
     Object.assign(this.state, changes);
     this.address.write(this.state);
-    if ('run' in changes || 'compare' in changes) this.reopen();
+    if ('run' in changes || 'compare' in changes) this.reopen(true);
     else if (!this.scene || Object.keys(changes).every((name) => LIGHT.includes(name))) this.refresh();
     else this.layout();
     if ('speed' in changes) this.sequence.setRate(Number(changes.speed));
@@ -172,11 +176,11 @@ class Viewer {
     this.sequence.stop();
     this.state = state;
     this.dress();
-    this.reopen();
+    this.reopen(false);
   }
 
-  reopen() {
-    this.openRuns().catch((error) => this.say(`The run can't be shown: ${error.message}`));
+  reopen(stays) {
+    this.openRuns(stays).catch((error) => this.say(`The run can't be shown: ${error.message}`));
   }
 
   layout() {
@@ -230,7 +234,7 @@ class Viewer {
       this.overview.move(scene);
       this.board.update(scene);
       const total = scene.runs[0].probes.length;
-      const all = numberOf(total, scene.once ? 'picture' : 'probe');
+      const all = numberOf(total, scene.once ? 'image' : 'probe');
       shown = this.board.count === total ? all : `${this.board.count} of ${all}`;
     }
     setText(this.count, [shown, explainedWords(scene), scaleWords(scene)].filter(Boolean).join(' · '));

@@ -183,7 +183,7 @@ export function rightWords(scene) {
     return known.length > 0 && `${scene.prefix(r)}${count} of ${total}`;
   });
   // With several labels, only the most probable class is judged.
-  const what = scene.runs.some(({steps}) => steps.some(({sets}) => sets)) ? 'top classes' : scene.once ? 'pictures' : 'probes';
+  const what = scene.runs.some(({steps}) => steps.some(({sets}) => sets)) ? 'top classes' : scene.once ? 'images' : 'probes';
   return counts.some(Boolean) ? `${counts.filter(Boolean).join(', ')} ${what} right${'\u2007'.repeat(missing)}` : '';
 }
 
