@@ -238,7 +238,7 @@ class ProbeCallback(Callback):
         if host.explains:
             self._run.start_or_wait(host)
         elif host.unsupported:
-            rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported} can be explained")
+            rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported}")
         self._run.steering.begin(host)
 
     def _compare(self, host: Host, hook: str, *, logged: bool) -> None:

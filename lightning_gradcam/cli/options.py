@@ -54,7 +54,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the options for a model's class and its arguments."""
     what = "package.module:Class, path/to/file.py:Class, or a function that returns a module"
     parser.add_argument("--model", metavar="CLASS", help=what)
-    what = "arguments of that class or function; values are read as YAML"
+    what = "arguments for that class or function; values are parsed as YAML"
     parser.add_argument("--model-args", nargs="+", default=[], metavar="KEY=VALUE", help=what)
     what = (
         "load all objects in CKPT and import any class it names; this can run code, so use it only for your own files"
@@ -79,17 +79,20 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Adds the options for preprocessing images."""
-    what = "subtracted from pixels scaled to 0…1: one number, or one per channel; only undone if data has a transform"
+    what = (
+        "mean to subtract from pixels scaled to 0…1: one number, or one per channel; with a transform from data, only "
+        "undone for display"
+    )
     parser.add_argument("--mean", nargs="+", type=float, metavar="X", help=what)
-    what = "pixels are then divided by this, in the same form"
+    what = "standard deviation to divide by after subtracting the mean, in the same form"
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help=what)
     what = "resize images first: one number for both sides, or height and width"
     parser.add_argument("--size", nargs="+", type=int, metavar="N", help=what)
-    what = "read images in colour or grey (default: what the model expects; without a model: RGB)"
+    what = "read images in colour or greyscale (default: what the model expects; without a model: RGB)"
     parser.add_argument("--mode", choices=("RGB", "L"), help=what)
     what = (
-        "class names in order; or imagenet, a file with one name per line, a JSON file, or weights that have the names,"
-        " such as torchvision.models:ResNet18_Weights"
+        "class names in order; or imagenet, a file with one name per line, a JSON file, or weights that define the "
+        "names, such as torchvision.models:ResNet18_Weights"
     )
     parser.add_argument("--class-names", nargs="+", metavar="NAME", help=what)
 

@@ -46,7 +46,7 @@ def charted(
         # Drawn already.
         return probes, replace(drawing, boxes=False)
     _, channels, length = probes.signals.shape
-    curves = f"{channels} curves: one a channel, on one scale"
+    curves = f"{channels} curves: one per channel, on one scale"
     if channels == 1:
         curves = "curve: from its lowest to its highest value"
     elif channels > _MOST_CURVES:

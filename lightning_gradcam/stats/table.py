@@ -129,9 +129,9 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         ),
         "settled": _share(
             "settled maps",
-            f"1 if the maps of the {SETTLED_STEPS} logged steps before are close to those of this step: a mean drift of"
-            f" {SETTLED:g} or less for each of them, of at least {SETTLED_PROBES} probes. Else 0; the same for all"
-            " probes.",
+            f"1 if the maps of the previous {SETTLED_STEPS} logged steps are all close to this step's: a mean drift "
+            f"of {SETTLED:g} or less for each of them, over at least {SETTLED_PROBES} probes; else 0. It is the same "
+            "for all probes.",
         ),
         "drift_to_last": _share(
             "drift from the last step",
@@ -148,6 +148,6 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         "score": Stat(
             "score", None, None, "The score that the map explains, such as the logit of the explained class."
         ),
-        "confidence": _share("confidence", "The probability that the model gives to the explained class."),
+        "confidence": _share("confidence", "The probability that the model assigns to the explained class."),
     }
 )

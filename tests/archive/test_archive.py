@@ -466,7 +466,7 @@ def test_other_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
     started(tmp_path / "a", 10)
     path = tmp_path / "a" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
-    with pytest.raises(ArchiveError, match="has schema 2, this version reads 1; install the version that wrote it"):
+    with pytest.raises(ArchiveError, match="has schema 2, but this version reads 1; install the version that wrote it"):
         Archive.open(tmp_path / "a")
     with pytest.raises(ArchiveError, match="has schema 2"):
         started(tmp_path / "a")
@@ -597,7 +597,7 @@ def test_own_folder_with_another_configuration_is_refused_by_what_changed(
 ) -> None:
     started(tmp_path / "a", 10)
     with pytest.raises(
-        ArchiveError, match=f"was started with different {named} and is not written to; choose another log"
+        ArchiveError, match=f"was started with different {named}, so nothing is written to it; choose another log"
     ):
         ArchiveWriter.start(str(tmp_path / "a"), manifest(**change), probe_set())
 

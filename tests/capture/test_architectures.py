@@ -392,7 +392,7 @@ def test_batch_norm_without_running_statistics_sees_the_samples_and_nothing_else
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(), nn.Flatten(), nn.Linear(252, 3)
     ).double()
     x = pictures()
-    with pytest.warns(UserWarning, match="model: '1' keep no running statistics, so samples influence each other"):
+    with pytest.warns(UserWarning, match="model: '1' do not keep running statistics, so samples influence each other"):
         found = compute_cams(model, x, "0", methods=method, targets=1, relu=False)["0"]
     features, weights = model[0](x).detach(), []
     for channel in range(4):

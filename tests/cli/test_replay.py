@@ -93,7 +93,9 @@ def test_the_configs_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     fit(tmp_path, text=CONFIG.replace("evolution: false", "evolution: false, every_n_epochs: 2"))
     capsys.readouterr()
     assert main(["replay", CHECKPOINTS, "-o", "again"]) == 0
-    assert "1 step from 3 checkpoints; the other 2 are not due by its schedule (--all)" in capsys.readouterr().out
+    assert (
+        "1 step from 3 checkpoints; the other 2 are left out by its schedule (--all includes them)"
+    ) in capsys.readouterr().out
     assert Archive.open("again/gradcam").epochs == (1,)
 
 

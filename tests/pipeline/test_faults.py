@@ -253,7 +253,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_
     sink = MemorySink()
     callback, steps, texts = fit(tmp_path, At(2, hang), At(9, back), epochs=10, background=True, sinks=[sink])
     assert steps == 10 * 5
-    assert [text for text in texts if "background: step 14 has not finished in 2 seconds" in text] == texts
+    assert [text for text in texts if "background: step 14 has not finished after 2 seconds" in text] == texts
     assert len(texts) == 1
     assert read(callback.archive.path) == list(range(10))
     assert [entry.epoch for entry in sink.entries] == list(range(10))
@@ -268,7 +268,7 @@ def test_a_disk_that_never_comes_back_holds_up_neither_the_training_nor_its_end(
     assert steps == 10 * 5
     assert len(list(tmp_path.glob("gradcam_runs/0/gradcam/steps/*"))) == 2
     assert len(texts) == 2
-    assert "step 14 has not finished in 2 seconds" in texts[0]
+    assert "step 14 has not finished after 2 seconds" in texts[0]
     assert "What it means: later jobs are kept in memory" in texts[0]
     assert "step 14 still has not finished; the jobs after it run if it ends: step 19" in texts[1]
     # In a notebook the process lives on.

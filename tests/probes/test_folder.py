@@ -160,7 +160,7 @@ def test_mixed_sizes_are_refused_with_both_shapes(tmp_path: Path) -> None:
 def test_folder_without_pictures_is_refused_with_what_it_looks_for(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("no")
     (tmp_path / "b.png").mkdir()
-    with pytest.raises(ProbeError, match=rf"no image in '{tmp_path}'; it looks for files that end in \.png, \.jpg"):
+    with pytest.raises(ProbeError, match=rf"'{tmp_path}' contains no images; supported file types: \.png, \.jpg"):
         read_folder(tmp_path)
 
 

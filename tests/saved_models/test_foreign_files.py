@@ -178,7 +178,10 @@ def test_a_callback_of_ones_own_needs_no_option_unless_the_model_is_named(capsys
     write({"hyper_parameters": TINY}, _CALLBACK.format("evil.Maps", "{}"))
     assert main([*COMMANDS["replay"], "--model", MODEL]) == 0
     assert not Path("imported").exists()
-    assert "callback 'evil.Maps' of the config beside is not imported with --model" in capsys.readouterr().err
+    assert (
+        "callback 'evil.Maps' in the config next to the checkpoint is not imported with --model"
+        in capsys.readouterr().err
+    )
     main([*COMMANDS["replay"][:3], "other"])
     assert Path("called").exists()
 
@@ -266,13 +269,13 @@ ENDLESS = "model: &a {init_args: [*a]}\n"
 )
 def test_yaml_without_bounds(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     write({"hyper_parameters": TINY}, text)
-    with pytest.raises(RefusedError, match=r"config.yaml' is not read: "):
+    with pytest.raises(RefusedError, match=r"config.yaml' was not read: "):
         read_config("run/config.yaml")
     for command in COMMANDS.values():
         for options in ([], ["--config", "run/config.yaml"]):
             assert main([*command, *options]) == 1
-            assert "config.yaml' is not read: " in capsys.readouterr().err
-    with pytest.raises(RefusedError, match="is not read"):
+            assert "config.yaml' was not read: " in capsys.readouterr().err
+    with pytest.raises(RefusedError, match="was not read"):
         main(["--traceback", "fit", "--config", "run/config.yaml"])
     if "\n" not in text:
         assert main(["layers", "--model", MODEL, "--model-args", text.replace("a: ", "note=")]) == 1

@@ -406,7 +406,7 @@ def test_probes_that_are_given_need_no_data(tmp_path: Path) -> None:
 )
 def test_what_lightning_refuses(tmp_path: Path, options: Any, said: str) -> None:
     torch.save({"state_dict": TinyModule().state_dict(), "epoch": 1, "global_step": 4}, tmp_path / "a.ckpt")
-    with pytest.raises(ConfigurationError, match=f"trainer: Lightning rejects it .*{said}"):
+    with pytest.raises(ConfigurationError, match=f"trainer: Lightning rejected it .*{said}"):
         replay(tmp_path / "a.ckpt", TinyModule(), OPTIONS, datamodule=loaders()[1], trainer=options, output=tmp_path)
 
 
