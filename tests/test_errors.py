@@ -99,7 +99,7 @@ ERRORS: dict[str, tuple[type[LightningGradCAMError], str, Callable[[Path], Any]]
     ),
     "no places": (LayerError, "choose a layer before", lambda _: cams("head")),
     "not reached": (LayerError, "choose a layer that the model's forward() calls", lambda _: cams(["never_*", LAST])),
-    "auto": (LayerError, "name the layer", lambda _: cams(model=nn.Linear(16, 3))),
+    "auto": (LayerError, "specify the layer", lambda _: cams(model=nn.Linear(16, 3))),
     "class": (TargetError, "valid: 0 to 3", lambda _: cams(LAST, targets=10**9)),
     "class name": (
         TargetError,

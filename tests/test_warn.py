@@ -58,7 +58,7 @@ def test_a_warning_about_a_model_points_at_the_call_that_was_given_it() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), norm, nn.Flatten(), nn.Linear(32, 2))
     with pytest.warns(UserWarning, match="do not keep running statistics") as caught:
         compute_cams(model, torch.rand(2, 1, 4, 4), "0")
-    assert str(caught[0].message).startswith("lightning-gradcam: model: '1' keep")
+    assert str(caught[0].message).startswith("lightning-gradcam: model: '1' do not keep")
     line = line_of("compute_cams(", test_a_warning_about_a_model_points_at_the_call_that_was_given_it)
     assert places(list(caught), "do not keep running statistics") == {(__file__, line)}
 

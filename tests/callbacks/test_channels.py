@@ -247,11 +247,11 @@ def test_an_archive_of_channels_has_no_maps_and_one_of_cams_no_channels(tmp_path
     assert features.archive is not None
     assert cams.archive is not None
     opened = Archive.open(features.archive.path)
-    with pytest.raises(ArchiveError, match="holds features, not CAMs; call channels"):
+    with pytest.raises(ArchiveError, match="contains features, not CAMs; call channels"):
         opened.record(0)
     with pytest.raises(ArchiveError, match="'net.conv2' is not in this archive; did you mean 'net.conv1'"):
         opened.channels("net.conv2")
-    with pytest.raises(ArchiveError, match="holds CAMs, not channels"):
+    with pytest.raises(ArchiveError, match="contains CAMs, not channels"):
         Archive.open(cams.archive.path).channel_record(0)
 
 

@@ -473,7 +473,9 @@ def test_a_model_without_forward_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layers", [("net.conv1", "net.relu2"), ("net.conv1", "net.conv1")])
 def test_two_callbacks_of_one_name_are_refused(tmp_path: Path, layers: tuple[str, str]) -> None:
-    with pytest.raises(ConfigurationError, match="name: 2 GradCAMCallbacks are named 'gradcam'.*each its own name="):
+    with pytest.raises(
+        ConfigurationError, match="name: 2 GradCAMCallbacks are named 'gradcam'.*each a different name="
+    ):
         trainer(tmp_path, callbacks=[GradCAMCallback(layer) for layer in layers]).fit(NoSteps(), *loaders())
 
 

@@ -264,7 +264,7 @@ def test_the_last_blocks_tokens_are_refused_with_the_layer_to_use_instead() -> N
     torch.manual_seed(0)
     model, x = Vit(), torch.randn(2, 1, 6, 8)
     for layer in ("out", "attention"):
-        with pytest.raises(LayerError, match=rf"gradient at '{layer}' is zero everywhere by const.*name 'norm' inst"):
+        with pytest.raises(LayerError, match=rf"gradient at '{layer}' is zero everywhere by const.*choose 'norm' inst"):
             compute_cams(model, x, layer)
     assert compute_cams(model, x, "norm")["norm"].max() > 0
     assert compute_cams(model, x, "out", methods="eigencam")["out"].max() > 0, "without gradients there is a map"

@@ -66,7 +66,7 @@ def test_the_table_is_aligned_and_marks_what_auto_takes(capsys: pytest.CaptureFi
         "  conv     Conv2d             [N, 4, 8, 8]          40      1  8 x 8",
         "* twice    Conv2d             [N, 4, 8, 8]         148      2  8 x 8",
     ]
-    assert lines[-1] == '* what layers="auto" takes: twice'
+    assert lines[-1] == '* what layers="auto" selects: twice'
 
 
 def test_only_layers_with_a_map(capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,7 +109,7 @@ def test_a_report_of_the_users_own_is_not_overwritten(capsys: pytest.CaptureFixt
     Path("out/report.html").write_text("of the user's own")
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1", "-o", "out"]
     assert main(["explain", "a.pth", "pictures", *model, "--layers", "net.relu1"]) == 1
-    assert "'out' holds a report.html already; pass another folder (-o), or replace it" in capsys.readouterr().err
+    assert "'out' already contains a report.html; pass another folder (-o), or replace it" in capsys.readouterr().err
     assert [path.read_text() for path in Path("out").iterdir()] == ["of the user's own"]
 
 

@@ -129,7 +129,7 @@ def test_what_can_not_be_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["nowhere"], "no file 'nowhere'"),
         ([CHECKPOINTS, "--layers", "net.nothing"], "'net.nothing'"),
         ([CHECKPOINTS, "--model", "tests.saved_models.test_replay:Wide"], "epoch=0.ckpt' does not fit Wide"),
-        ([CHECKPOINTS, "-o", str(VERSION)], "holds an archive already"),
+        ([CHECKPOINTS, "-o", str(VERSION)], "already contains an archive"),
     ):
         assert main(["replay", *arguments]) == 1
         found = capsys.readouterr().err.splitlines()

@@ -227,7 +227,7 @@ def test_write_access_that_is_lost_for_a_while_costs_the_steps_of_that_while(clo
     for what in (ARCHIVE, FILES):
         told = [text for text in texts if what in text]
         assert len(told) == 2
-        assert "let this process write there" in told[0]
+        assert "make that folder writable" in told[0]
     assert not [file for file in files if file.endswith(".tmp")]
 
 
@@ -589,7 +589,7 @@ def test_the_first_report_of_a_kind_says_what_it_means_and_what_to_do() -> None:
     cases: list[tuple[str, Exception, str, str]] = [
         ("explaining", ValueError("x"), "no maps and no sheets for this step", "report it with this text"),
         ("the archive", OSError(28, "No space left"), "this step's maps are lost", "make room on that disk"),
-        ("the sink X", PermissionError(13, "no"), "this step is missing there", "let this process write there"),
+        ("the sink X", PermissionError(13, "no"), "this step is missing there", "make that folder writable"),
         ("closing the sink X", FileNotFoundError(2, "no"), "not flushed by then", "restore it"),
         ("drawing", ArchiveError("archive: so and so"), "its maps are still in the archive", "see the last line"),
     ]

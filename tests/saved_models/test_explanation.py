@@ -266,9 +266,9 @@ def test_what_is_saved(folder: Path, model: TinyNet, tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.html").read_text()
     assert text.startswith("<!doctype html>")
     assert described(text)["steps"][0]["stage"] == "explain"
-    with pytest.raises(ConfigurationError, match="holds an archive already; pass another folder"):
+    with pytest.raises(ConfigurationError, match="already contains an archive; pass another folder"):
         found.save(tmp_path / "out")
-    with pytest.raises(ConfigurationError, match="holds an archive already"):
+    with pytest.raises(ConfigurationError, match="already contains an archive"):
         explain(model, folder, "relu2", output=tmp_path / "out")
 
 

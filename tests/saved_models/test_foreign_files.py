@@ -193,7 +193,7 @@ def test_a_data_module_is_imported_where_the_user_says_so(
     write({"hyper_parameters": TINY}, _DATA.format("evil.Data", "{}"))
     model = [] if allowed is None else ["--model", MODEL]
     assert main([*COMMANDS["explain"], "--model", MODEL]) == 0
-    assert "names ('evil.Data') is not imported, because you named the model" in capsys.readouterr().err
+    assert "names ('evil.Data') is not imported, because you specified the model" in capsys.readouterr().err
     assert not Path("imported").exists()
     # `--data` asks for a transform, which it has not: it was made before that is known.
     main([*COMMANDS["explain"][:-1], "other", *model, *(allowed or [])])
@@ -226,7 +226,9 @@ def test_values_become_what_annotations_ask_for() -> None:
     made: Any = load_checkpoint(file).module
     assert (made.color, made.size) == (Color.RED, (3, 4))
     assert isinstance(made.parts[0], nn.Conv2d)
-    with pytest.raises(RefusedError, match=r"'part' in the file.*names a class, which is not imported when you name"):
+    with pytest.raises(
+        RefusedError, match=r"'part' in the file.*names a class, which is not imported when you specify"
+    ):
         load_checkpoint(file, model=Open)
     trusted: Any = load_checkpoint(file, model=Open, trust=True).module
     assert (trusted.color, trusted.size, type(trusted.parts[0])) == (Color.RED, (3, 4), nn.Conv2d)
