@@ -3,7 +3,7 @@
 ::
 
     LightningGradCAMError
-    ├── ConfigurationError (also a ValueError): an argument or option can't work
+    ├── ConfigurationError (also a ValueError): an argument or option is invalid
     │   ├── LayerError: a layer that does not exist, is not reached or has no spatial activation
     │   ├── TargetError: a target that does not fit the output or the labels
     │   ├── MethodError: a method that is unknown or does not work on a layer

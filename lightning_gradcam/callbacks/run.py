@@ -141,7 +141,7 @@ class Run:
 
         Args:
             host: The trainer.
-            averaged: Whether averaged weights were validated, which have since been swapped out.
+            averaged: Whether the validation used averaged weights, which have since been swapped out.
         """
         early, self._early = self._early, False
         if averaged and early:

@@ -44,7 +44,7 @@ class Class(Selector):
 class ClassName(Selector):
     """A class given by name, spelled exactly as in the data set: ``{"class": name}``.
 
-    The probes provide the class names; until then, the class has no index.
+    The index of the class is unknown until the probes provide the class names.
 
     Attributes:
         name: The class name.
