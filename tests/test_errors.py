@@ -206,7 +206,7 @@ def test_a_wrapper_is_told_where_its_module_is() -> None:
             self.model = Holder(body())
 
     for call in (compute_cams, compute_feature_maps):
-        with pytest.raises(ConfigurationError, match="it holds a Holder, so pass its .model"):
+        with pytest.raises(ConfigurationError, match="it wraps a Holder, so pass its .model"):
             call(Wrapper(), X, "body")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"the class itself; pass an instance, Holder\(...\)"):
         compute_cams(Holder, X, "body")  # type: ignore[arg-type]

@@ -107,7 +107,7 @@ def at_train_start(
         else:
             trainer.fit(module, datamodule=data)
     except package_error as error:
-        raise _refused("fit", error, "the module and data of the training (--model, --data)") from error
+        raise _refused("fit", error, "the module and data used for training (--model, --data)") from error
 
 
 def _refused(what: str, error: Exception, instead: str) -> ConfigurationError:

@@ -65,7 +65,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Adds the options for a checkpoint's class."""
     add_model(parser)
-    parser.add_argument("--config", metavar="YAML", help="a LightningCLI file: the classes and their arguments")
+    parser.add_argument("--config", metavar="YAML", help="a LightningCLI config with the classes and their arguments")
     parser.add_argument("--data", metavar="CLASS", help="the data module's class, for its transform and class names")
 
 
@@ -110,7 +110,7 @@ def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
     parser.add_argument("--targets", nargs="+", type=target, metavar="TARGET", help=what)
     what = "key or index of the logits, if the output is a dict or tuple"
     parser.add_argument("--output-key", type=key, metavar="KEY", help=what)
-    what = "which score of the logits to explain (default: logit)"
+    what = "score to compute from the logits and explain (default: logit)"
     parser.add_argument("--score", choices=("logit", "probability", "sigmoid"), help=what)
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per forward pass (default: 32)")
 

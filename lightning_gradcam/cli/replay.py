@@ -37,7 +37,7 @@ _OURS: dict[str, Any] = {"on_error": "raise", "max_overhead": None, "sinks": Non
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "rebuild the evolution from saved checkpoints"
+    what = "rebuild a run's record of maps from its saved checkpoints"
     parser = options.add_command(commands, "replay", what, doc=__doc__)
     parser.add_argument("checkpoints", nargs="+", metavar="CKPT", help="checkpoints, or a folder of .ckpt files")
     parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="output folder (default: %(default)s)")

@@ -60,7 +60,7 @@ def held_module(wrapper: Any) -> str:
         >>> class Wrapper:
         ...     model = nn.ReLU()
         >>> held_module(Wrapper())
-        ': it holds a ReLU, so pass its .model, and forward=lambda inputs: wrapper(inputs) if calling it differs'
+        ': it wraps a ReLU, so pass its .model, and forward=lambda inputs: wrapper(inputs) if calling it differs'
     """
     if isinstance(wrapper, type) and issubclass(wrapper, nn.Module):
         return f": that is the class itself; pass an instance, {wrapper.__name__}(...)"

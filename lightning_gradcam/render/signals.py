@@ -50,7 +50,7 @@ def charted(
     if channels == 1:
         curves = "curve: from its lowest to its highest value"
     elif channels > _MOST_CURVES:
-        curves = f"curve: mean of {channels} channels; grey: the range that they span"
+        curves = f"curve: mean of {channels} channels; grey: their range"
     what = f"{channels} channels of {length} samples" if channels > 1 else f"{length} samples"
     source = f"{_SOURCE}{what}, time from left to right; {curves}; band below: the map of the samples above it"
     pixels = np.stack([_chart(signal, size) for signal in probes.signals])

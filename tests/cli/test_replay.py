@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_is_named_and_the_rest_replayed(
     capsys.readouterr()
     assert main(["replay", CHECKPOINTS, "-o", "again"]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith(f"lightning-gradcam: {CHECKPOINTS}/epoch=1.ckpt is left out: ")
+    assert said.err.startswith(f"lightning-gradcam: {CHECKPOINTS}/epoch=1.ckpt is skipped: ")
     assert "2 steps from 2 checkpoints" in said.out
     assert Archive.open("again/gradcam").epochs == (0, 2)
 

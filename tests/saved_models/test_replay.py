@@ -274,7 +274,7 @@ def test_a_damaged_file_is_left_out_and_said(tmp_path: Path) -> None:
     assert callback is not None
     file = sorted((tmp_path / "checkpoints").iterdir())[1]
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.warns(UserWarning, match=rf"{file.name} is left out: .* is truncated or not a checkpoint"):
+    with pytest.warns(UserWarning, match=rf"{file.name} is skipped: .* is truncated or not a checkpoint"):
         found = replay(
             tmp_path / "checkpoints", TinyModule(), OPTIONS, datamodule=loaders()[1], output=tmp_path / "again"
         )
