@@ -44,7 +44,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     options.add_config(parser)
     what = "shape of one sample (default: from the data, or the model's example_input_array)"
     parser.add_argument("--input-shape", type=_shape, metavar="C,H,W", help=what)
-    parser.add_argument("--spatial", action="store_true", help="only layers that have a map")
+    parser.add_argument("--spatial", action="store_true", help="list only layers that have a map")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     options.add_progress(parser)
     parser.set_defaults(run=_run)

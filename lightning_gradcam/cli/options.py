@@ -52,7 +52,7 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the options for a model's class and its arguments."""
-    what = "package.module:Class, path/to/file.py:Class, or a function that returns a module"
+    what = "the model, as package.module:Class or path/to/file.py:Class; a function that returns a module also works"
     parser.add_argument("--model", metavar="CLASS", help=what)
     what = "arguments for that class or function; values are parsed as YAML"
     parser.add_argument("--model-args", nargs="+", default=[], metavar="KEY=VALUE", help=what)
@@ -84,7 +84,7 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
         "undone for display"
     )
     parser.add_argument("--mean", nargs="+", type=float, metavar="X", help=what)
-    what = "standard deviation to divide by after subtracting the mean, in the same form"
+    what = "standard deviation to divide by after subtracting the mean: one number, or one per channel"
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help=what)
     what = "resize images first: one number for both sides, or height and width"
     parser.add_argument("--size", nargs="+", type=int, metavar="N", help=what)
@@ -104,9 +104,19 @@ def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
         parser: The parser to which to add them.
         layers: The default layers.
     """
-    parser.add_argument("--layers", nargs="+", metavar="LAYER", help=f"dotted names or patterns (default: {layers})")
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as gradcam, layercam (default: gradcam)")
-    what = 'predicted (default), label, class numbers or names, {"top": 3}'
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="LAYER",
+        help=(f"layers to explain: dotted names or patterns (default: {layers})"),
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help=("methods to use, such as gradcam or layercam (default: gradcam)"),
+    )
+    what = 'outputs to explain: predicted (default), label, class indices or names, or {"top": 3}'
     parser.add_argument("--targets", nargs="+", type=target, metavar="TARGET", help=what)
     what = "key or index of the logits, if the output is a dict or tuple"
     parser.add_argument("--output-key", type=key, metavar="KEY", help=what)
