@@ -237,7 +237,7 @@ def test_a_run_goes_on_only_with_the_filters_and_the_ascent_it_began_with(
         resumed = go(other, str(tmp_path / "kept" / "epoch=0.ckpt"))
     assert resumed.archive is not None
     assert resumed.archive.epochs == ((0, 1) if changed is None else (1,))
-    assert [text.split("alone: ")[-1] for text in texts] == ([] if changed is None else [f"{changed} changed since"])
+    assert [text.split("': ")[-1] for text in texts] == ([] if changed is None else [f"{changed} changed since"])
     assert resumed.archive.channels("net.conv1").shape[1:] == (3 if other.get("filters") == 3 else 2, 1, 8, 8)
 
 
