@@ -175,7 +175,7 @@ class Storage:
         return None
 
     def link(self, name: str, source: Storage, theirs: str) -> bool:
-        """Links another folder's file into this one without copying it, if both are on the same local disk.
+        """Links another folder's file into this one without copying it, if both are on one local disk.
 
         Both names then share their content: only for files that never change in place, such as those of :meth:`write`.
 

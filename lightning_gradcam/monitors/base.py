@@ -86,7 +86,7 @@ class Monitor(ABC):
     Attributes:
         name: The callback's name, used for tags and the archive's folder.
         layers: The user's layers, or the names to which they were resolved.
-        layout: The meaning of the layers' axes, if the user specified it.
+        layout: The meaning of the layers' axes, if the user states it.
         batch_size: Largest number of probes per forward pass.
         evolution: Draw film strips during the run, and the whole run at its end; for channels, only the report.
         tried: Whether the monitor has already run on this model, so everything independent of its weights is known.
