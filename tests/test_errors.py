@@ -99,7 +99,7 @@ ERRORS: dict[str, tuple[type[LightningGradCAMError], str, Callable[[Path], Any]]
     ),
     "no places": (LayerError, "choose a layer before", lambda _: cams("head")),
     "not reached": (LayerError, "choose a layer that the model's forward() calls", lambda _: cams(["never_*", LAST])),
-    "auto": (LayerError, "name the layer", lambda _: cams(model=nn.Linear(16, 3))),
+    "auto": (LayerError, "specify the layer", lambda _: cams(model=nn.Linear(16, 3))),
     "class": (TargetError, "valid: 0 to 3", lambda _: cams(LAST, targets=10**9)),
     "class name": (
         TargetError,
@@ -206,7 +206,7 @@ def test_a_wrapper_is_told_where_its_module_is() -> None:
             self.model = Holder(body())
 
     for call in (compute_cams, compute_feature_maps):
-        with pytest.raises(ConfigurationError, match="it holds a Holder, so pass its .model"):
+        with pytest.raises(ConfigurationError, match="it wraps a Holder, so pass its .model"):
             call(Wrapper(), X, "body")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"the class itself; pass an instance, Holder\(...\)"):
         compute_cams(Holder, X, "body")  # type: ignore[arg-type]

@@ -56,11 +56,11 @@ def test_a_warning_during_training_points_at_the_call_of_fit(
 def test_a_warning_about_a_model_points_at_the_call_that_was_given_it() -> None:
     norm = nn.BatchNorm2d(2, track_running_stats=False)
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), norm, nn.Flatten(), nn.Linear(32, 2))
-    with pytest.warns(UserWarning, match="keep no running statistics") as caught:
+    with pytest.warns(UserWarning, match="do not keep running statistics") as caught:
         compute_cams(model, torch.rand(2, 1, 4, 4), "0")
-    assert str(caught[0].message).startswith("lightning-gradcam: model: '1' keep")
+    assert str(caught[0].message).startswith("lightning-gradcam: model: '1' do not keep")
     line = line_of("compute_cams(", test_a_warning_about_a_model_points_at_the_call_that_was_given_it)
-    assert places(list(caught), "keep no running statistics") == {(__file__, line)}
+    assert places(list(caught), "do not keep running statistics") == {(__file__, line)}
 
 
 def test_filters_by_module_and_once_a_line_go_by_the_users_line() -> None:

@@ -110,9 +110,9 @@ def open_step(source: bytes | BinaryIO, schema: int) -> Npz:
     """Opens a step file of maps or channels and checks its schema, epoch and step."""
     file = open_npz(source)
     if file.meta["schema"] != schema:
-        raise ValueError(f"it has schema {file.meta['schema']!r:.40}, this version reads {schema}")
+        raise ValueError(f"it has schema {file.meta['schema']!r:.40}, but this version reads {schema}")
     if not (is_whole(file.meta["epoch"]) and is_whole(file.meta["step"])):
-        raise TypeError("its epoch and step are not whole numbers")
+        raise TypeError("its epoch and step are not integers")
     return file
 
 

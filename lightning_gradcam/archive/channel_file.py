@@ -50,7 +50,7 @@ def unpacked_channels(source: bytes | BinaryIO, only: str | None = None) -> Chan
         if only is not None and layer != only:
             continue
         if not isinstance(places, list) or not all(map(is_whole, places)):
-            raise TypeError(f"'chosen' for {layer[:40]!r} is not a list of whole numbers")
+            raise TypeError(f"'chosen' for {layer[:40]!r} is not a list of integers")
         channels[layer] = full_values(file, place, 2, (4, 5))
         chosen[layer] = tuple(places)
         names = texts({"numbers": listed}, "numbers")

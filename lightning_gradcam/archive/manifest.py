@@ -74,8 +74,8 @@ class Manifest:
             values = json.loads(raw)
             if not is_whole(values["schema"]) or values["schema"] != SCHEMA:
                 raise ArchiveError(
-                    f"archive: {place!r} has schema {values['schema']!r:.40}, this version reads {SCHEMA}; install the"
-                    " version that wrote it"
+                    f"archive: {place!r} has schema {values['schema']!r:.40}, but this version reads {SCHEMA}; install "
+                    "the version that wrote it"
                 )
             # Later versions may add entries; a change that this version would misread gets a new schema.
             values = {field.name: values[field.name] for field in fields(cls) if field.name in values}

@@ -22,8 +22,8 @@ class TakenError(ArchiveError):
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(
-            f"archive: {path!r} {why} and is not written to; choose another log directory or version, give the callback"
-            " another name=, resume that run with ckpt_path, or delete the folder"
+            f"archive: {path!r} {why}, so nothing is written to it; choose another log directory or version, give the "
+            "callback another name=, resume that run with ckpt_path, or delete the folder"
         )
         self.remark = f"{path!r} {why}"
 

@@ -266,8 +266,8 @@ class ArchiveWriter(Archive):
             ) from error
         if owner != self.manifest.run:
             raise ArchiveError(
-                f"archive: {self.path!r} was taken over by another run ({owner}) that started at the same time,"
-                " and is no longer written to; give each run its own log directory or version"
+                f"archive: {self.path!r} was taken over by another run ({owner}) that started at the same time, so "
+                "this run no longer writes to it; give each run its own log directory or version"
             )
         # This state was taken before reading: a manifest replaced since then has a different state.
         self._owned = stamp

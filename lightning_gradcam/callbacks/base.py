@@ -238,7 +238,7 @@ class ProbeCallback(Callback):
         if host.explains:
             self._run.start_or_wait(host)
         elif host.unsupported:
-            rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported} can be explained")
+            rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported}")
         self._run.steering.begin(host)
 
     def _compare(self, host: Host, hook: str, *, logged: bool) -> None:
@@ -247,7 +247,7 @@ class ProbeCallback(Callback):
             before = " and ".join(called_before(host.trainer, self, hook))
             rank_zero_warn(
                 "lightning-gradcam: the maps do not explain the validated weights: the weights changed after the last "
-                "batch and before this callback ran (an EMA that swaps its weights out?); "
+                "batch and before this callback ran (perhaps by an EMA callback that swaps its weights out); "
                 + (f"list this callback before {before}" if before else f"change them later, at {hook[:-10]}_end")
             )
 

@@ -67,7 +67,7 @@ def check_share(argument: str, value: object) -> None:
     if value is None:
         return
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
-        raise ConfigurationError(f"{argument}: got {value!r}; pass a share, more than 0 and at most 1, such as 0.5")
+        raise ConfigurationError(f"{argument}: got {value!r}; pass a fraction above 0 and up to 1, such as 0.5")
 
 
 def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
@@ -179,8 +179,8 @@ def check_gradients(gradients: object, methods: str | list[str]) -> None:
     found = resolve_methods(methods)
     if gradients and not any(method.needs == "gradients" for method in found.values()):
         raise ConfigurationError(
-            f"gradients: got True, but none of methods={list(found)} takes a layer's gradients; add 'gradcam' to"
-            " methods, or leave gradients out"
+            f"gradients: got True, but none of methods={list(found)} uses a layer's gradients; add 'gradcam' to "
+            "methods, or leave gradients out"
         )
 
 

@@ -26,8 +26,8 @@ class FilterPatternCallback(ProbeCallback):
 
     The images are found by gradient ascent in input space, as in François Chollet and Matthew Watson, *Deep Learning
     with Python*, 3rd edition, chapter 10. Training is untouched, as with :class:`~lightning_gradcam.GradCAMCallback`,
-    but waits for the ascent: ``steps`` forward and backward passes through the network up to each selected layer, with
-    batches of filters. Raise ``every_n_epochs`` to run it less often, or limit ``filters`` to shorten it.
+    but it pauses for the ascent: ``steps`` forward and backward passes through the network up to each selected layer,
+    with batches of filters. Raise ``every_n_epochs`` to run it less often, or limit ``filters`` to shorten it.
 
     Args:
         filters: Filters to show: ``None`` (default) for all, a number for the first ones, or a list of filter indices,

@@ -140,7 +140,7 @@ def _target(target: Any) -> Any:
         if isinstance(target, dict) and set(target) in ({"class_path"}, {"class_path", "init_args"}):
             target = function_at(str(target["class_path"]), "targets")(**(target.get("init_args") or {}))
     except ConfigurationError as error:
-        by_name = f"; a class of that name is {{'class': {target!r}}}" if isinstance(target, str) else ""
+        by_name = f"; to explain a class of that name, pass {{'class': {target!r}}}" if isinstance(target, str) else ""
         raise TargetError(f"{error}{by_name}") from error
     # Class names are known only once the probes are. A mistyped keyword is rejected now rather than after set-up.
     if isinstance(target, str) and not difflib.get_close_matches(target, ("predicted", "label"), cutoff=0.8):

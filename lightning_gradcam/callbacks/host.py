@@ -82,11 +82,12 @@ class Host:
         """The strategy and an alternative, if its weights can't be explained; otherwise ``None``."""
         strategy: Any = self.trainer.strategy
         if "FSDPStrategy" in kinds(strategy):
-            return "FSDPStrategy (FSDP1) flattens the weights of a rank; ModelParallelStrategy with fully_shard (FSDP2)"
-        if "DeepSpeedStrategy" in kinds(strategy) and getattr(strategy, "zero_stage_3", False):
-            # The caller completes the sentence.
             return (
-                "DeepSpeed stage 3 gathers the weights only during its own forward pass; stage 2 or "
+                "FSDPStrategy (FSDP1) flattens each rank's weights; use ModelParallelStrategy with fully_shard (FSDP2)"
+            )
+        if "DeepSpeedStrategy" in kinds(strategy) and getattr(strategy, "zero_stage_3", False):
+            return (
+                "DeepSpeed stage 3 gathers the weights only during its own forward pass; use stage 2 or "
                 "ModelParallelStrategy"
             )
         return None

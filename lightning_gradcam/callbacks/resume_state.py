@@ -28,20 +28,20 @@ def _are_numbers(value: object) -> bool:
 
 
 _NEEDED: dict[str, tuple[Callable[[object], bool], str]] = {
-    "indices": (_are_indices, "a list of whole numbers, 0 or more, or None"),
+    "indices": (_are_indices, "a list of integers >= 0, or None"),
     "fingerprint": (_is_text, "text"),
     "archive": (_is_text, "text"),
     "run": (_is_text, "text"),
     "step": (lambda value: _is_count(value, -1), "a whole number"),
 }
 _OPTIONAL: dict[str, tuple[Callable[[object], bool], str]] = {
-    "validations": (_is_count, "a whole number, 0 or more"),
-    "logged": (_is_count, "a whole number from 0 on"),
+    "validations": (_is_count, "an integer >= 0"),
+    "logged": (_is_count, "an integer >= 0"),
     "numbers": (_are_numbers, "a mapping from names to numbers"),
-    "widened": (lambda value: _is_count(value, 1), "a whole number, 1 or more"),
+    "widened": (lambda value: _is_count(value, 1), "an integer >= 1"),
     "widened_from": (_is_text, "text"),
     # From version 0.1.0; no longer used.
-    "every": (lambda value: _is_count(value, 1), "a whole number from 1 on"),
+    "every": (lambda value: _is_count(value, 1), "an integer >= 1"),
     "transferred": (lambda value: isinstance(value, bool), "True or False"),
     # How a batch stores the images.
     "form": (lambda value: value in ("", *FORMS), f"'' or one of {', '.join(FORMS)}"),
@@ -56,14 +56,14 @@ def flaw(state: object) -> str | None:
 
     Example:
         >>> flaw({"schema": 2})
-        'it has schema 2, this version reads 1'
+        'it has schema 2, but this version reads 1'
     """
     if not isinstance(state, dict):
         return f"it is a {type(state).__name__}"
     if "schema" not in state:
         return "'schema' is missing"
     if type(state["schema"]) is not int or state["schema"] != SCHEMA:
-        return f"it has schema {state['schema']!r:.40}, this version reads {SCHEMA}"
+        return f"it has schema {state['schema']!r:.40}, but this version reads {SCHEMA}"
     for name, (fits, expected) in {**_NEEDED, **_OPTIONAL}.items():
         if name not in state:
             if name in _NEEDED:

@@ -141,7 +141,7 @@ class Run:
 
         Args:
             host: The trainer.
-            averaged: Whether averaged weights were validated, which have since been swapped out.
+            averaged: Whether the validation used averaged weights, which have since been swapped out.
         """
         early, self._early = self._early, False
         if averaged and early:
@@ -150,7 +150,7 @@ class Run:
             self._told = True
             rank_zero_warn(
                 "lightning-gradcam: the weights of the last training step are explained, not the averaged ones that "
-                "were validated: with validation_step(dataloader_iter), the last batch can't be recognised. List this "
+                "were validated: with validation_step(dataloader_iter), the last batch can't be detected. List this "
                 "callback before WeightAveraging"
             )
         return self.ended(host, host.step)

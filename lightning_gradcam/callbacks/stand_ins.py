@@ -28,8 +28,8 @@ def lightning_cli() -> Any:
         module, why = None, str(error)
     if why:
         raise ConfigurationError(
-            f"config: reading it needs jsonargparse, which is not usable here ({why}); install it with: pip install"
-            ' "lightning-gradcam[cli]"'
+            f"config: reading a config requires jsonargparse, which can't be used here ({why}); install it with: pip "
+            'install "lightning-gradcam[cli]"'
         )
     return module
 
@@ -90,8 +90,8 @@ def at_train_start(
     bases = [kind.__module__.split(".core")[0] for kind in type(module).__mro__ if kind.__name__ == "LightningModule"]
     if bases and package.__name__ not in bases:
         raise ConfigurationError(
-            f"module: {type(module).__name__} is a LightningModule of {bases[-1]}, and lightning_gradcam was imported"
-            f" with {package.__name__}; import {bases[-1]} first, and only that one"
+            f"module: {type(module).__name__} is a LightningModule from {bases[-1]}, but lightning_gradcam was "
+            f"imported with {package.__name__}; import {bases[-1]} first, and only that one"
         )
     home = str(getattr(type(module).train_dataloader, "__module__", "")).split(".")[0]
     try:
@@ -107,9 +107,9 @@ def at_train_start(
         else:
             trainer.fit(module, datamodule=data)
     except package_error as error:
-        raise _refused("fit", error, "the module and data of the training (--model, --data)") from error
+        raise _refused("fit", error, "the module and data used for training (--model, --data)") from error
 
 
 def _refused(what: str, error: Exception, instead: str) -> ConfigurationError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ConfigurationError(f"{what}: Lightning rejects it ({reason}); pass {instead}")
+    return ConfigurationError(f"{what}: Lightning rejected it ({reason}); pass {instead}")

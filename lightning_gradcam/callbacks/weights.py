@@ -35,7 +35,7 @@ class ValidatedWeights:
         self._seen = [] if self._told or host.shards else _some_of(host.module)
 
     def gone(self, host: Host) -> bool:
-        """Whether the weights have changed since; once they have, they are not compared again."""
+        """Whether the weights have changed since :meth:`remember`; after that, nothing is compared again."""
         self._told = self._told or (bool(self._seen) and _some_of(host.module) not in (self._seen, []))
         found, self._seen = self._told and bool(self._seen), []
         return found

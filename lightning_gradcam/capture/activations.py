@@ -88,7 +88,7 @@ class Captured:
             layer = layer_of(missing[0])
             times = {1: "once", 2: "twice"}.get(calls, f"{calls} times")
             named = f"'{layer}#0'" if calls == 1 else f"'{layer}#0' to '{layer}#{calls - 1}'"
-            raise LayerError(f"layers: {missing[0]!r}: the forward pass calls {layer!r} {times}; name {named}")
+            raise LayerError(f"layers: {missing[0]!r}: the forward pass calls {layer!r} {times}; specify {named}")
         reached = ", ".join(self._stored) or "none of the requested layers"
         raise LayerError(
             f"layers: {missing[0]!r} exists, but the forward pass never reached it (reached: {reached}); choose a "

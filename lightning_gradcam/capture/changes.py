@@ -134,7 +134,7 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
     bare = [name for name, side in sides.items() if float(side.max()) <= _UNREACHED * float(whole.mean())]
     if bare:
         where = " and ".join([", ".join(bare[:-1]), bare[-1]] if bare[1:] else bare)
-        return Move("border", f"nothing in the image changes its values at the {where}")
+        return Move("border", f"its values at the {where} do not depend on the image")
     even = torch.stack([q.mean() for q in _quarters(whole)])
     if unseen and float(even.min()) * 3 > float(even.max()):
         named = ", ".join(_CORNER_NAMES[k] for k in unseen)

@@ -254,7 +254,7 @@ class InputForm:
         if not self.axes and input_size(self.own) is None:
             raise MethodError(
                 "methods: a map of the input needs an image [N, C, H, W], but the model's input is "
-                f"{list(self.own.shape)}; use gradcam, hirescam or layercam, or name another input with picture="
+                f"{list(self.own.shape)}; use gradcam, hirescam or layercam, or choose another input with picture="
             )
         if gradient and not self.own.is_floating_point():
             raise MethodError(

@@ -118,7 +118,7 @@ def _calls(name: str, call: str, calls: Callable[[str], int] | None) -> list[str
         return [f"{name}#{int(call)}"]
     if calls is None:
         raise LayerError(
-            f"layers: {name + '#*'!r} needs a forward pass to list the calls; name them: {name + '#0'!r}, …"
+            f"layers: {name + '#*'!r} needs a forward pass to list the calls; specify them: {name + '#0'!r}, …"
         )
     count = calls(name)
     if not count:
@@ -132,7 +132,7 @@ def no_hooks(module: nn.Module) -> str | None:
     """Returns why a hook can't see a module's output, and what to do; ``None`` if it can."""
     if isinstance(module, torch.jit.ScriptModule):
         return (
-            f"is compiled by torch.jit ({type(module).__name__}), which calls no hooks; pass the model as it was "
+            f"is compiled by torch.jit ({type(module).__name__}), which does not call hooks; pass the model as it was "
             "before torch.jit.script or torch.jit.trace"
         )
     # Compare the exact class: subclasses define a forward, or are containers that nobody requests.
@@ -253,7 +253,7 @@ def quantised_part(model: nn.Module) -> str | None:
         kinds = (type(each) for each in (module, *module._parameters.values()))
         if any(f"{kind.__module__}.".startswith(_QUANTISED) for kind in kinds):
             return (
-                f"{_called(name, module)} is quantised, and no gradient passes through it; explain the model as it was "
+                f"{_called(name, module)} is quantised, so no gradient passes through it; explain the model as it was "
                 "before quantisation, with floating-point weights"
             )
     return None
@@ -268,8 +268,8 @@ def obstacle(model: nn.Module) -> str | None:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             return (
-                f"{_called(name, module)} is compiled by torch.jit, which calls no hooks; pass the model as it was "
-                "before torch.jit.script or torch.jit.trace, with the same weights"
+                f"{_called(name, module)} is compiled by torch.jit, which does not call hooks; pass the model as it "
+                "was before torch.jit.script or torch.jit.trace, with the same weights"
             )
     return quantised_part(model)
 

@@ -189,10 +189,9 @@ class LayoutReader:
         if layout is not None:
             return layout
         raise LayerError(
-            f"layers: {seen.name!r} returns {list(seen.shape)}, and nothing shows that these are locations in the "
-            "image: they could be time steps, words, queries or patches in another order. Choose a layer with a map, "
-            f"or, if they are tokens of a grid, specify the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token "
-            "before 14 rows of 14)"
+            f"layers: {seen.name!r} returns {list(seen.shape)}, which may not be locations in the image: they could be "
+            "time steps, words, queries or patches in another order. Choose a layer with a map, or, if they are tokens "
+            f"of a grid, specify the grid: layout={{{seen.name!r}: 'NLC:1+14x14'}} (1 token before 14 rows of 14)"
         )
 
     def _token_layouts(self, samples: int) -> dict[str, Layout | None]:

@@ -118,8 +118,8 @@ class _Output:
             layout = Layout(axes, grid, int(match[2] or 0), int(match[4] or 0), split)
             if layout.tokens != (length := shape[axes.index("L")]):
                 raise LayerError(
-                    f"layout: {given!r} means {layout.tokens} tokens, but {self.name!r} returns {length}; specify a "
-                    "grid with that many tokens"
+                    f"layout: {given!r} describes {layout.tokens} tokens, but {self.name!r} returns {length}; specify "
+                    f"a grid with {length} tokens"
                 )
         return replace(layout, grid=(rows // self.samples, *layout.grid), fold=fold) if fold and layout else layout
 
@@ -172,7 +172,7 @@ class _Output:
             if prod(grid) == length:
                 return Layout("NCL", grid)
         raise LayerError(
-            f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and nothing shows how "
+            f"layers: {self.name!r} has the output {list(self.shape)} of a 1-D layer, [N, C, L], and it is unclear how "
             f"its {length} values per channel form a map; pass layout={{{self.name!r}: 'NCL:1x{length}'}} (a signal, "
             "drawn as one row), or choose a layer with a feature map"
         )
@@ -257,9 +257,9 @@ def signal_layout(calls: Sequence[Seen], at: int, samples: int) -> Layout:
     if len(seen.shape) == 3 and seen.shape[0] == samples and _is_channels_first(calls[: at + 1]):
         return Layout("NCL", seen.shape[2:])
     other = samples not in seen.shape[:2]
-    why = "has rows that do not correspond to samples" if other else "is not known to have channels before time"
+    why = "its rows do not correspond to samples" if other else "it is unclear whether channels come before time"
     raise LayerError(
-        f"layers: {seen.name!r} has the output {list(seen.shape)} for {samples} signals, and {why}; choose a 1-D "
+        f"layers: {seen.name!r} has the output {list(seen.shape)} for {samples} signals, but {why}; choose a 1-D "
         f"convolution or a block of them, or pass layout={{{seen.name!r}: 'NLC:1x{seen.shape[1]}'}} where axis 1 is "
         "time (drawn as one row)"
     )

@@ -80,7 +80,7 @@ class MapCheck:
         rows = [_COLUMNS, *(_cells(row) for row in self.verdicts.values())]
         widths = [max(len(row[place]) for row in rows) for place in range(len(_COLUMNS))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        told = [f"{self.pictures} image{'' if self.pictures == 1 else 's'}, {self.forwards:,} forwards"]
+        told = [f"{self.pictures} image{'' if self.pictures == 1 else 's'}, {self.forwards:,} forward passes"]
         for line, row in zip(lines[1:], self.verdicts.values(), strict=True):
             told += [line, f"    {row.reason[:1].upper()}{row.reason[1:]}. {row.advice}"]
         told.insert(1, lines[0])

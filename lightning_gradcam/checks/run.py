@@ -175,7 +175,7 @@ def _check_pictures(inputs: Any, batch_size: Any) -> None:
             f"inputs: got {came}; check_maps hides pixels of images: pass floating-point images [N, C, H, W]"
         )
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigurationError(f"batch_size: got {batch_size!r}; pass a whole number, 1 or more")
+        raise ConfigurationError(f"batch_size: got {batch_size!r}; pass an integer >= 1")
 
 
 def _working(

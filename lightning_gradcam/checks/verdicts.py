@@ -94,21 +94,25 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
     if blank and not backwards:
         return "blank", empty
     if backwards:
-        inverse = f"the inverted map follows the model better than chance (p = {inverse_p:.2g})"
+        inverse = f"the inverted map is more faithful to the model than random maps (p = {inverse_p:.2g})"
         return "backwards", f"{empty}, and {inverse}" if blank else inverse
     if pictures >= LEAST["not learnt"] and (why := _not_learnt(figures)):
         return "not learnt", why
     if same:
         return "class-blind", f"the maps for different classes have a correlation of {figures['class_correlation']:.3f}"
     if used < LEAST["sound"]:
-        lost = f" (of {pictures:g}, the others are blank or keep their class when emptied)" if used < pictures else ""
+        lost = (
+            (f" (of {pictures:g}; the others have a blank map or keep their class when the whole image is hidden)")
+            if used < pictures
+            else ""
+        )
         return "weak", f"too few images to tell: {used:g}{lost}; at least {LEAST['sound']} are needed"
     if p > CHANCE:
         return "weak", f"no better than random maps of the same smoothness (p = {p:.2g})"
     if figures["channels_p"] > RIVALS:
         share = f"{figures['channels_p']:.0%} of them do as well"
         return "weak", f"no better than this layer's channels weighted at random ({share})"
-    return "sound", f"follows the model better than chance (p = {p:.2g})"
+    return "sound", f"more faithful to the model than random maps (p = {p:.2g})"
 
 
 def _not_learnt(figures: Mapping[str, float]) -> str:
@@ -120,7 +124,7 @@ def _not_learnt(figures: Mapping[str, float]) -> str:
     alike, by_chance = figures["random_weights_correlation"], figures["random_maps_correlation"]
     faith, kept = figures["faithful"], figures["random_weights_faithful"]
     if alike >= max(KEPT, by_chance) and kept >= KEPT_FAITH * faith:
-        return f"with random weights the map is nearly the same (rank correlation {alike:.2f}) and as faithful"
+        return f"with random weights the map is nearly the same (rank correlation {alike:.2f}) and just as faithful"
     return ""
 
 
@@ -135,7 +139,7 @@ def advise(row: MapVerdict, others: Mapping[tuple[str, str], MapVerdict]) -> str
     if row.verdict == "sound":
         if row.figures["blank"] > 0 or row.figures["largest_change"] > 0.5:
             weak = "some of its maps are blank" if row.figures["blank"] > 0 else "it changes under invisible noise"
-            return f"Use it, and look at several images before you conclude anything: {weak}."
+            return f"Use it, and look at several images before drawing conclusions: {weak}."
         return "Use it."
     if row.figures["dependence"] < DEPENDS or row.figures["learnt"] < LEARNT:
         return "Train the model further, or check the weights that were loaded and how the images are preprocessed."

@@ -21,7 +21,7 @@ Example:
   lightning-gradcam layers --model torchvision.models:resnet18 --input-shape 3,224,224
   lightning-gradcam COMMAND --help
 
-Modules in the current folder can be named, as under `python -m`.
+Modules in the current folder can be imported, as with `python -m`.
 
 {EXIT_CODES}
 """
@@ -64,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "lightning-gradcam",
-        description="Grad-CAM during training and for trained models, and reports of what GradCAMCallback recorded.",
+        description=(
+            "Run Grad-CAM during training or on trained models, and create reports of what GradCAMCallback recorded."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -33,7 +33,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "-o", "--output", default="explained", metavar="DIR", help="output folder (default: %(default)s)"
     )
-    parser.add_argument("--force", action="store_true", help="replace the result of an earlier explain in that folder")
+    parser.add_argument(
+        "--force", action="store_true", help=("overwrite the result of an earlier explain in that folder")
+    )
     add_reading(parser)
     parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, at most 10")
     parser.add_argument("--boxes", action="store_true", help="draw the box around the largest part of each map")
@@ -41,9 +43,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--box-threshold",
         type=float,
         metavar="SHARE",
-        help="draw that box around pixels above this share of the map's maximum (default: 0.15; at 7 x 7 try 0.6)",
+        help=(
+            "draw that box around pixels above this share of the map's maximum (default: 0.15; for 7 x 7 maps, try 0.6)"
+        ),
     )
-    what = "run: one colour scale for an image's targets; image: one for each map; layer, minmax (default: run)"
+    what = "colour scale: run (default; one for all targets of an image), image (one per map), layer or minmax"
     parser.add_argument("--scale", metavar="SCALE", help=what)
     what = "draw evidence for the score in red and evidence against it in blue"
     parser.add_argument("--signed", action="store_true", help=what)
@@ -55,7 +59,9 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     """Adds ``CKPT`` and ``IMAGES``; options are allowed between and after them."""
     what = "a Lightning checkpoint, or a state_dict (.pt, .pth); not needed if --model has its own weights"
     parser.add_argument("checkpoint", metavar="CKPT", help=what)
-    what = "images; a folder (sub-folders are true classes); saved probes, or a run's"
+    what = (
+        "image files, a folder of images (its sub-folders are the true classes), a saved probe set, or a run's archive"
+    )
     parser.add_argument("images", nargs="*", metavar="IMAGES", help=what)
     parse = parser.parse_known_args
 

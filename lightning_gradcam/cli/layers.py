@@ -37,14 +37,14 @@ _WIDEST = 120
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "list a model's layers: outputs, calls, which have a map, which one 'auto' selects"
+    what = "list a model's layers with their outputs and calls, which of them have a map, and which one 'auto' selects"
     parser = options.add_command(commands, "layers", what, doc=__doc__)
     parser.add_argument("checkpoint", nargs="?", metavar="CKPT", help="a checkpoint of the model")
     options.add_model(parser)
     options.add_config(parser)
     what = "shape of one sample (default: from the data, or the model's example_input_array)"
     parser.add_argument("--input-shape", type=_shape, metavar="C,H,W", help=what)
-    parser.add_argument("--spatial", action="store_true", help="only layers that have a map")
+    parser.add_argument("--spatial", action="store_true", help="list only layers that have a map")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     options.add_progress(parser)
     parser.set_defaults(run=_run)
@@ -54,7 +54,9 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.checkpoint is None and chosen.model is None and not chosen.config:
         chosen.usage_error("there is no model to list; pass a checkpoint, --model or --config")
     if chosen.model_args and (chosen.model is None or chosen.checkpoint is not None):
-        chosen.usage_error("--model-args is for --model without a checkpoint; a checkpoint has its own arguments")
+        chosen.usage_error(
+            "--model-args only applies to --model without a checkpoint; a checkpoint has its own arguments"
+        )
     if chosen.checkpoint is not None and (len(chosen.config) > 1 or chosen.set):
         chosen.usage_error("with a checkpoint, pass one --config and no --set")
     from_data = chosen.checkpoint is None and chosen.model is None and chosen.input_shape is None

@@ -52,9 +52,9 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the options for a model's class and its arguments."""
-    what = "package.module:Class, path/to/file.py:Class, or a function that returns a module"
+    what = "the model, as package.module:Class or path/to/file.py:Class; a function that returns a module also works"
     parser.add_argument("--model", metavar="CLASS", help=what)
-    what = "arguments of that class or function; values are read as YAML"
+    what = "arguments for that class or function; values are parsed as YAML"
     parser.add_argument("--model-args", nargs="+", default=[], metavar="KEY=VALUE", help=what)
     what = (
         "load all objects in CKPT and import any class it names; this can run code, so use it only for your own files"
@@ -65,7 +65,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Adds the options for a checkpoint's class."""
     add_model(parser)
-    parser.add_argument("--config", metavar="YAML", help="a LightningCLI file: the classes and their arguments")
+    parser.add_argument("--config", metavar="YAML", help="a LightningCLI config with the classes and their arguments")
     parser.add_argument("--data", metavar="CLASS", help="the data module's class, for its transform and class names")
 
 
@@ -79,17 +79,20 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Adds the options for preprocessing images."""
-    what = "subtracted from pixels scaled to 0…1: one number, or one per channel; only undone if data has a transform"
+    what = (
+        "mean to subtract from pixels scaled to 0…1: one number, or one per channel; with a transform from data, only "
+        "undone for display"
+    )
     parser.add_argument("--mean", nargs="+", type=float, metavar="X", help=what)
-    what = "pixels are then divided by this, in the same form"
+    what = "standard deviation to divide by after subtracting the mean: one number, or one per channel"
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help=what)
     what = "resize images first: one number for both sides, or height and width"
     parser.add_argument("--size", nargs="+", type=int, metavar="N", help=what)
-    what = "read images in colour or grey (default: what the model expects; without a model: RGB)"
+    what = "read images in colour or greyscale (default: what the model expects; without a model: RGB)"
     parser.add_argument("--mode", choices=("RGB", "L"), help=what)
     what = (
-        "class names in order; or imagenet, a file with one name per line, a JSON file, or weights that have the names,"
-        " such as torchvision.models:ResNet18_Weights"
+        "class names in order; or imagenet, a file with one name per line, a JSON file, or weights that define the "
+        "names, such as torchvision.models:ResNet18_Weights"
     )
     parser.add_argument("--class-names", nargs="+", metavar="NAME", help=what)
 
@@ -101,13 +104,23 @@ def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
         parser: The parser to which to add the options.
         layers: Description of the default layers, for the help.
     """
-    parser.add_argument("--layers", nargs="+", metavar="LAYER", help=f"dotted names or patterns (default: {layers})")
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as gradcam, layercam (default: gradcam)")
-    what = 'predicted (default), label, class numbers or names, {"top": 3}'
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="LAYER",
+        help=(f"layers to explain: dotted names or patterns (default: {layers})"),
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help=("methods to use, such as gradcam or layercam (default: gradcam)"),
+    )
+    what = 'outputs to explain: predicted (default), label, class indices or names, or {"top": 3}'
     parser.add_argument("--targets", nargs="+", type=target, metavar="TARGET", help=what)
     what = "key or index of the logits, if the output is a dict or tuple"
     parser.add_argument("--output-key", type=key, metavar="KEY", help=what)
-    what = "which score of the logits to explain (default: logit)"
+    what = "score to compute from the logits and explain (default: logit)"
     parser.add_argument("--score", choices=("logit", "probability", "sigmoid"), help=what)
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per forward pass (default: 32)")
 

@@ -84,7 +84,9 @@ def _draw(chosen: argparse.Namespace) -> int:
     if chosen.size is not None and (len(chosen.size) > 2 or min(chosen.size) < 1):
         chosen.usage_error(f"--size: got {chosen.size}; pass one number for both sides, or height and width, in pixels")
     if (chosen.config or chosen.data is not None) and (chosen.size is not None or chosen.mode is not None):
-        chosen.usage_error("--size and --mode are for --folder without --config and --data, whose transform does that")
+        chosen.usage_error(
+            "--size and --mode only apply to --folder without --config and --data, whose transform is used instead"
+        )
     if chosen.size is not None and len(chosen.size) == 1:
         chosen.size = chosen.size[0]
     from lightning_gradcam.saved_models.construction import read_class_names
@@ -104,7 +106,7 @@ def _draw(chosen: argparse.Namespace) -> int:
     probes.save(chosen.output)
     _say(probes, chosen.output, chosen)
     if not chosen.json:
-        print(f'\nin any run: GradCAMCallback(probes="{chosen.output}")')
+        print(f'\nto use them in a run: GradCAMCallback(probes="{chosen.output}")')
     return 0
 
 

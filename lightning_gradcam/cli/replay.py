@@ -37,7 +37,7 @@ _OURS: dict[str, Any] = {"on_error": "raise", "max_overhead": None, "sinks": Non
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "rebuild the evolution from saved checkpoints"
+    what = "rebuild a run's record of maps from its saved checkpoints"
     parser = options.add_command(commands, "replay", what, doc=__doc__)
     parser.add_argument("checkpoints", nargs="+", metavar="CKPT", help="checkpoints, or a folder of .ckpt files")
     parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="output folder (default: %(default)s)")
@@ -104,7 +104,11 @@ def _run(chosen: argparse.Namespace) -> int:
     total = len(found.checkpoints)
     for archive in archives:
         steps = len(archive.steps)
-        rest = "" if steps == total else f"; the other {total - steps} are not due by its schedule (--all)"
+        rest = (
+            ""
+            if steps == total
+            else (f"; the other {total - steps} are left out by its schedule (--all includes them)")
+        )
         print(f"{archive.path}: {counted(steps, 'step')} from {counted(total, 'checkpoint')}{rest}")
     return 1 if found.damaged or len(archives) < len(callbacks) or not all(a.steps for a in archives) else 0
 
@@ -129,7 +133,10 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
         package = name.replace(":", ".").split(".")[0]
         if not names and not vouched and package != "lightning_gradcam":
             if package not in ("pytorch_lightning", "lightning"):
-                say(f"callback {name!r:.200} of the config beside is not imported with --model; --config imports it")
+                say(
+                    f"callback {name!r:.200} in the config next to the checkpoint is not imported with --model; pass "
+                    "that config as --config to import it"
+                )
             continue
         try:
             kind = named_class(name, "callbacks", ProbeCallback)
@@ -160,7 +167,7 @@ def _trainer_options(config: Mapping[str, Any], chosen: argparse.Namespace) -> d
 
     own = mapping(config.get("trainer"))
     if own.get("plugins"):
-        say("trainer.plugins in the config are left out; a precision plugin is given as --precision")
+        say("trainer.plugins in the config is ignored; pass --precision instead of a precision plugin")
     found = {name: own[name] for name in _TRAINER if own.get(name) is not None}
     return {**found, **options.given(chosen, "precision", "accelerator")}
 

@@ -29,7 +29,7 @@ from functools import partial
 from lightning_gradcam.cli.options import add_command
 
 _WHAT = {
-    "fit": "train a module, with the callbacks in its configuration",
+    "fit": "train a module with the callbacks in its configuration",
     "validate": "validate a module, and log the maps of its probes",
     "test": "test a module, and log the maps of its probes",
 }

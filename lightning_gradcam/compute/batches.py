@@ -180,8 +180,8 @@ def check_model(available: Mapping[str, nn.Module], samples: int, layouts: Mappi
             raise LayerError(f"layout: layer {name!r:.80} not found{did_you_mean(name, available, listing=LISTING)}")
     if samples > 1 and (mixing := mixing_layers(available)):
         warn(
-            f"model: {', '.join(map(repr, mixing))} keep no running statistics, so samples influence each other even "
-            "in evaluation mode: a sample's map depends on the rest of its batch, and on batch_size. Use "
+            f"model: {', '.join(map(repr, mixing))} do not keep running statistics, so samples influence each other "
+            "even in evaluation mode: a sample's map depends on the rest of its batch, and on batch_size. Use "
             "track_running_stats=True, or explain one sample at a time"
         )
 

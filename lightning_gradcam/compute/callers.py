@@ -50,7 +50,7 @@ def check_whole(name: str, value: Any, least: int = 1, *, instead: str = "") -> 
         ConfigurationError: The value is not an integer or is too small.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigurationError(f"{name}: got {value!r}; pass a whole number, {least} or more{instead}")
+        raise ConfigurationError(f"{name}: got {value!r}; pass an integer >= {least}{instead}")
 
 
 def held_module(wrapper: Any) -> str:
@@ -116,15 +116,15 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
         except RuntimeError:
             raise ConfigurationError(
                 "torch.compile: this runs inside a compiled function, such as the training_step of a LightningModule "
-                "compiled as a whole, and compiled code calls no hooks; compile only the network inside it: self.net = "
-                "torch.compile(self.net)"
+                "compiled as a whole, and compiled code does not call hooks; compile only the network inside it: "
+                "self.net = torch.compile(self.net)"
             ) from None
         return stance
     if compiled := compiled_layers(model):
         raise ConfigurationError(
-            f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which"
-            f" calls no hooks, and torch {torch.__version__} can't disable that temporarily; pass the model before"
-            " compilation (its _orig_mod), or use torch 2.6 or newer"
+            f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which "
+            f"does not call hooks, and torch {torch.__version__} can't disable that temporarily; pass the model before "
+            "compilation (its _orig_mod), or use torch 2.6 or newer"
         )
     return nullcontext()
 

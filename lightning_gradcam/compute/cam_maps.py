@@ -144,7 +144,7 @@ def compute_cams(
             dtype = "" if whole.picture.is_floating_point() else f" of {whole.picture.dtype}"
             why = f"{type(error).__name__}: {error!s:.160}"
             raise ConfigurationError(
-                f"inputs: the model fails on {list(whole.picture.shape)}{dtype} ({why}); {advice}"
+                f"inputs: the model failed on {list(whole.picture.shape)}{dtype} ({why}); {advice}"
             ) from error
 
 

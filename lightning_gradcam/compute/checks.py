@@ -117,7 +117,7 @@ def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None
                 "callback, forward_fn=)"
             )
             continue
-        where = "a different sample" if move.kind == "samples" else "different locations"
+        where = "over the wrong sample" if move.kind == "samples" else "at the wrong locations"
         advice = (
             "choose a layer before the transform or after its inverse"
             if move.kind == "spectrum"
@@ -125,8 +125,7 @@ def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None
             " (forward=; in a callback, forward_fn=)"
         )
         text = (
-            f"layers: {name!r:.80} does not match the input: {move.what}, so its map would be drawn over {where} from"
-            f" its own; {advice}"
+            f"layers: {name!r:.80} does not match the input: {move.what}, so its map would be drawn {where}; {advice}"
         )
         if move.kind not in ("turned", "shifted") or search.asked.layout_of(name) is None:
             raise LayerError(text)
@@ -162,7 +161,8 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
         instead = f"call of it ({name + '#0'!r})" if search.calls(name) > 1 else "layer"
         warn(
             f"lightning-gradcam: layer {layer!r} sees a different input ({other}) from the image ({shape}): its maps "
-            f"show locations in that input. Pass that tensor as picture=, or name another {instead} that sees the image"
+            f"show locations in that input. Pass that tensor as picture=, or choose another {instead} that sees the "
+            "image"
         )
     flat = {name: module for name, module in modules.items() if len(layouts[name].grid) == 2}
     for layer, (axis, reached) in frames_seen(run, inputs, flat).items():

@@ -141,8 +141,8 @@ def find_routes(
             raise
         except Exception as error:
             raise ConfigurationError(
-                f"shape: the model fails on images {list(pictures.shape)} ({type(error).__name__}: {error}); pass "
-                "the shape of one image without the batch axis, and forward= if the model needs more inputs"
+                f"shape: the model failed on images {list(pictures.shape)} ({type(error).__name__}: {error}); pass the "
+                "shape of one image without the batch axis, and forward= if the model needs more inputs"
             ) from error
         shapes = {name: tuple(activation.shape) for name, activation in captured.activations.items()}
         calls = {name: times if (one := call_of(name)) is None else one + 1 for name, times in captured.calls.items()}

@@ -156,8 +156,8 @@ class AttentionLoss(nn.Module):
         self._attends = watch.attends if unknown else self._attends
         if watch.attends:
             warn(
-                "AttentionLoss: fused attention kernels have no second derivatives, so attention runs as plain"
-                " operations inside watching(): it takes more memory, and rounds differently"
+                "AttentionLoss: fused attention kernels have no second derivatives, so attention runs as plain "
+                "operations inside watching(), which takes more memory and rounds differently"
             )
         self._watch = watch
 
@@ -199,8 +199,8 @@ class AttentionLoss(nn.Module):
         require_no_inference_mode()
         if watch is None:
             raise CaptureError(
-                "AttentionLoss: no forward pass was watched; run it in `with attention.watching(model):` before "
-                "each call, as logits = model(x), and then call attention(logits, labels, …) once"
+                "AttentionLoss: no forward pass was watched; run logits = model(x) in `with "
+                "attention.watching(model):` before each call of attention(logits, labels, …)"
             )
         if labels is None and any(target.name == "label" for target in self._asked.targets):
             raise TargetError(
@@ -262,8 +262,8 @@ class AttentionLoss(nn.Module):
         if self._begins and not bool(torch.stack(shown).any()):
             warn(
                 f"AttentionLoss: every map of the first batch is blank at {', '.join(map(repr, watch.modules))}, so "
-                "the loss has nothing to move. A zero-initialised head causes this for a few steps; if it persists, "
-                "choose an earlier layer, or use methods='layercam'"
+                "the loss has no evidence to move. A zero-initialised head causes this for a few steps; if it "
+                "persists, choose an earlier layer, or use methods='layercam'"
             )
         self._begins = False
         return torch.stack(found).mean()

@@ -134,8 +134,8 @@ class Watch:
         if layout is None:
             raise LayerError(
                 f"layers: the layout of {name!r} {list(shape)} is not known, because the watched module itself was not "
-                "called; call model(x) inside watching(model), watch the part that is called, or pass "
-                f"layout={{{name!r}: 'NCHW'}} or another one"
+                "called; call model(x) inside watching(model), watch the part that is called, or pass the layout, such "
+                f"as layout={{{name!r}: 'NCHW'}}"
             )
         if not single:
             check_places(name, shape, layout)

@@ -20,9 +20,9 @@ _MEANS = {
     "explaining": "no maps and no sheets for this step",
     "taking probes": "these samples can't be used as probes; the next batch is tried",
     "reading the trainer's metrics": "this step's record has none; its maps are still in the archive",
-    "reading an earlier step": "it does not count in the scale of later sheets",
+    "reading an earlier step": "it is not included in the scale of later sheets",
     "measuring": "no numbers for this step; its maps are still in the archive",
-    "the end of the run": "no film strips, last numbers and report of the whole run; its maps are in the archive",
+    "the end of the run": "no film strips, final numbers or report for the whole run; its maps are in the archive",
     "the check of the maps": "there is no verdict on the maps; they are still in the archive",
     "the checkpoint of the alarm": "only this checkpoint is missing",
     "the evolution": "no film strips of the run so far; its maps are still in the archive",
@@ -123,7 +123,7 @@ def _advice(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in _FULL:
         return "What to do: make room on that disk, or raise its quota."
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
-        return "What to do: let this process write there, or log to another folder."
+        return "What to do: make that folder writable for this process, or log to another folder."
     if isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)):
         return "What to do: check whether a folder was moved, deleted or replaced by a file, and restore it."
     return (

@@ -205,7 +205,7 @@ class Processor:
         if last is not None:
             self._reporter.remember(last, limits, () if damaged else self._before_last(archive))
         for why in damaged:
-            self._delivery.remark(f"an earlier step does not count in the scale of later sheets: {why}")
+            self._delivery.remark(f"an earlier step is not included in the scale of later sheets: {why}")
 
     def _before_last(self, archive: ArchiveWriter) -> list[Record]:
         rows = range(max(0, self._count - self._reporter.compared), self._count - 1)

@@ -79,7 +79,7 @@ class Threads:
             found.append(question())
 
         self._wait_for(partial(self.recording.submit, name, None, first=first, wait=False))
-        self._wait_for(partial(self.recording.wait_until, lambda: bool(found), f"{name} is not waited for"))
+        self._wait_for(partial(self.recording.wait_until, lambda: bool(found), f"stopped waiting for {name}"))
         return found[0] if found else None
 
     def submit(self, name: str, job: Callable[[], object]) -> None:

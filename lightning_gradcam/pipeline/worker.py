@@ -161,7 +161,7 @@ class Worker:
                 if waited >= self._patience:
                     self._stalled = True
                     raise StalledError(
-                        f"background: {self._current} has not finished in {self._patience:g} seconds; {otherwise}"
+                        f"background: {self._current} has not finished after {self._patience:g} seconds; {otherwise}"
                     )
                 look = min(_LOOK, self._patience - waited)
                 begin = time.monotonic()

@@ -15,8 +15,8 @@ _SUFFIXES = (".txt", ".json", ".csv", ".names", ".lst", ".labels", ".yaml", ".ym
 _LARGEST = 1 << 22
 # The accepted forms of class names, for errors.
 FORMS = (
-    "pass the names, a file with one name per line, a JSON file, 'imagenet', or the weights that have them, such as"
-    " torchvision.models:ResNet18_Weights"
+    "pass the names, a file with one name per line, a JSON file, 'imagenet', or the weights that define them, such as "
+    "torchvision.models:ResNet18_Weights"
 )
 
 

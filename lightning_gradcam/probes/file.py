@@ -54,7 +54,7 @@ def from_bytes(data: bytes, name: str) -> ProbeSet:
         meta = file.meta
         if not is_whole(meta["schema"]) or meta["schema"] != SCHEMA:
             raise ProbeFileError(
-                f"probes: {name!r} has schema {meta['schema']!r:.40}, this version reads {SCHEMA}; save the probes"
+                f"probes: {name!r} has schema {meta['schema']!r:.40}, but this version reads {SCHEMA}; save the probes"
                 " again with this version, or install the version that wrote them"
             )
         found = {key: checked(file[key], key, *valid) for key, valid in _OPTIONAL.items() if key in file}

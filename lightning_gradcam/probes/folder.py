@@ -105,7 +105,7 @@ def read_folder(path: str | os.PathLike[str], how: Preparation) -> ProbeSet:
         raise ProbeError(f"probes: {str(path)!r} is not a folder; pass a folder of images or a saved probe set")
     files = pictures_in(root)
     if not files:
-        raise ProbeError(f"probes: no image in {str(path)!r}; it looks for files that end in {', '.join(SUFFIXES)}")
+        raise ProbeError(f"probes: {str(path)!r} contains no images; supported file types: {', '.join(SUFFIXES)}")
     own = how if how.transform is None else replace(how, transform=_from_pictures(how.transform, path))
     tensors = [read_picture(file, how.mode or "RGB", own.apply) for file in files]
     labels, names = _labels(root, files, how.class_names)

@@ -116,8 +116,8 @@ def _passed(options: ProbeOptions, find_loader: Callable[[], Any], passing: Pass
     drawn, few = passing.drawn(getattr(_found(find_loader), "dataset", None)), None
     if not passing.complete and options.num_probes is not None and not options.fewer:
         few = (
-            f"num_probes: got {options.num_probes}, but the loader yielded only {len(passing)} samples; these are the "
-            "probes"
+            f"num_probes: got {options.num_probes}, but the loader yielded only {len(passing)} samples; all of them "
+            "are used"
         )
     return drawn, few
 
@@ -169,7 +169,7 @@ def _fresh(options: ProbeOptions, loader: Any, batches: int | None) -> tuple[Dra
     # that is only a note.
     few = options.num_probes is not None and len(among) < options.num_probes <= len(loader.dataset)
     drawn = _draw(replace(options, num_probes=len(among)) if few else options, loader, None, among)
-    remark = f"num_probes: got {options.num_probes}, but the loader has only {len(among)} samples; these are the probes"
+    remark = f"num_probes: got {options.num_probes}, but the loader has only {len(among)} samples; all of them are used"
     return drawn, remark if few else None
 
 

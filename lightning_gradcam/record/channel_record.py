@@ -92,8 +92,8 @@ class ChannelRecord:
         if values.ndim not in axes or values.shape[: len(expected)] != expected or not values.size:
             what = "[N, C, h, w]" if self.kind == "features" else "[F, c, H, W]"
             raise ValueError(
-                f"channels: {layer!r} is {list(values.shape)}; pass {what} for {len(self.probe_ids)} probes and"
-                f" {chosen} chosen"
+                f"channels: {layer!r} is {list(values.shape)}; pass {what} for {len(self.probe_ids)} probes and "
+                f"{chosen} chosen channels"
             )
 
     @property

@@ -100,7 +100,7 @@ def legend(threshold: float, *, known: bool) -> list[tuple[Pixels, str]]:
     """
     texts = [f"box around the largest part of the map above {threshold * 100:g} % of its maximum"]
     if known:
-        texts.append("known box; IoU: area that both share / area that they cover together")
+        texts.append("known box; IoU: shared area / combined area")
     samples = np.full((len(texts), 14, 38, 3), 168, np.uint8)
     for number, sample in enumerate(samples):
         put_box(sample, np.array([4, 3, 34, 11]), (14, 38), known=number == 1)

@@ -105,13 +105,13 @@ class Drawing:
             )
         if not isinstance(self.opacity, (int, float)) or not 0 <= self.opacity <= 1:
             raise DrawingError(
-                f"drawing.opacity: got {self.opacity!r}; pass a share from 0 (image only) to 1 (heatmap only)"
+                f"drawing.opacity: got {self.opacity!r}; pass a value from 0 (image only) to 1 (heatmap only)"
             )
         share = self.box_threshold
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
             raise DrawingError(
-                f"drawing.box_threshold: got {share!r}; pass a share of the map's maximum from 0 to less than 1, such"
-                " as 0.15"
+                f"drawing.box_threshold: got {share!r}; pass a fraction of the map's maximum, at least 0 and below 1, "
+                "such as 0.15"
             )
         if not isinstance(self.magnification, int) or self.magnification < 0:
             raise DrawingError(f"drawing.magnification: got {self.magnification!r}; pass 0 (automatic) or more")
@@ -160,7 +160,7 @@ def check_look(
     for name, (least, most) in ranges.items():
         value = getattr(drawing, name)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise DrawingError(f"drawing.{name}: got {value!r}; pass a whole number from {least} to {most}")
+            raise DrawingError(f"drawing.{name}: got {value!r}; pass an integer from {least} to {most}")
     for name in switches:
         if not isinstance(value := getattr(drawing, name), bool):
             raise DrawingError(f"drawing.{name}: got {value!r}; pass true or false")

@@ -47,11 +47,11 @@ def charted(
         # The curves are already drawn.
         return probes, replace(drawing, boxes=False)
     _, channels, length = probes.signals.shape
-    curves = f"{channels} curves: one a channel, on one scale"
+    curves = f"{channels} curves: one per channel, on one scale"
     if channels == 1:
         curves = "curve: from its lowest to its highest value"
     elif channels > _MOST_CURVES:
-        curves = f"curve: mean of {channels} channels; grey: the range that they span"
+        curves = f"curve: mean of {channels} channels; grey: their range"
     what = f"{channels} channels of {length} samples" if channels > 1 else f"{length} samples"
     source = f"{_SOURCE}{what}, time from left to right; {curves}; band below: the map of the samples above it"
     pixels = np.stack([_chart(signal, size) for signal in probes.signals])

@@ -27,11 +27,11 @@ _GREY = 128
 _COLORS = {"sound": "#1a7f37", "weak": "#7a5c00", "blank": "#57606a"}
 _MEANINGS: dict[Verdict, str] = {
     "sound": "The maps mark places that matter to the model.",
-    "weak": "Nothing shows that the maps mark places that matter to the model.",
-    "class-blind": "The maps are the same whichever class is explained, so they say nothing about one.",
+    "weak": "There is no evidence that the maps mark places that matter to the model.",
+    "class-blind": "The maps are the same whichever class is explained, so they say nothing about any one class.",
     "not learnt": "The maps do not depend on what the model has learned.",
-    "backwards": "The maps mark the places that speak against the class, and leave out those that speak for it.",
-    "blank": "Most maps show nothing.",
+    "backwards": "The maps mark the evidence against the class and leave out the evidence for it.",
+    "blank": "Most maps are blank.",
 }
 _SCALED = (
     "Images are the model's inputs, each scaled from its smallest to its largest value, so their colours can differ"
@@ -43,9 +43,9 @@ _TITLES = {
     "random weights": "map with random weights",
 }
 _QUESTIONS = {
-    "map": "Red: what spoke for the class. No colour at all: the map is blank.",
-    "other class": "Same colours as the map. A map that is about its class differs from it.",
-    "random weights": "The same network, as if it had learned nothing. Should differ from the map.",
+    "map": "Red: evidence for the class. No colour at all: the map is blank.",
+    "other class": "On the same colour scale as the map. It should differ from the map.",
+    "random weights": "The same network with its weights randomised. It should differ from the map.",
 }
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1f2328;
@@ -90,7 +90,7 @@ def check_html(check: MapCheck) -> str:
         f" test on {count}, for each method and layer. {best}</p>"
         "<table class=list><tr><th>method</th><th>layer</th><th>verdict</th><th>what it means</th><th>what to do</th>"
         f"</tr>{rows}</table>{told}"
-        '<p class="note">The verdicts hold for these images. The check took'
+        '<p class="note">The verdicts apply only to these images. The check took'
         f" {check.forwards:,} forward passes of one image{' (quick)' if check.quick else ''}.</p>"
     )
     return head + "".join(_section(row, check.evidence) for row in check.verdicts.values())
@@ -105,8 +105,9 @@ def _section(row: MapVerdict, evidence: Evidence) -> str:
     headings = "".join(f"<th>{_TITLES[name]}<small>{_QUESTIONS[name]}</small></th>" for name in columns)
     share = f"{top.share:.0%}"
     headings += (
-        f"<th>{share} of the image hidden<small>What the map marks most. Over all images, the confidence should"
-        " fall further than with random places hidden. One test of several: a large object can survive it.</small></th>"
+        f"<th>{share} of the image hidden<small>The places that the map marks most are hidden. Over all images, this "
+        "should lower the confidence more than hiding random places. It is one test of several: a large object can "
+        "stay recognisable.</small></th>"
     )
     body = ""
     for place in range(count):
@@ -133,8 +134,8 @@ def _section(row: MapVerdict, evidence: Evidence) -> str:
 
 def _fall(top: HiddenTop, place: int) -> str:
     if math.isnan(top.own[place]):
-        return "not asked: the map is the same everywhere, or the class stays when the whole image is hidden"
-    return f"confidence {top.own[place]:.2f}; random places hidden: {top.by_chance[place]:.2f}"
+        return "not tested: the map is the same everywhere, or the class does not change when the whole image is hidden"
+    return f"confidence {top.own[place]:.2f}; with random places hidden: {top.by_chance[place]:.2f}"
 
 
 def _figures(row: MapVerdict) -> str:
@@ -144,9 +145,9 @@ def _figures(row: MapVerdict) -> str:
         for name, rho, ssim in row.cascade
     )
     return (
-        f"<details><summary>Why, and all figures</summary><p>{escape(row.reason[:1].upper() + row.reason[1:])}.</p>"
-        f"<table>{cells}</table><table><tr><th>random weights, from the last"
-        f" layer down</th><th>rank correlation</th><th>SSIM</th></tr>{steps}</table></details>"
+        f"<details><summary>Reason and all figures</summary><p>{escape(row.reason[:1].upper() + row.reason[1:])}.</p>"
+        f"<table>{cells}</table><table><tr><th>random weights, from the last layer down</th>"
+        f"<th>rank correlation</th><th>SSIM</th></tr>{steps}</table></details>"
     )
 
 

@@ -94,7 +94,7 @@ def _check_same(first: str, second: str, weights: Mapping[str, Any], trust: bool
     if known.keys() != weights.keys() or not all(torch.equal(value, weights[name]) for name, value in tensors.items()):
         raise ConfigurationError(
             f"checkpoint: {first!r} and {second!r} have the same epoch and step but different weights: they belong to "
-            "two training runs, or one has averaged weights; pass the checkpoints of one training"
+            "two training runs, or one has averaged weights; pass the checkpoints of one training run"
         )
 
 

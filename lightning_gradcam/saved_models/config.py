@@ -31,11 +31,11 @@ def parse_yaml(text: str, source: str) -> Any:
         {'a': [1, 'x']}
     """
     if len(text) > _LONGEST:
-        raise RefusedError(f"{source} is not read: it has more than {_LONGEST:,} characters; use a shorter one")
+        raise RefusedError(f"{source} was not read: it has more than {_LONGEST:,} characters; use a shorter one")
     try:
         return _Bounded(text).get_single_data()
     except _TooMuchError as error:
-        raise RefusedError(f"{source} is not read: {error}; pass a configuration that LightningCLI saved") from None
+        raise RefusedError(f"{source} was not read: {error}; pass a configuration that LightningCLI saved") from None
     except Exception as error:  # constructors of tags such as !!int and !!timestamp raise various errors
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
@@ -122,12 +122,12 @@ class _Bounded(yaml.SafeLoader):
         before, is_alias = self._count, self.check_event(yaml.AliasEvent)
         node: Any = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > 1000:
-            raise _TooMuchError("it has a number of more than 1,000 digits")
+            raise _TooMuchError("it has a number with more than 1,000 digits")
         if is_alias and id(node) not in self._counts:
             raise _TooMuchError("one of its aliases refers to a node that contains it")
         self._count += self._counts[id(node)] if is_alias else 1
         if self._count > _MOST:
-            raise _TooMuchError(f"it has more than {_MOST:,} values when its aliases are written out")
+            raise _TooMuchError(f"it has more than {_MOST:,} values when its aliases are expanded")
         self._counts.setdefault(id(node), self._count - before)
         self._depth -= 1
         return node

@@ -125,8 +125,8 @@ def check_class(found: Any, name: str, argument: str, base: type | str) -> type:
     if not issubclass(type(found), type) or not any(kind in found.__mro__ for kind in bases):
         wanted = base if isinstance(base, str) else base.__name__
         raise RefusedError(
-            f"{argument}: the file names {name!r}, which is not a subclass of {wanted}, so it was not called; if you"
-            f" did not write the file, it may be meant to run code here{_INSTEAD.get(argument, '')}"
+            f"{argument}: the file names {name!r}, which is not a subclass of {wanted}, so it was not called; if you "
+            f"did not write the file, it may be an attempt to run code on this machine{_INSTEAD.get(argument, '')}"
         )
     made: type = found
     return made
@@ -188,8 +188,8 @@ def build(
             ) from error
         came = [f"{key}={reprlib.repr(value):.60}" for key, value in {**rest, **arguments}.items()]
         raise ConfigurationError(
-            f"{argument}: {name} can't be made with {', '.join(came) or 'no arguments'} ({reason:.400});"
-            f" {_ADVICE[argument]}"
+            f"{argument}: {name} can't be created with {', '.join(came) or 'no arguments'} ({reason:.400}); "
+            f"{_ADVICE[argument]}"
         ) from error
 
 
@@ -240,8 +240,8 @@ def _parsed(function: type, arguments: Mapping[str, Any], kept: Mapping[str, Any
         from jsonargparse import ArgumentParser
     except ImportError as error:
         raise ConfigurationError(
-            "config: jsonargparse turns its values into arguments, as in LightningCLI, and is not installed; pip "
-            "install 'jsonargparse[signatures]'"
+            "config: jsonargparse, which parses its values as LightningCLI does, is not installed; run pip install "
+            "'jsonargparse[signatures]'"
         ) from error
 
     def make(kind: type, *unnamed: Any, **named: Any) -> Any:

@@ -214,8 +214,8 @@ def _loaded(model: Any, data: Any, device: Any = None, model_class: Any = None, 
         of_file = (model_class, options.get("config"), options.get("model_args"), named)
         if any(each is not None for each in of_file):
             raise ConfigurationError(
-                "model: got a module together with model_class=, model_args=, config= or the class of a data module,"
-                " which only go with a checkpoint's path; leave them out, and pass data= as an instance"
+                "model: got a module together with model_class=, model_args=, config= or the class of a data module, "
+                "which only apply to a checkpoint's path; leave them out, and pass data= as an instance"
             )
         if device is not None:
             check_device(device)
@@ -233,9 +233,9 @@ def _names_remark(record: CamRecord, probes: ProbeSet) -> list[str]:
     if probes.class_names is None or not record.likeliest.size:
         return []
     named, largest = len(probes.class_names), int(record.likeliest.max())
-    known = f"class_names: {named} name{' is' if named == 1 else 's are'} known, and the model has"
+    known = f"class_names: {named} name{' is' if named == 1 else 's are'} known, but the model has"
     if largest >= named:
-        return [f"{known} more classes: {largest} has no name; pass a name for each class, in order"]
+        return [f"{known} more classes: class {largest} has no name; pass a name for each class, in order"]
     # The record lists all classes, up to `MOST_LISTED`.
     if (classes := max(2, record.likeliest.shape[1])) < min(named, MOST_LISTED):
         return [f"{known} {classes} classes: they may belong to another model, and be wrong here"]

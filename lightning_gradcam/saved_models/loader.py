@@ -101,7 +101,9 @@ def load_checkpoint(
     contents: Any = {} if path is None else read_checkpoint(path, map_location=map_location, trust=trust)
     if isinstance(contents, nn.Module):
         return Loaded(
-            place, contents.eval(), remarks=("the file contains a whole module, whose class and code it names",)
+            place,
+            contents.eval(),
+            remarks=("the file contains a whole module, so the file determines which class and code are used",),
         )
     state = {} if path is None else weights_of(contents, place)
     recipe = Recipe.of(contents, place, config=config, model=model, model_args=model_args, trust=trust)
@@ -118,8 +120,8 @@ def load_checkpoint(
     given = [value for name, value in (model_args or {}).items() if "weights" in name or "pretrained" in name]
     if path is None and not any(given):
         remarks.append(
-            "neither a checkpoint nor weights are given: the maps are those of the model's initial weights "
-            "(--model-args weights=DEFAULT for torchvision's)"
+            "no checkpoint or weights were given, so the maps show the model's initial weights (--model-args "
+            "weights=DEFAULT loads torchvision's)"
         )
     return Loaded(
         place,
@@ -166,9 +168,9 @@ def build_module(recipe: Recipe) -> nn.Module:
     function = model_class(recipe)
     if function is None:
         raise ConfigurationError(
-            f"model: the class of {recipe.path or 'the config'!r} is not known: it was not saved by LightningCLI with"
-            " a class_path, and no config names one; pass model='package.module:Class' (--model), in a script"
-            " 'path/to/file.py:Class'"
+            f"model: the class of {recipe.path or 'the config'!r} is not known: it was not saved by LightningCLI with "
+            "a class_path, and no config names one; pass model='package.module:Class' (--model), or "
+            "'path/to/file.py:Class' for a class in a script"
         )
     saved = mapping(recipe.contents.get("hyper_parameters"))
     arguments = plain_arguments(saved)
@@ -188,7 +190,9 @@ def build_module(recipe: Recipe) -> nn.Module:
     )
     if not isinstance(module, nn.Module):
         named = getattr(function, "__qualname__", function)
-        raise ConfigurationError(f"model: {named} made a {type(module).__name__}; pass the class of a torch.nn.Module")
+        raise ConfigurationError(
+            f"model: {named} returned a {type(module).__name__}; pass the class of a torch.nn.Module"
+        )
     configure: Any = getattr(module, "configure_model", None)
     if callable(configure):
         configure()
@@ -257,7 +261,7 @@ def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = F
         )
         if not any(kind.__name__ == "LightningDataModule" for kind in type(made).__mro__):
             raise ConfigurationError(
-                f"data: {name} made a {type(made).__name__}; pass the class of a LightningDataModule"
+                f"data: {name} returned a {type(made).__name__}; pass the class of a LightningDataModule"
             )
     except ConfigurationError as error:
         if asked or data is not None or recipe.given is not None or isinstance(error, RefusedError):

@@ -39,7 +39,7 @@ def film_footer(film: Film, width: int) -> list[Line]:
     if drawing.signed:
         ends = f"both ends are the {PERCENTILE:g}th percentile of the strongest map's magnitudes in {known}"
     meaning = {
-        "image": f"one scale for each probe and not for each map, so that its steps can be compared; {ends}",
+        "image": f"one scale per probe rather than per map, so that its steps can be compared; {ends}",
         "run": f"one scale for each probe, over all its targets and steps; {ends}",
         "layer": f"one scale for all probes, targets and steps; {ends}",
         "minmax": "each signed map from its minimum to its maximum (no ReLU); not comparable between steps",
@@ -47,7 +47,9 @@ def film_footer(film: Film, width: int) -> list[Line]:
     signed = header.signed_line(key.method) if drawing.signed else ""
     lines = remarks(f"colours: {meaning}", signed, *_slice_lines(records[-1].maps[key].shape, probes.pixels.shape))
     if len(records) > 1:
-        lines += remarks("drift: how far the map has moved from the one before, 0 to 1; only between maps of one class")
+        lines += remarks(
+            "drift: how far the map has moved since the previous one, 0 to 1; only between maps of one class"
+        )
     if drawing.boxes:
         dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
         least = f"{drawing.box_threshold * 100:g} %"

@@ -135,13 +135,13 @@ def pattern_sheet(
     tiles = fitted(tiles[:, None], drawing.tile)[:, 0].repeat(factor, axis=1).repeat(factor, axis=2)
     broken = np.asarray(~np.isfinite(whole[:shown]).all(axis=(1, 2, 3)))
     columns, (height, width) = min(drawing.columns, shown), tiles.shape[1:3]
-    edges = "; an eighth of each side is cut off" if drawing.crop else ""
+    edges = "; an eighth of each side is cropped" if drawing.crop else ""
     less = (
         f"{shown} of {len(numbers)} patterns, the first ones; all are in the archive; " if shown < len(numbers) else ""
     )
     header = [
         (f"{title}  {layer}", INK),
-        step_line("the pattern that each filter responds to most", record),
+        step_line("the pattern that each filter responds to most strongly", record),
         *remarks(note, color=WRONG),
         *remarks(settings, f"colours: grey is a pattern's own mean, black and white two deviations from it{edges}"),
         # Every sheet states the number of silent filters: the layout must be the same in all epochs.

@@ -55,7 +55,9 @@ def bounding_boxes(maps: npt.NDArray[Any], size: tuple[int, int], threshold: flo
     if len(size) != 2 or min(size) < 1:
         raise ConfigurationError(f"size: got {size!r}; pass the image's height and width, 1 or more each")
     if not 0 <= threshold < 1:
-        raise ConfigurationError(f"threshold: got {threshold!r}; pass a share from 0 to less than 1, such as 0.15")
+        raise ConfigurationError(
+            f"threshold: got {threshold!r}; pass a fraction of the map's maximum, at least 0 and below 1, such as 0.15"
+        )
     flat = maps[np.arange(len(maps)), strongest_slices(maps)] if maps.ndim == 4 else maps
     found = np.full((len(maps), 4), np.nan, np.float32)
     # One at a time: many large images need only the memory for one.

@@ -246,7 +246,7 @@ def _in_rows(baseline: str | Tensor, inputs: Tensor) -> str | Tensor:
 def _masked(model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, score: str) -> tuple[Tensor, Tensor]:
     if score == "logit":
         raise ConfigurationError(
-            "score: got 'logit', which is not a share that can fall; pass 'probability' or 'sigmoid'"
+            "score: got 'logit', but this measure needs a probability; pass 'probability' or 'sigmoid'"
         )
     case = Case.of(model, inputs, maps, classes, score)
     positive = case.maps.clamp(min=0)
@@ -257,7 +257,7 @@ def _masked(model: Model, inputs: Tensor, maps: Tensor, classes: Tensor | None, 
 
 def _curve(case: Case, start: Tensor, end: Tensor, steps: int, seed: int) -> Tensor:
     if steps < 1:
-        raise ConfigurationError(f"steps: got {steps}; pass a whole number, 1 or more")
+        raise ConfigurationError(f"steps: got {steps}; pass an integer >= 1")
     ranks, pixels = pixel_ranks(case.maps, seed), case.maps.shape[1:].numel()
     counts = [round(step / steps * pixels) for step in range(steps + 1)]
     return torch.stack([case.score(torch.where((ranks < n)[:, None], end, start)) for n in counts], dim=1)

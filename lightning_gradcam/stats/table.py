@@ -45,24 +45,24 @@ def _share(title: str, reading: str, better: Better | None = None, *, counted: b
 STATS: Mapping[str, Stat] = MappingProxyType(
     {
         "drift": _share(
-            "drift from the step before",
+            "drift from the previous step",
             "Distance from the map at the previous step: 0 means the same map up to scale, 1 means no overlap. "
             "Excludes probes whose explained class changed and probes with a blank map at either step.",
         ),
         "rank_correlation": Stat(
-            "rank correlation with the step before",
+            "rank correlation with the previous step",
             -1,
             1,
             "Whether the pixels have the same order of importance as at the previous step: 1 means the same order, 0 "
             "no relation, -1 the reverse order. Excludes the same probes as drift.",
         ),
         "compared": _share(
-            "compared with the step before",
+            "compared with the previous step",
             "How many probes were compared: neither flipped nor blank at either step.",
             counted=True,
         ),
         "flipped": _share(
-            "flipped since the step before",
+            "flipped since the previous step",
             "How many probes have a different explained class from the previous step; their maps are not compared.",
             "lower",
             counted=True,
@@ -129,9 +129,9 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         ),
         "settled": _share(
             "settled maps",
-            f"1 if the maps of the {SETTLED_STEPS} logged steps before are close to those of this step: a mean drift of"
-            f" {SETTLED:g} or less for each of them, of at least {SETTLED_PROBES} probes. Else 0; the same for all"
-            " probes.",
+            f"1 if the maps of the previous {SETTLED_STEPS} logged steps are all close to this step's: a mean drift "
+            f"of {SETTLED:g} or less for each of them, over at least {SETTLED_PROBES} probes; else 0. It is the same "
+            "for all probes.",
         ),
         "drift_to_last": _share(
             "drift from the last step",
@@ -148,6 +148,6 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         "score": Stat(
             "score", None, None, "The score that the map explains, such as the logit of the explained class."
         ),
-        "confidence": _share("confidence", "The probability that the model gives to the explained class."),
+        "confidence": _share("confidence", "The probability that the model assigns to the explained class."),
     }
 )

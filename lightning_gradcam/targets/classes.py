@@ -44,7 +44,7 @@ class Class(Selector):
 class ClassName(Selector):
     """A class given by name, spelled exactly as in the data set: ``{"class": name}``.
 
-    The probes provide the class names; until then, the class has no index.
+    The index of the class is unknown until the probes provide the class names.
 
     Attributes:
         name: The class name.
@@ -279,8 +279,7 @@ def _labels(labels: Tensor | None, count: int) -> Tensor:
     broken = flat[flat != flat.round()] if flat.is_floating_point() else flat[:0]
     if len(broken):
         raise TargetError(
-            f"labels: got {broken[0].item():g}, which is not a class; pass whole numbers, or use a callable as the "
-            "target"
+            f"labels: got {broken[0].item():g}, which is not a class; pass integers, or use a callable as the target"
         )
     return flat
 

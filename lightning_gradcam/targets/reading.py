@@ -92,7 +92,7 @@ def is_whole_numbers(output: Any) -> bool:
 def whole_numbers(output: Any) -> TargetError:
     """Returns the error for an output of integers."""
     return TargetError(
-        f"targets: the model returned {described(output)}: whole numbers, which have no gradient; with forward= or "
+        f"targets: the model returned {described(output)}: integers, which have no gradient; with forward= or "
         "output_key=, explain what the model computes before it rounds or takes the argmax, or use methods that need "
         "no gradient, such as 'eigencam'"
     )

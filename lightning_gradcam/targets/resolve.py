@@ -154,7 +154,11 @@ def _resolve(given: Any, class_names: Sequence[str] | None) -> list[Target]:
         # A functools.partial is named after its function unless it has its own name.
         name = getattr(spec, "__name__", None) or getattr(getattr(spec, "func", None), "__name__", None)
         return [Target(name or type(spec).__name__, Called(spec))]
-    by_name = f"; a class of that name is {{'class': {spec!r}}}, with class_names=" if isinstance(spec, str) else ""
+    by_name = (
+        (f"; to explain a class of that name, pass {{'class': {spec!r}}} and class_names=")
+        if isinstance(spec, str)
+        else ""
+    )
     raise TargetError(f"targets: got {spec!r}; pass {_CHOICES}{by_name}")
 
 

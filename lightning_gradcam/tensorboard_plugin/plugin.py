@@ -137,7 +137,7 @@ def _place(request: wrappers.Request, name: str, default: int, most: int) -> int
     text = request.args.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= most):
         raise _RefusedError(
-            400, f"{name}: got {text!r:.40}, expected a whole number from 0 to {most}, the number of steps."
+            400, f"{name}: got {text!r:.40}, expected an integer from 0 to {most}, the number of steps."
         )
     return int(text)
 

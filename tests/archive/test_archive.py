@@ -419,7 +419,9 @@ def test_temporary_and_foreign_files_among_the_steps_are_passed_over(tmp_path: P
 def test_folder_without_manifest_is_refused_with_what_to_give(tmp_path: Path, there: bool) -> None:
     if there:
         (tmp_path / "a").mkdir()
-    with pytest.raises(ArchiveError, match=rf"no manifest.json in '{tmp_path}/a'; pass the folder <log dir>/<name>"):
+    with pytest.raises(
+        ArchiveError, match=rf"no manifest.json in '{tmp_path}/a'; pass a run's folder <log dir>/<name>"
+    ):
         Archive.open(tmp_path / "a")
 
 
@@ -466,7 +468,7 @@ def test_other_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
     started(tmp_path / "a", 10)
     path = tmp_path / "a" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
-    with pytest.raises(ArchiveError, match="has schema 2, this version reads 1; install the version that wrote it"):
+    with pytest.raises(ArchiveError, match="has schema 2, but this version reads 1; install the version that wrote it"):
         Archive.open(tmp_path / "a")
     with pytest.raises(ArchiveError, match="has schema 2"):
         started(tmp_path / "a")
@@ -597,7 +599,7 @@ def test_own_folder_with_another_configuration_is_refused_by_what_changed(
 ) -> None:
     started(tmp_path / "a", 10)
     with pytest.raises(
-        ArchiveError, match=f"was started with different {named} and is not written to; choose another log"
+        ArchiveError, match=f"was started with different {named}, so nothing is written to it; choose another log"
     ):
         ArchiveWriter.start(str(tmp_path / "a"), manifest(**change), probe_set())
 
@@ -700,7 +702,7 @@ def test_changed_layers_are_remarked_and_nothing_is_copied(tmp_path: Path) -> No
     parent = {"archive": str(tmp_path / "a"), "run": "first", "step": 20}
     changed = manifest("second", layers=("conv1",), map_shapes={"conv1": [5, 4]})
     writer, remark = ArchiveWriter.start(str(tmp_path / "b"), changed, probe_set(), parent=parent)
-    assert remark == f"the earlier steps stay in '{tmp_path}/a' alone: layers, map_shapes changed since"
+    assert remark == f"the earlier steps remain only in '{tmp_path}/a': layers, map_shapes changed since"
     assert writer.steps == ()
     assert writer.manifest.parent == parent
 

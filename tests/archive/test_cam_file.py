@@ -179,7 +179,7 @@ def test_one_maps_bytes_are_read_and_no_others() -> None:
         np.testing.assert_array_equal(found, maps[key])
         assert found.nbytes // 2 < file.count < len(data) / 10
     assert unpacked_maps(data, key._replace(layer="l40")) is None
-    with pytest.raises(KeyError, match="it has no maps of"):
+    with pytest.raises(KeyError, match="it has no maps for"):
         unpacked_cams(data, [key, key._replace(layer="l40")])
 
 

@@ -237,7 +237,7 @@ def test_a_run_goes_on_only_with_the_filters_and_the_ascent_it_began_with(
         resumed = go(other, str(tmp_path / "kept" / "epoch=0.ckpt"))
     assert resumed.archive is not None
     assert resumed.archive.epochs == ((0, 1) if changed is None else (1,))
-    assert [text.split("alone: ")[-1] for text in texts] == ([] if changed is None else [f"{changed} changed since"])
+    assert [text.split("': ")[-1] for text in texts] == ([] if changed is None else [f"{changed} changed since"])
     assert resumed.archive.channels("net.conv1").shape[1:] == (3 if other.get("filters") == 3 else 2, 1, 8, 8)
 
 
@@ -247,11 +247,11 @@ def test_an_archive_of_channels_has_no_maps_and_one_of_cams_no_channels(tmp_path
     assert features.archive is not None
     assert cams.archive is not None
     opened = Archive.open(features.archive.path)
-    with pytest.raises(ArchiveError, match="holds features, not CAMs; call channels"):
+    with pytest.raises(ArchiveError, match="contains features, not CAMs; call channels"):
         opened.record(0)
     with pytest.raises(ArchiveError, match="'net.conv2' is not in this archive; did you mean 'net.conv1'"):
         opened.channels("net.conv2")
-    with pytest.raises(ArchiveError, match="holds CAMs, not channels"):
+    with pytest.raises(ArchiveError, match="contains CAMs, not channels"):
         Archive.open(cams.archive.path).channel_record(0)
 
 

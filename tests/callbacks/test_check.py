@@ -53,7 +53,7 @@ def test_what_can_not_be_checked_is_reported_and_stops_nothing(tmp_path: Path) -
     options: dict[str, Any] = {"forward_fn": lambda module, batch: module(batch[0]), "on_error": "raise"}
     with pytest.warns(UserWarning, match="the check of the maps failed at step 5 at the end of the run") as warned:
         _, callback = trained(tmp_path, check=True, **options)
-    assert any("needs a forward(x) of one tensor" in str(one.message) for one in warned)
+    assert any("needs a forward(x) that accepts one tensor" in str(one.message) for one in warned)
     assert callback.archive is not None
     assert callback.archive.steps == (4,)
     assert (Path(callback.archive.path) / "report.html").exists()

@@ -66,7 +66,7 @@ def test_a_callback_with_an_option_that_nobody_describes_is_a_mistake() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("option", ["seed", "batch_size", "every_n_epochs"])
 def test_none_is_no_number(kind: type[ProbeCallback], option: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{option}: got None; pass a whole number"):
+    with pytest.raises(ConfigurationError, match=f"{option}: got None; pass an integer"):
         kind(**{option: None})  # type: ignore[call-arg]
 
 

@@ -213,7 +213,7 @@ def test_training_ends_in_the_same_bits(tmp_path: Path, name: str, recwarn: pyte
     with_ours = run(setup, tmp_path / "with", setup.ours(log_untrained=True, sinks=[sink], on_error="raise"))
     without = run(setup, tmp_path / "without", [])
     assert len({entry.step for entry in sink.entries}) >= setup.logged
-    others = [str(w.message) for w in recwarn if "do not show the validated weights" in str(w.message)]
+    others = [str(w.message) for w in recwarn if "do not explain the validated weights" in str(w.message)]
     assert bool(others) == (name == "a custom EMA callback, listed before"), others
     assert len(without["watched"]) > 1
     assert_all_same(without, with_ours)

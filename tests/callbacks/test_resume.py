@@ -138,12 +138,12 @@ def test_a_vanished_archive_is_said(tmp_path: Path) -> None:
 
 def test_changed_layers_are_not_mixed(tmp_path: Path) -> None:
     first = run(tmp_path, 1)
-    with pytest.warns(UserWarning, match=r"the earlier steps stay in .* alone: layers, map_shapes changed since"):
+    with pytest.warns(UserWarning, match=r"the earlier steps remain only in .*: layers, map_shapes changed since"):
         second = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0), layers="net.relu2")
     assert second.archive.epochs == (1,)
     assert Archive.open(first.archive.path).epochs == (-1, 0)
     # In the folder of its own run, too.
-    with pytest.warns(UserWarning, match=r"the earlier steps stay in .* alone: layers, map_shapes changed since"):
+    with pytest.warns(UserWarning, match=r"the earlier steps remain only in .*: layers, map_shapes changed since"):
         third = run(tmp_path, 3, ckpt=checkpoint(tmp_path, 1), layers="net.conv1", version=1)
     assert third.archive.path == f"{second.archive.path}-1"
     assert third.archive.epochs == (2,)

@@ -264,7 +264,7 @@ def test_the_last_blocks_tokens_are_refused_with_the_layer_to_use_instead() -> N
     torch.manual_seed(0)
     model, x = Vit(), torch.randn(2, 1, 6, 8)
     for layer in ("out", "attention"):
-        with pytest.raises(LayerError, match=rf"gradient at '{layer}' is zero everywhere by const.*name 'norm' inst"):
+        with pytest.raises(LayerError, match=rf"gradient at '{layer}' is zero everywhere by const.*choose 'norm' inst"):
             compute_cams(model, x, layer)
     assert compute_cams(model, x, "norm")["norm"].max() > 0
     assert compute_cams(model, x, "out", methods="eigencam")["out"].max() > 0, "without gradients there is a map"
@@ -392,7 +392,7 @@ def test_batch_norm_without_running_statistics_sees_the_samples_and_nothing_else
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(), nn.Flatten(), nn.Linear(252, 3)
     ).double()
     x = pictures()
-    with pytest.warns(UserWarning, match="model: '1' keep no running statistics, so samples influence each other"):
+    with pytest.warns(UserWarning, match="model: '1' do not keep running statistics, so samples influence each other"):
         found = compute_cams(model, x, "0", methods=method, targets=1, relu=False)["0"]
     features, weights = model[0](x).detach(), []
     for channel in range(4):

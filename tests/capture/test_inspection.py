@@ -297,7 +297,7 @@ def test_auto_goes_by_the_order_of_the_forward() -> None:
     ids=["linear", "one place", "1-D"],
 )
 def test_auto_without_a_feature_map_is_refused(model: nn.Module, shape: tuple[int, ...]) -> None:
-    with pytest.raises(LayerError, match=r"'auto' found no layer whose output is a feature map .*name the layer"):
+    with pytest.raises(LayerError, match=r"'auto' found no layer whose output is a feature map .*specify the layer"):
         auto(model, *shape)
 
 

@@ -205,7 +205,7 @@ def test_what_takes_no_hooks_is_refused_with_what_to_give_instead(kind: str) -> 
     model, x = TinyNet().eval(), torch.rand(2, 1, 8, 8)
     closed = torch.jit.script(model) if kind == "script" else torch.jit.trace(model, x)
     for layer in ("conv2", "auto"):
-        with pytest.raises(LayerError, match=r"is compiled by torch.jit .*pass the model from before torch.jit"):
+        with pytest.raises(LayerError, match=r"is compiled by torch.jit .*pass the model as it was before torch.jit"):
             compute_cams(closed, x, layer)
     around = Wrapping(closed)
     assert [key.layer for key in compute_cams(around, x)] == ["stem"]
@@ -233,7 +233,7 @@ def test_a_module_whose_own_name_ends_as_a_calls_is_named_by_its_call() -> None:
     model = nn.ModuleDict({"a#1": nn.Conv2d(1, 1, 1)})
     with pytest.raises(
         LayerError,
-        match="own name 'a#1' looks like the name of a call; choose one of the module's calls, such as 'a#1#0'",
+        match="own name 'a#1' looks like the name of a call; specify one of the module's calls, such as 'a#1#0'",
     ):
         resolve_layers(model, "a#1")
     assert list(resolve_layers(model, "a#1#0")) == ["a#1#0"]

@@ -186,7 +186,7 @@ def test_layouts_for_all_and_for_some() -> None:
     [
         ("NHWC", (2, 9, 5), r"'NHWC' does not fit 'x', whose output is \[2, 9, 5\]"),
         ("LNC", (2, 9, 5), "'LNC' does not fit 'x'"),
-        ("NLC:4x4", (2, 9, 5), "'NLC:4x4' means 16 tokens, but 'x' returns 9"),
+        ("NLC:4x4", (2, 9, 5), "'NLC:4x4' describes 16 tokens, but 'x' returns 9"),
     ],
 )
 def test_a_layout_that_does_not_fit_is_refused(given: str, shape: tuple[int, ...], text: str) -> None:

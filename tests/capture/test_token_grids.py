@@ -242,7 +242,7 @@ def test_what_stands_in_a_row_but_not_on_a_grid_is_refused(kind: str) -> None:
     make, inputs, auto = OTHERS[kind]
     torch.manual_seed(0)
     model = make().eval()
-    why = r"'seq' returns \[2, \d+, \d+\], and nothing shows .*\{'seq': 'NLC:1\+14x14'\}"
+    why = r"'seq' returns \[2, \d+, \d+\], which may not be .*\{'seq': 'NLC:1\+14x14'\}"
     if kind in ("frames", "bag"):
         why = r"'seq' returns \d+ tokens \[2, \d+, \d+\] for the input's \d+ frames: one row for each frame"
     with pytest.raises(LayerError, match=why):
@@ -310,5 +310,5 @@ def test_patches_cut_out_and_folded_into_the_batch_are_tokens_of_the_picture() -
 
 def test_patches_in_another_order_are_no_grid() -> None:
     order = [3, 1, 0, 2, *range(4, 12)]
-    with pytest.raises(LayerError, match="'block' returns .* nothing shows"):
+    with pytest.raises(LayerError, match="'block' returns .* may not be locations in the image"):
         compute_cams(CutOut(order).double().eval(), torch.randn(2, 3, 24, 32, dtype=torch.float64), "block", targets=1)

@@ -174,7 +174,7 @@ def test_energy_inside_is_the_known_number_and_a_page_shows_what_hiding_does() -
     check = check_maps(model, pictures, LAYER, masks=masks, quick=True)
     maps = compute_cams(model, pictures, LAYER)[LAYER]
     page = check_page(check)
-    assert page.count("; random places hidden: 0.") == 4
+    assert page.count("; with random places hidden: 0.") == 4
     assert "The maps mark places that matter to the model." in page
     expected = float(energy_inside(maps, masks).nanmean())
     assert check.verdicts[LAYER, "gradcam"].figures["energy_inside"] == pytest.approx(expected, abs=1e-5)

@@ -55,7 +55,7 @@ def test_a_folder_with_json_and_a_page_of_all_methods(capsys: pytest.CaptureFixt
     # What is hidden is shown, with what becomes of the confidence; what each verdict means and what to do is there.
     assert page.count("% of the image hidden") == len(told["verdicts"])
     # With random weights, hiding the whole picture takes no class away.
-    assert page.count("<small>not asked: ") == 3 * len(told["verdicts"])
+    assert page.count("<small>not tested: ") == 3 * len(told["verdicts"])
     assert all(escape(row["advice"]) in page for row in told["verdicts"])
     assert "http" not in page
 

@@ -109,7 +109,7 @@ def test_what_can_not_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["a.ckpt", "pictures", *MODEL, "--size", "9", "9", "9"], "size: got [9, 9, 9]"),
         (["a.ckpt", "pictures", *MODEL, "--device", "gpu"], "device: got 'gpu'"),
         (["a.ckpt", "pictures", *MODEL, "-o", "a.ckpt"], "'a.ckpt' is not a folder"),
-        (["a.ckpt", "pictures", *MODEL, "--model-args", "depth=3"], "Module can't be made with depth=3"),
+        (["a.ckpt", "pictures", *MODEL, "--model-args", "depth=3"], "Module can't be created with depth=3"),
         (["a.ckpt", "pictures", *MODEL, "--model-args", "depth"], "model-args: got 'depth'"),
     ):
         assert main(["explain", *arguments]) == 1
@@ -157,7 +157,7 @@ def test_arguments_of_the_model_and_an_output_of_several(capsys: pytest.CaptureF
     torch.save({"conv.weight": torch.ones(5, 1, 3, 3), "conv.bias": torch.zeros(5), **_head(nn.Linear(5, 3))}, "a.pth")
     arguments = ["explain", "a.pth", "pictures", "--model", "several.py:Net", "-o", "out"]
     assert main(arguments) == 1
-    assert "Net can't be made with no arguments" in capsys.readouterr().err
+    assert "Net can't be created with no arguments" in capsys.readouterr().err
     assert main([*arguments, "--model-args", "width=5"]) == 1
     assert "output_key" in capsys.readouterr().err
     assert main([*arguments, "--model-args", "width=5", "--output-key", "out"]) == 0

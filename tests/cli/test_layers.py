@@ -135,7 +135,7 @@ def lazy() -> torch.nn.Module:
         (["--model", "tests.cli.tiny:Plain"], "--input-shape"),
         (["--model", "tests.cli.tiny:Plain", "--input-shape", "3,8,8"], "forward pass failed on inputs [2, 3, 8, 8]"),
         (["--model", "tests.cli.tiny:Plain", "--model-args", "width"], "key=value"),
-        (["--model", "builtins:dict", "--input-shape", "1,8,8"], "made a dict"),
+        (["--model", "builtins:dict", "--input-shape", "1,8,8"], "returned a dict"),
         (["missing.ckpt"], "missing.ckpt"),
         (["--config", "missing.yaml"], "missing.yaml"),
     ],

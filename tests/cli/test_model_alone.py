@@ -49,7 +49,7 @@ def test_a_model_of_torchvision(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "pictures/0.png", *model, "--layers", "layer4", "-o", "one"]) == 0
     said = capsys.readouterr()
     assert said.out.endswith("one/report.html: 1 image, layer4\n")
-    assert "neither a checkpoint nor weights are given: the maps are those of the model's initial weights" in said.err
+    assert "no checkpoint or weights were given, so the maps show the model's initial weights" in said.err
     # A folder, several pictures, and pictures behind the options.
     for paths in (["pictures"], ["pictures/0.png", "pictures/1.png"], ["pictures/0.png", "-o", "x", "pictures/1.png"]):
         assert main(["explain", *paths, *model, "--layers", "layer4", "-o", "-".join(paths).replace("/", "")]) == 0
@@ -109,7 +109,7 @@ def test_a_report_of_the_users_own_is_not_overwritten(capsys: pytest.CaptureFixt
     Path("out/report.html").write_text("of the user's own")
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1", "-o", "out"]
     assert main(["explain", "a.pth", "pictures", *model, "--layers", "net.relu1"]) == 1
-    assert "'out' holds a report.html already; pass another folder (-o), or replace it" in capsys.readouterr().err
+    assert "'out' already contains a report.html; pass another folder (-o), or replace it" in capsys.readouterr().err
     assert [path.read_text() for path in Path("out").iterdir()] == ["of the user's own"]
 
 
@@ -128,7 +128,7 @@ def test_more_names_than_classes(capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1", "--layers", "net.relu1", "--force"]
     assert main(["explain", "a.pth", "pictures", *model, "--class-names", *NAMES, *"fgh"]) == 0
     classes = Module().net(torch.zeros(1, 1, 8, 8)).shape[1]
-    known = f"class_names: 8 names are known, and the model has {classes} classes: they may belong to another"
+    known = f"class_names: 8 names are known, but the model has {classes} classes: they may belong to another"
     assert known in capsys.readouterr().err
     assert main(["explain", "a.pth", "pictures", *model, "--class-names", *(NAMES + list("fgh"))[:classes]]) == 0
     assert "class_names" not in capsys.readouterr().err

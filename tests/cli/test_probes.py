@@ -236,7 +236,7 @@ def test_the_data_modules_transform_for_a_folder(capsys: pytest.CaptureFixture[s
 def test_what_data_can_not_do(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, code, said in (
         (["--data", "tests.cli.tiny:Empty"], 1, "has no validation loader"),
-        (["--data", "tests.cli.tiny:Module"], 1, "made a Module; pass the class of a LightningDataModule"),
+        (["--data", "tests.cli.tiny:Module"], 1, "returned a Module; pass the class of a LightningDataModule"),
         (["--data", "tests.cli.tiny:Dada"], 1, "did you mean 'Data'"),
         (["--data", "tests.cli.tiny:Data", "--set", "data.shuffled=false"], 2, "one --config and no --set"),
         ([], 2, "there is nothing to draw from; pass --config, --data or --folder"),

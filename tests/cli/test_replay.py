@@ -93,7 +93,9 @@ def test_the_configs_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     fit(tmp_path, text=CONFIG.replace("evolution: false", "evolution: false, every_n_epochs: 2"))
     capsys.readouterr()
     assert main(["replay", CHECKPOINTS, "-o", "again"]) == 0
-    assert "1 step from 3 checkpoints; the other 2 are not due by its schedule (--all)" in capsys.readouterr().out
+    assert (
+        "1 step from 3 checkpoints; the other 2 are left out by its schedule (--all includes them)"
+    ) in capsys.readouterr().out
     assert Archive.open("again/gradcam").epochs == (1,)
 
 
@@ -115,7 +117,7 @@ def test_a_damaged_checkpoint_is_named_and_the_rest_replayed(
     capsys.readouterr()
     assert main(["replay", CHECKPOINTS, "-o", "again"]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith(f"lightning-gradcam: {CHECKPOINTS}/epoch=1.ckpt is left out: ")
+    assert said.err.startswith(f"lightning-gradcam: {CHECKPOINTS}/epoch=1.ckpt is skipped: ")
     assert "2 steps from 2 checkpoints" in said.out
     assert Archive.open("again/gradcam").epochs == (0, 2)
 
@@ -127,7 +129,7 @@ def test_what_can_not_be_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["nowhere"], "no file 'nowhere'"),
         ([CHECKPOINTS, "--layers", "net.nothing"], "'net.nothing'"),
         ([CHECKPOINTS, "--model", "tests.saved_models.test_replay:Wide"], "epoch=0.ckpt' does not fit Wide"),
-        ([CHECKPOINTS, "-o", str(VERSION)], "holds an archive already"),
+        ([CHECKPOINTS, "-o", str(VERSION)], "already contains an archive"),
     ):
         assert main(["replay", *arguments]) == 1
         found = capsys.readouterr().err.splitlines()

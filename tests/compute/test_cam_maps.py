@@ -340,7 +340,7 @@ def test_what_is_no_model_no_batch_and_no_sample_is_named() -> None:
     with pytest.raises(ConfigurationError, match="inputs: got an empty batch; pass at least one sample"):
         compute_cams(TinyNet(), torch.rand(0, 1, 8, 8), "relu2")
     for layers in ("relu2", "auto"):
-        with pytest.raises(ConfigurationError, match=r"inputs: the model fails on \[1, 8, 8\] \(.*; .* image\[None\]"):
+        with pytest.raises(ConfigurationError, match=r"inputs: the model failed on \[1, 8, 8\] \(.*; .* image\[None\]"):
             compute_cams(TinyNet(), torch.rand(1, 8, 8), layers)
 
 

@@ -298,8 +298,8 @@ def test_each_call_is_replaced_by_methods_that_run_the_model_again() -> None:
 @pytest.mark.parametrize(
     ("layers", "text"),
     [
-        ("encoder#7", "'encoder#7': the forward calls 'encoder' twice; name 'encoder#0' to 'encoder#1'"),
-        ("head#1", "'head#1': the forward calls 'head' once; name 'head#0'"),
+        ("encoder#7", "'encoder#7': the forward pass calls 'encoder' twice; specify 'encoder#0' to 'encoder#1'"),
+        ("head#1", "'head#1': the forward pass calls 'head' once; specify 'head#0'"),
         ("encodr#0", "layer 'encodr' not found.*encoder"),
     ],
 )

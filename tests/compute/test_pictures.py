@@ -54,7 +54,7 @@ def test_a_layer_that_sees_another_picture_is_reported_once() -> None:
     inputs = pictures((16, 8), (8, 8))
     (message,) = said(Pair(), inputs, ["a", "b", "both"], batch_size=1)
     assert message.startswith("lightning-gradcam: layer 'b' sees a different input ([1, 1, 8, 8]) from the image")
-    assert message.endswith("Pass that tensor as picture=, or name another layer that sees the image")
+    assert message.endswith("Pass that tensor as picture=, or choose another layer that sees the image")
     (named,) = said(Pair(), inputs, ["a", "b", "both"], picture=inputs[1])
     assert named.startswith("lightning-gradcam: layer 'a' sees a different input ([3, 1, 16, 8])")
 

@@ -42,7 +42,7 @@ def test_pictures_that_are_no_batch_or_no_numbers_are_refused(
     with pytest.raises(ConfigurationError) as caught:
         compute_cams(made(), picture, layer)
     came = f"{list(picture.shape)}" + (" of torch.uint8" if picture.dtype == torch.uint8 else "")
-    assert str(caught.value).startswith(f"inputs: the model fails on {came} (")
+    assert str(caught.value).startswith(f"inputs: the model failed on {came} (")
     assert advice in str(caught.value)
     assert len(str(caught.value)) <= 500
 

@@ -183,7 +183,7 @@ def test_hooks_and_kernels_are_as_before_after_the_with_and_after_an_exception()
         assert hooks(model) == 0
         assert torch.backends.cuda.flash_sdp_enabled()
         # What an exception has ended serves no call.
-        with pytest.raises(CaptureError, match="no forward was watched"):
+        with pytest.raises(CaptureError, match="no forward pass was watched"):
             attention(model(x), torch.zeros(4, dtype=torch.long), masks=halves(6, 6))
 
 

@@ -136,7 +136,7 @@ def test_legrad_leaves_the_attentions_output_as_it_was_also_where_weights_are_re
 
 def test_legrad_without_attention_names_what_can() -> None:
     made = case("cnn")
-    with pytest.raises(MethodError, match="needs attention, but layer 'last' has none; name .* or use gradcam"):
+    with pytest.raises(MethodError, match="needs attention, but layer 'last' has none; choose .* or use gradcam"):
         compute_cams(made.model, made.inputs, "last", methods="legrad")
 
 

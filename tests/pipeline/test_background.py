@@ -343,7 +343,7 @@ def test_a_logger_that_blocks_hangs_neither_the_training_nor_its_end(
         running.fit(TinyModule(), *loaders())
     assert running.current_epoch == 6
     texts = [str(w.message) for w in caught if "background worker failed" in str(w.message)]
-    assert any("background: step 4 has not finished in 0.5 seconds" in text for text in texts)
+    assert any("background: step 4 has not finished after 0.5 seconds" in text for text in texts)
     # No map is lost for a logger.
     assert callback.archive is not None
     assert callback.archive.epochs == (0, 1, 2, 3, 4, 5)

@@ -227,7 +227,7 @@ def test_write_access_that_is_lost_for_a_while_costs_the_steps_of_that_while(clo
     for what in (ARCHIVE, FILES):
         told = [text for text in texts if what in text]
         assert len(told) == 2
-        assert "let this process write there" in told[0]
+        assert "make that folder writable" in told[0]
     assert not [file for file in files if file.endswith(".tmp")]
 
 
@@ -253,7 +253,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_
     sink = MemorySink()
     callback, steps, texts = fit(tmp_path, At(2, hang), At(9, back), epochs=10, background=True, sinks=[sink])
     assert steps == 10 * 5
-    assert [text for text in texts if "background: step 14 has not finished in 2 seconds" in text] == texts
+    assert [text for text in texts if "background: step 14 has not finished after 2 seconds" in text] == texts
     assert len(texts) == 1
     assert read(callback.archive.path) == list(range(10))
     assert [entry.epoch for entry in sink.entries] == list(range(10))
@@ -268,7 +268,7 @@ def test_a_disk_that_never_comes_back_holds_up_neither_the_training_nor_its_end(
     assert steps == 10 * 5
     assert len(list(tmp_path.glob("gradcam_runs/0/gradcam/steps/*"))) == 2
     assert len(texts) == 2
-    assert "step 14 has not finished in 2 seconds" in texts[0]
+    assert "step 14 has not finished after 2 seconds" in texts[0]
     assert "What it means: later jobs are kept in memory" in texts[0]
     assert "step 14 still has not finished; the jobs after it run if it ends: step 19" in texts[1]
     # In a notebook the process lives on.
@@ -589,7 +589,7 @@ def test_the_first_report_of_a_kind_says_what_it_means_and_what_to_do() -> None:
     cases: list[tuple[str, Exception, str, str]] = [
         ("explaining", ValueError("x"), "no maps and no sheets for this step", "report it with this text"),
         ("the archive", OSError(28, "No space left"), "this step's maps are lost", "make room on that disk"),
-        ("the sink X", PermissionError(13, "no"), "this step is missing there", "let this process write there"),
+        ("the sink X", PermissionError(13, "no"), "this step is missing there", "make that folder writable"),
         ("closing the sink X", FileNotFoundError(2, "no"), "not flushed by then", "restore it"),
         ("drawing", ArchiveError("archive: so and so"), "its maps are still in the archive", "see the last line"),
     ]

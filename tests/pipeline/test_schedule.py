@@ -47,6 +47,6 @@ def test_it_is_said_once_and_never_narrowed() -> None:
     remarks = [remark for remark in said if remark]
     assert remarks == [
         "logging takes 0.25 s and epochs take 10 s each: from now on, maps are logged every 3 epochs, to stay within"
-        " max_overhead=0.01 (less often still, if that is not enough)"
+        " max_overhead=0.01 (even less often if that is not enough)"
     ]
     assert schedule.every == 8

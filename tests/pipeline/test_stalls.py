@@ -37,7 +37,7 @@ def ended() -> bool:
 def test_a_job_that_hangs_is_reported_once_however_often_the_worker_is_closed() -> None:
     worker, go = Worker(patience=0.2), threading.Event()
     worker.submit("step 4", go.wait, wait=False)
-    with pytest.raises(StalledError, match="has not finished in 0.2 seconds"):
+    with pytest.raises(StalledError, match="has not finished after 0.2 seconds"):
         worker.finish()
     with pytest.raises(StalledError, match="step 4 still has not finished"):
         worker.close()
@@ -100,7 +100,7 @@ def test_a_closed_sink_is_not_called_again(tmp_path: Path) -> None:
     # Of blank maps, which random weights give, it is told, too.
     reports[:] = [text for text in reports if "blank" not in text]
     assert len(reports) == 1
-    assert "background: step 1 has not finished in 4 seconds" in reports[0]
+    assert "background: step 1 has not finished after 4 seconds" in reports[0]
     # Lightning closes once after an exception, and may do so once more.
     recorder.close()
     assert len(reports) == 1

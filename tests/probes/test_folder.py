@@ -160,7 +160,7 @@ def test_mixed_sizes_are_refused_with_both_shapes(tmp_path: Path) -> None:
 def test_folder_without_pictures_is_refused_with_what_it_looks_for(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("no")
     (tmp_path / "b.png").mkdir()
-    with pytest.raises(ProbeError, match=rf"no image in '{tmp_path}'; it looks for files that end in \.png, \.jpg"):
+    with pytest.raises(ProbeError, match=rf"'{tmp_path}' contains no images; supported file types: \.png, \.jpg"):
         read_folder(tmp_path)
 
 
@@ -206,7 +206,7 @@ def test_grey_values_of_16_bits_are_scaled(tmp_path: Path) -> None:
 
 def test_values_of_no_known_range_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.linspace(0, 3, 24).reshape(4, 6).astype(np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(ProbeError, match=r"a.tif' holds float32 values from 0 to 3, whose range is not known"):
+    with pytest.raises(ProbeError, match=r"a.tif' contains float32 values from 0 to 3, whose range is not known"):
         read_folder(tmp_path)
 
 

@@ -78,7 +78,7 @@ def test_an_input_is_found_in_any_structure(batch: Any, key: Any) -> None:
         ({"t1": {"data": PICTURES}}, ["t1", "dat"], "available: t1; the batch is {'t1': {'data'"),
         ({"image": PICTURES}, len, "the function len selects a int from the batch"),
         ({"image": PICTURES}, lambda batch: batch["scan"], "failed on the batch (KeyError: 'scan'); the batch is {'im"),
-        ((tuple(PICTURES[:, 0]), LABELS), None, "it holds 6 images of one sample each ([8, 8]); stack them"),
+        ((tuple(PICTURES[:, 0]), LABELS), None, "it contains 6 images of one sample each ([8, 8]); stack them"),
         (([PICTURES[0], PICTURES[0, :, 2:]], LABELS), None, "resize or pad them to one size, then stack"),
         ([{"image": PICTURES[0]}, {"image": PICTURES[1]}], None, "input_key='0.image' [1, 8, 8]"),
         ({"image": ["a.png"]}, None, "select the entry with the images, or pass probes="),

@@ -307,7 +307,9 @@ def test_flipped_bytes_are_refused_or_change_no_input() -> None:
 
 
 def test_other_schema_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ProbeFileError, match=r"'old\.npz' has schema 99, this version reads 1; save the probes again"):
+    with pytest.raises(
+        ProbeFileError, match=r"'old\.npz' has schema 99, but this version reads 1; save the probes again"
+    ):
         ProbeSet.from_bytes(rewritten(full_set(), meta={"schema": 99}), name="old.npz")
 
 

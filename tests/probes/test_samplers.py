@@ -185,7 +185,7 @@ def test_no_probe_is_a_training_sample(tmp_path: Path, options: dict[str, Any], 
 
 def test_a_sampler_of_fewer_samples_than_probes_gives_what_it_has(tmp_path: Path) -> None:
     val = DataLoader(DATA, 8, sampler=SubsetRandomSampler([9, 4, 6]))
-    with pytest.warns(UserWarning, match="num_probes: got 8, but the loader has only 3 samples; these are the probes"):
+    with pytest.warns(UserWarning, match="num_probes: got 8, but the loader has only 3 samples; all of them are used"):
         callback = fitted(tmp_path, loaders()[0], val)
     assert callback.probes is not None
     assert sorted(callback.probes.indices or ()) == [4, 6, 9]

@@ -150,7 +150,7 @@ def test_too_short_a_sanity_check_is_no_reason_for_fewer_probes(tmp_path: Path) 
 def test_fewer_samples_than_probes_are_said(tmp_path: Path) -> None:
     callback = GradCAMCallback("net.relu2", on_error="raise", num_probes=50)
     with pytest.warns(
-        UserWarning, match="num_probes: got 50, but the loader yielded only 40 samples; these are the probes"
+        UserWarning, match="num_probes: got 50, but the loader yielded only 40 samples; all of them are used"
     ):
         fit(tmp_path, callback)
     assert callback.probes is not None

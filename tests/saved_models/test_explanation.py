@@ -266,9 +266,9 @@ def test_what_is_saved(folder: Path, model: TinyNet, tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.html").read_text()
     assert text.startswith("<!doctype html>")
     assert described(text)["steps"][0]["stage"] == "explain"
-    with pytest.raises(ConfigurationError, match="holds an archive already; pass another folder"):
+    with pytest.raises(ConfigurationError, match="already contains an archive; pass another folder"):
         found.save(tmp_path / "out")
-    with pytest.raises(ConfigurationError, match="holds an archive already"):
+    with pytest.raises(ConfigurationError, match="already contains an archive"):
         explain(model, folder, "relu2", output=tmp_path / "out")
 
 
@@ -303,7 +303,7 @@ def test_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.record.maps["net.relu2", "gradcam", "predicted"], expected.numpy())  # type: ignore[index]
     with_data = explain(tmp_path / "a.ckpt", folder, "net.relu2", model_class=TinyModule, data=f"{__name__}:Data")
     assert with_data.probes.class_names == NAMES
-    with pytest.raises(ConfigurationError, match="only go with a checkpoint's path"):
+    with pytest.raises(ConfigurationError, match="only apply to a checkpoint's path"):
         explain(module, folder, model_class=TinyModule)
 
 
@@ -412,7 +412,7 @@ def test_targets_by_name_need_names(model: TinyNet, folder: Path) -> None:
 def test_names_of_too_few_classes_are_remarked(model: TinyNet, folder: Path) -> None:
     found = explain(model, folder, "relu2", class_names=NAMES[:2], mean=0, std=1)
     assert len(found.remarks) == 1
-    assert found.remarks[0].startswith("class_names: 2 names are known, and the model has more classes: ")
+    assert found.remarks[0].startswith("class_names: 2 names are known, but the model has more classes: ")
     assert explain(model, folder, "relu2", class_names=NAMES, mean=0, std=1).remarks == ()
 
 

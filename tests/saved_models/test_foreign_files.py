@@ -178,7 +178,10 @@ def test_a_callback_of_ones_own_needs_no_option_unless_the_model_is_named(capsys
     write({"hyper_parameters": TINY}, _CALLBACK.format("evil.Maps", "{}"))
     assert main([*COMMANDS["replay"], "--model", MODEL]) == 0
     assert not Path("imported").exists()
-    assert "callback 'evil.Maps' of the config beside is not imported with --model" in capsys.readouterr().err
+    assert (
+        "callback 'evil.Maps' in the config next to the checkpoint is not imported with --model"
+        in capsys.readouterr().err
+    )
     main([*COMMANDS["replay"][:3], "other"])
     assert Path("called").exists()
 
@@ -190,7 +193,7 @@ def test_a_data_module_is_imported_where_the_user_says_so(
     write({"hyper_parameters": TINY}, _DATA.format("evil.Data", "{}"))
     model = [] if allowed is None else ["--model", MODEL]
     assert main([*COMMANDS["explain"], "--model", MODEL]) == 0
-    assert "names ('evil.Data') is not imported, because you named the model" in capsys.readouterr().err
+    assert "names ('evil.Data') is not imported, because you specified the model" in capsys.readouterr().err
     assert not Path("imported").exists()
     # `--data` asks for a transform, which it has not: it was made before that is known.
     main([*COMMANDS["explain"][:-1], "other", *model, *(allowed or [])])
@@ -223,7 +226,9 @@ def test_values_become_what_annotations_ask_for() -> None:
     made: Any = load_checkpoint(file).module
     assert (made.color, made.size) == (Color.RED, (3, 4))
     assert isinstance(made.parts[0], nn.Conv2d)
-    with pytest.raises(RefusedError, match=r"'part' in the file.*names a class, which is not imported when you name"):
+    with pytest.raises(
+        RefusedError, match=r"'part' in the file.*names a class, which is not imported when you specify"
+    ):
         load_checkpoint(file, model=Open)
     trusted: Any = load_checkpoint(file, model=Open, trust=True).module
     assert (trusted.color, trusted.size, type(trusted.parts[0])) == (Color.RED, (3, 4), nn.Conv2d)
@@ -266,13 +271,13 @@ ENDLESS = "model: &a {init_args: [*a]}\n"
 )
 def test_yaml_without_bounds(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     write({"hyper_parameters": TINY}, text)
-    with pytest.raises(RefusedError, match=r"config.yaml' is not read: "):
+    with pytest.raises(RefusedError, match=r"config.yaml' was not read: "):
         read_config("run/config.yaml")
     for command in COMMANDS.values():
         for options in ([], ["--config", "run/config.yaml"]):
             assert main([*command, *options]) == 1
-            assert "config.yaml' is not read: " in capsys.readouterr().err
-    with pytest.raises(RefusedError, match="is not read"):
+            assert "config.yaml' was not read: " in capsys.readouterr().err
+    with pytest.raises(RefusedError, match="was not read"):
         main(["--traceback", "fit", "--config", "run/config.yaml"])
     if "\n" not in text:
         assert main(["layers", "--model", MODEL, "--model-args", text.replace("a: ", "note=")]) == 1

@@ -211,7 +211,7 @@ def test_nothing_names_the_class(tmp_path: Path) -> None:
 def test_an_argument_that_nobody_knows(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.ckpt", Forgetful(3))
     with pytest.raises(
-        ConfigurationError, match=r"Forgetful can't be made with no arguments .*'width'.*model: section"
+        ConfigurationError, match=r"Forgetful can't be created with no arguments .*'width'.*model: section"
     ):
         load_checkpoint(path, model=Forgetful)
 

@@ -274,7 +274,7 @@ def test_a_damaged_file_is_left_out_and_said(tmp_path: Path) -> None:
     assert callback is not None
     file = sorted((tmp_path / "checkpoints").iterdir())[1]
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.warns(UserWarning, match=rf"{file.name} is left out: .* is truncated or not a checkpoint"):
+    with pytest.warns(UserWarning, match=rf"{file.name} is skipped: .* is truncated or not a checkpoint"):
         found = replay(
             tmp_path / "checkpoints", TinyModule(), OPTIONS, datamodule=loaders()[1], output=tmp_path / "again"
         )
@@ -294,7 +294,7 @@ def test_an_archive_that_is_there_is_not_touched(tmp_path: Path) -> None:
     callback = live(tmp_path, TinyModule, epochs=2)
     assert callback is not None
     before = callback.archive.steps
-    with pytest.raises(ConfigurationError, match="holds an archive already; pass another folder"):
+    with pytest.raises(ConfigurationError, match="already contains an archive; pass another folder"):
         replay(
             tmp_path / "checkpoints", TinyModule(), datamodule=loaders()[1], output=Path(callback.archive.path).parent
         )
@@ -406,7 +406,7 @@ def test_probes_that_are_given_need_no_data(tmp_path: Path) -> None:
 )
 def test_what_lightning_refuses(tmp_path: Path, options: Any, said: str) -> None:
     torch.save({"state_dict": TinyModule().state_dict(), "epoch": 1, "global_step": 4}, tmp_path / "a.ckpt")
-    with pytest.raises(ConfigurationError, match=f"trainer: Lightning rejects it .*{said}"):
+    with pytest.raises(ConfigurationError, match=f"trainer: Lightning rejected it .*{said}"):
         replay(tmp_path / "a.ckpt", TinyModule(), OPTIONS, datamodule=loaders()[1], trainer=options, output=tmp_path)
 
 
@@ -428,5 +428,5 @@ def test_a_module_of_the_other_lightning(tmp_path: Path) -> None:
     other = pytest.importorskip("lightning.pytorch")
     kinds: Any = type("Foreign", (other.LightningModule,), {"configure_optimizers": lambda self: None})
     torch.save({"state_dict": {}, "epoch": 1, "global_step": 4}, tmp_path / "a.ckpt")
-    with pytest.raises(ConfigurationError, match=r"Foreign is a LightningModule of lightning.pytorch, and .*import"):
+    with pytest.raises(ConfigurationError, match=r"Foreign is a LightningModule from lightning.pytorch, but .*import"):
         replay(tmp_path / "a.ckpt", kinds(), OPTIONS, datamodule=loaders()[1], output=tmp_path)

@@ -150,7 +150,7 @@ def test_numbers_are_those_of_the_filters() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"columns": 0}, "drawing.columns: got 0; pass a whole number from 1 to 64"),
+        ({"columns": 0}, "drawing.columns: got 0; pass an integer from 1 to 64"),
         ({"tile": 8}, "drawing.tile: got 8"),
         ({"max_filters": True}, "drawing.max_filters: got True"),
         ({"crop": 1}, "drawing.crop: got 1; pass true or false"),

@@ -177,7 +177,7 @@ def test_scale_image_is_drawn_as_run() -> None:
     assert np.array_equal(tiles[0], tiles[1])
     assert not np.array_equal(tiles[0], tiles[2])
     said = lines(records, drawing=Drawing(scale="image"))[2]
-    assert said.startswith("colours: one scale for each probe and not for each map, so that its steps can be compared;")
+    assert said.startswith("colours: one scale per probe rather than per map, so that its steps can be compared;")
 
 
 def test_evidence_for_and_against_over_the_steps() -> None:

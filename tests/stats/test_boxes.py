@@ -200,7 +200,12 @@ def test_boxes_fill_what_regions_are_made_of(size: tuple[int, int]) -> None:
         (np.ones((2, 2)), (2, 2), 0.15, r"maps: got \[2, 2\]; pass a NumPy array \[N, h, w\]"),
         ([[[1.0]]], (2, 2), 0.15, "maps: got list"),
         (np.ones((1, 2, 2)), (0, 2), 0.15, r"size: got \(0, 2\); pass the image's height and width"),
-        (np.ones((1, 2, 2)), (2, 2), 1.0, "threshold: got 1.0; pass a share from 0 to less than 1"),
+        (
+            np.ones((1, 2, 2)),
+            (2, 2),
+            1.0,
+            "threshold: got 1.0; pass a fraction of the map's maximum, at least 0 and below 1",
+        ),
         (np.ones((1, 2, 2)), (2, 2), NAN, "threshold: got nan"),
     ],
 )

@@ -302,9 +302,9 @@ def test_what_does_not_fit_is_refused(number: Callable[..., Tensor], change: dic
 
 def test_options_of_one_of_them_are_refused() -> None:
     given = (linear(WEIGHTS), ONES, torch.rand(1, 2, 2))
-    with pytest.raises(ConfigurationError, match="score: got 'logit', which is not a share that can fall"):
+    with pytest.raises(ConfigurationError, match="score: got 'logit', but this measure needs a probability"):
         average_drop(*given, score="logit")
-    with pytest.raises(ConfigurationError, match="steps: got 0; pass a whole number, 1 or more"):
+    with pytest.raises(ConfigurationError, match="steps: got 0; pass an integer >= 1"):
         deletion_curve(*given, steps=0)
     with pytest.raises(ConfigurationError, match="baseline: got 'black'; valid: 'zeros', 'mean', 'blurred'"):
         insertion_curve(*given, baseline="black")

@@ -80,8 +80,8 @@ def test_an_output_of_whole_numbers_is_refused_by_its_kind() -> None:
     def forward(inputs: Tensor) -> Tensor:
         return model(inputs).argmax(1)  # type: ignore[no-any-return]
 
-    with pytest.raises(TargetError, match=r"the model returned a tensor \[4\] of torch.int64: whole numbers, which"):
+    with pytest.raises(TargetError, match=r"the model returned a tensor \[4\] of torch.int64: integers, which"):
         compute_cams(model, x, "1", targets=best, forward=forward)
-    with pytest.raises(TargetError, match=r"the model returned a tensor \[2\] of torch.int64: whole numbers, which"):
+    with pytest.raises(TargetError, match=r"the model returned a tensor \[2\] of torch.int64: integers, which"):
         compute_cams(model, x, targets=best, forward=forward)
     assert compute_cams(model, x, "1", targets=best, forward=forward, methods="eigencam")["1"].any()

@@ -218,7 +218,9 @@ def test_a_bare_name_is_the_class_of_that_name() -> None:
 
 
 def test_a_bare_name_is_refused_where_no_names_are_known_with_how_to_name_a_class() -> None:
-    with pytest.raises(TargetError, match="; a class of that name is {'class': 'coat'}, with class_names=$"):
+    with pytest.raises(
+        TargetError, match="; to explain a class of that name, pass {'class': 'coat'} and class_names=$"
+    ):
         resolve_targets("coat")
 
 
@@ -452,7 +454,7 @@ def test_labels_of_a_binary_cross_entropy_are_classes() -> None:
 
 
 def test_labels_that_are_no_classes_are_refused() -> None:
-    with pytest.raises(TargetError, match=r"labels: got 0\.7, which is not a class; pass whole numbers"):
+    with pytest.raises(TargetError, match=r"labels: got 0\.7, which is not a class; pass integers"):
         scored("label", labels=torch.tensor([0.7, 1.9]))
     assert scored("label", labels=torch.tensor([0.0, 2.0]))[1] == [0, 2]
     with pytest.raises(TargetError, match="labels: got numbers other than 0 and 1 for several classes per sample"):
