@@ -34,7 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "-o", "--output", default="explained", metavar="DIR", help="output folder (default: %(default)s)"
     )
     parser.add_argument(
-        "--force", action="store_true", help=("overwrite the result of an earlier explain in that folder")
+        "--force", action="store_true", help="overwrite the result of an earlier explain in that folder"
     )
     add_reading(parser)
     parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, at most 10")

@@ -108,13 +108,13 @@ def add_plan(parser: argparse.ArgumentParser, layers: str) -> None:
         "--layers",
         nargs="+",
         metavar="LAYER",
-        help=(f"layers to explain: dotted names or patterns (default: {layers})"),
+        help=f"layers to explain: dotted names or patterns (default: {layers})",
     )
     parser.add_argument(
         "--methods",
         nargs="+",
         metavar="METHOD",
-        help=("methods to use, such as gradcam or layercam (default: gradcam)"),
+        help="methods to use, such as gradcam or layercam (default: gradcam)",
     )
     what = 'outputs to explain: predicted (default), label, class indices or names, or {"top": 3}'
     parser.add_argument("--targets", nargs="+", type=target, metavar="TARGET", help=what)

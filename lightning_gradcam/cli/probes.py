@@ -39,7 +39,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     draw.add_argument("--data", metavar="CLASS", help=what)
     draw.add_argument("--folder", metavar="FOLDER", help="use all images in this folder")
     draw.add_argument(
-        "-n", "--num-probes", type=int, metavar="N", help=("number to draw (default: 8, as in the callback)")
+        "-n", "--num-probes", type=int, metavar="N", help="number to draw (default: 8, as in the callback)"
     )
     draw.add_argument("--seed", type=int, metavar="N", help="random seed (default: 0, as in the callback)")
     draw.add_argument("-o", "--output", default="probes.npz", metavar="FILE", help="default: %(default)s")

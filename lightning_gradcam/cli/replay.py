@@ -104,11 +104,9 @@ def _run(chosen: argparse.Namespace) -> int:
     total = len(found.checkpoints)
     for archive in archives:
         steps = len(archive.steps)
-        rest = (
-            ""
-            if steps == total
-            else (f"; the other {total - steps} are left out by its schedule (--all includes them)")
-        )
+        rest = f"; the other {total - steps} are left out by its schedule (--all includes them)"
+        if steps == total:
+            rest = ""
         print(f"{archive.path}: {counted(steps, 'step')} from {counted(total, 'checkpoint')}{rest}")
     return 1 if found.damaged or len(archives) < len(callbacks) or not all(a.steps for a in archives) else 0
 
