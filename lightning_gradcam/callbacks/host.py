@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_gradcam.capture.tensors import mapped
+from lightning_gradcam.callbacks.transfer import sent_to_device
 from lightning_gradcam.errors import printable
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.guard.model import preserved, sharded_again
@@ -255,14 +255,7 @@ class Host:
             batch: The batch, on the CPU.
             transferred: Whether the hooks have already been applied to it.
         """
-        # A hook may change the batch in place.
-        copy = mapped(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
-        copy = self.trainer.precision_plugin.convert_input(copy)
-        if transferred:
-            device = self.module.device
-            return mapped(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, copy)
-        copy = self.module._on_before_batch_transfer(copy, dataloader_idx=0)
-        return self.trainer.strategy.batch_to_device(copy, dataloader_idx=0)
+        return sent_to_device(self.trainer, self.module, batch, transferred=transferred)
 
     def forward_of(self, forward_fn: Callable[..., Any] | None = None) -> Callable[[Any], Any]:
         """Returns the module's forward under the trainer's precision (autocast is off outside the step hooks).

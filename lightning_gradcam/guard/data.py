@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from lightning_gradcam.guard.snapshot import (
     SMALL,
@@ -55,7 +56,8 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     """Restores the global random numbers, and the private state of data sets, transforms and data modules.
 
     Private state: generators that they hold, and the attributes (counters, caches) of whatever can be indexed or
-    called. These are restored by reference: no data is copied, so in-place changes to a tensor are not undone.
+    called. These are restored by reference: no data is copied, so in-place changes to a tensor are not undone, except
+    to the buffers of modules, such as augmentations.
 
     The attributes and containers of an object that another thread uses in the meantime, such as a prefetching data set,
     are not restored: we cannot tell who changed them, and what the thread stored there must not be lost. So a counter
@@ -71,7 +73,7 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     held = list(held_by(owners)) if deep else [owner for owner in owners if owner is not None]
     restore_generators = restoring(generators_of(held))
     used = [owner for owner in held if not deep or changes_by_use(owner)]
-    attributes = [(owner, Attributes([vars(owner)], tensors=False)) for owner in used]
+    attributes = [(owner, Attributes([vars(owner)], tensors=isinstance(owner, nn.Module))) for owner in used]
     apart = in_other_threads(used)
     with isolated_rng():
         try:
