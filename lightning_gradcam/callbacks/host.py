@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lightning_gradcam.callbacks.transfer import sent_to_device
 from lightning_gradcam.errors import printable
-from lightning_gradcam.guard.data import isolated
+from lightning_gradcam.guard.data import isolated, seed_global_rng
 from lightning_gradcam.guard.model import preserved, sharded_again
 from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.storage import Storage, absolute, join
@@ -231,11 +231,15 @@ class Host:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Guards what explaining must not change: model, random numbers, stage and logging are restored."""
+        """Guards what explaining must not change: model, random numbers, stage and logging are restored.
+
+        Inside, the same random numbers come at every step: a forward or transfer hook may draw some.
+        """
         training = self.trainer.training
         # FSDP2 swaps whole weights and a rank's own shard in the same attributes; the guard must start and end with the
         # shards.
         with sharded_again(self.module), preserved(self.module):
+            seed_global_rng()
             # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard
             # removes this attribute again.
             vars(self.module)["log"] = lambda *args, **kwargs: None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gradcam import GradCAMCallback
 from tests.conftest import TinyModule, loaders, trainer
@@ -48,3 +49,27 @@ def test_the_state_of_a_data_modules_transfer_hooks_is_restored(tmp_path: Path) 
         trainer(tmp_path, callbacks=callbacks).fit(module, datamodule=data)
         ends.append({**module.state_dict(), **data.norm.state_dict(), "calls": data.calls, "seen": data.seen})
     assert_same(ends[0], ends[1], "the end")
+
+
+# ---- random numbers
+
+
+def test_a_forward_that_draws_random_numbers_gives_maps_that_can_be_compared(tmp_path: Path) -> None:
+    class Noisy(TinyModule):
+        def forward(self, x: Tensor) -> Tensor:
+            noise = nn.functional.dropout(torch.ones_like(x)) + float(np.random.rand()) + random.random()
+            return super().forward(x * noise)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.net.head.parameters(), lr=0.0)
+
+        def on_train_epoch_start(self) -> None:
+            self.net.norm1.eval()
+
+    callback = GradCAMCallback("net.conv1", on_error="raise")
+    trainer(tmp_path, callbacks=callback, max_epochs=3).fit(Noisy(), *loaders())
+    assert callback.archive is not None
+    maps = callback.archive.maps("net.conv1", relu=False)
+    assert np.abs(maps[0]).max() > 0
+    np.testing.assert_array_equal(maps[0], maps[1])
+    np.testing.assert_array_equal(maps[0], maps[2])
