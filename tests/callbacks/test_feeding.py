@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -16,7 +19,51 @@ from tests.conftest import TinyModule, loaders, trainer
 from tests.guard.test_model import assert_same
 
 
+def remarks(root: Path, module: pl.LightningModule, **options: Any) -> list[str]:
+    """Trains, and returns what this package warns of."""
+    callback = GradCAMCallback("net.conv1", methods="hirescam", on_error="raise", **options)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        trainer(root, callbacks=callback).fit(module, *loaders())
+    assert callback.archive is not None
+    return [str(one.message) for one in said if str(one.message).startswith("lightning-gradcam: ")]
+
+
 # ---- transfer hooks
+
+
+class Hooked(TinyModule):
+    """Changes its batches on the device."""
+
+    def __init__(self, change: Any) -> None:
+        super().__init__()
+        self.change = change
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return self.change(batch[0]), batch[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda x: x.flip(-1), "turn or mirror the images of 8 of 8 probes"),
+        (lambda x: x.roll(4, -1), "shift the images of 8 of 8 probes"),
+        (
+            lambda x: torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(2)),
+            r"turn or mirror the images of \d of 8",
+        ),
+    ],
+    ids=["mirrored", "rolled", "mirrored at random"],
+)
+def test_transfer_hooks_that_move_images_are_told(tmp_path: Path, change: Any, what: str) -> None:
+    (said,) = [text for text in remarks(tmp_path, Hooked(change)) if "transfer hooks" in text]
+    assert re.search(f" {what}.*so they are misplaced", said)
+    assert len(said) <= 500
+
+
+def test_transfer_hooks_that_leave_places_alone_are_not_mentioned(tmp_path: Path) -> None:
+    for number, change in enumerate([lambda x: (x - 0.5) / 0.1, lambda x: x + torch.rand_like(x), lambda x: x.mul_(2)]):
+        assert not [text for text in remarks(tmp_path / str(number), Hooked(change)) if "hooks" in text]
 
 
 class Data(pl.LightningDataModule):
