@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from lightning_gradcam.callbacks.transfer import sent_to_device
 from lightning_gradcam.errors import printable
@@ -281,12 +282,18 @@ def kinds(thing: object) -> set[str]:
 
 
 def _first(loaders: Any) -> Any:
+    """Returns the first loader whose data set has samples, or else the first that has a data set."""
+    found = _with_data(loaders)
+    return next((loader for loader in found if not _is_empty(loader.dataset)), found[0] if found else None)
+
+
+def _with_data(loaders: Any) -> list[Any]:
     if hasattr(loaders, "dataset"):
-        return loaders
-    if hasattr(loaders, "flattened"):
-        parts = list(loaders.flattened)
-    elif isinstance(loaders, Mapping):
-        parts = list(loaders.values())
-    else:
-        parts = list(loaders) if isinstance(loaders, (list, tuple)) else []
-    return next((found for part in parts if (found := _first(part)) is not None), None)
+        return [loaders]
+    parts = list(loaders.values()) if isinstance(loaders, Mapping) else getattr(loaders, "flattened", loaders)
+    return [found for part in parts for found in _with_data(part)] if isinstance(parts, (list, tuple)) else []
+
+
+def _is_empty(dataset: Any) -> bool:
+    # The length of a stream may be unknown.
+    return not isinstance(dataset, IterableDataset) and hasattr(dataset, "__len__") and len(dataset) == 0

@@ -174,6 +174,8 @@ def drawn_from(
 def _chosen(dataset: Any, options: ProbeOptions, among: Sequence[int]) -> list[int]:
     """Returns the drawn indices."""
     total, wanted = len(among), options.num_probes
+    if not total:
+        raise UnindexedError(f"probes: {type(dataset).__name__} has no samples to draw from; pass probes=ProbeSet(...)")
     count = min(DEFAULT_PROBES, total) if wanted is None else min(wanted, total) if options.fewer else wanted
     if not 1 <= count <= total:
         got = DEFAULT_PROBES if wanted is None else wanted

@@ -240,6 +240,23 @@ def test_batches_and_loaders_of_other_structures(tmp_path: Path, kind: str) -> N
     assert callback.archive.maps("net.relu2").shape[1] == 8
 
 
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_a_loader_without_samples_before_another_stops_nothing(tmp_path: Path, sanity: int) -> None:
+    class Module(TinyModule):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            super().validation_step(batch, batch_idx)
+
+    training, validation = loaders()
+    empty = DataLoader(TensorDataset(torch.empty(0, 1, 8, 8), torch.empty(0, dtype=torch.int64)), 8)
+    callback = GradCAMCallback("net.relu2", on_error="raise")
+    running = trainer(tmp_path, callbacks=callback, num_sanity_val_steps=sanity)
+    running.fit(Module(), training, {"empty": empty, "full": validation})
+    assert callback.archive is not None
+    assert callback.archive.steps == (4, 9)
+    with pytest.raises(ProbeError, match="TensorDataset has no samples to draw from"):
+        ProbeSet.from_dataset(empty.dataset)
+
+
 def test_saved_probes_and_a_folder_of_pictures_from_a_path(tmp_path: Path) -> None:
     probes = ProbeSet(torch.rand(3, 1, 8, 8), ids=("a", "b", "c"))
     probes.save(tmp_path / "probes.npz")
