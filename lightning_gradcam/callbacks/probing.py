@@ -38,6 +38,8 @@ class Probing:
         self.drawn: Drawn | None = None
         self.streams: bool | None = None
         self._found: tuple[Drawn, str | None] | None = None
+        # Why another number of probes is used than requested.
+        self._other_number = ""
         # Why samples can't be read by index, until the user has been informed.
         self._unindexed = ""
         self.passing = Passing(options)
@@ -98,6 +100,11 @@ class Probing:
             with ranks.together(_DRAWING):
                 self.drawn, warning = self._found or self._obtained(host, resumed)
                 self._found = None
+            wanted, found = self._options.num_probes, len(self.drawn.probes)
+            if resumed and self._options.given is None and wanted not in (None, found) and not host.tries:
+                self._other_number = (
+                    f"num_probes: got {wanted}, but a resumed run keeps its probes, and the checkpoint's has {found}"
+                )
         if not ranks.same(self.drawn.probes.fingerprint):
             raise ProbeError(
                 "probes: the ranks drew different probes, but their weights are shards of one model; use the same "
@@ -167,6 +174,8 @@ class Probing:
             yield reason
         if self.drawn.remark is not None:
             yield self.drawn.remark
+        if self._other_number:
+            yield self._other_number
         if probes.values is not None and getattr(found, "predicted", None) is not None:
             values = probes.values.flatten().tolist()
             odd = next((value for value in values if not value.is_integer()), values[0])
