@@ -97,7 +97,7 @@ input_key: Where a batch holds the model's input: a dict key, a field, an index 
     first; with ``forward_fn``, any image in the batch.
 label_key: Where a batch holds the true class, in the same forms as ``input_key``. Default: the second element of
     a tuple, or the usual names.
-class_names: Names of all classes by index, if the data set has none: a list, ``"imagenet"`` for torchvision's 1000
+class_names: Names of all classes by index, instead of the data set's: a list, ``"imagenet"`` for torchvision's 1000
     names, the path of a text file with one name per line or of a JSON file, or ``"package.module:Name"`` of a list of
     names or of weights, such as ``"torchvision.models:ResNet18_Weights"``.
 mean: Mean used in normalization, per channel or one for all; undone for display if the data set's transform has no

@@ -29,7 +29,7 @@ class ProbeOptions:
             Default: the first entry of a tuple, or a common name (``image``, ``pixel_values``, ``x``, …). If there are
             several views of the same samples, the first is used.
         label_key: Where the true class is, in the same forms; default: the second entry of a tuple, or a common name.
-        class_names: Class names by index, if the data set has none; or ``"imagenet"``, the path of a file, or
+        class_names: Class names by index, instead of the data set's; or ``"imagenet"``, the path of a file, or
             ``"package.module:Name"``.
         mean: Mean of the normalisation to undo for display, if the data set's transform does not reveal one.
         std: Its standard deviation.
