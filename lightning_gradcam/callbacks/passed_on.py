@@ -33,7 +33,7 @@ class PassedOn:
         self._wanted = options.forward_fn is None and options.probes.given is None
         self._key = options.probes.input_key
         self._hook: RemovableHandle | None = None
-        self._images = torch.empty(0)
+        self._images = torch.empty(0, device="cpu")
         self._samples, self._step = 0, ""
         self._same = self._other = False
 

@@ -179,13 +179,13 @@ def replaced(picture: Tensor, mask: Tensor, step: Tensor, *, seed: int) -> Tenso
     """
     generator = torch.Generator().manual_seed(seed)
     # Strides average away pure noise, and norms remove a pure step.
-    noise = torch.randn(picture.shape, generator=generator).to(picture) + 1
+    noise = torch.randn(picture.shape, generator=generator, device="cpu").to(picture) + 1
     return torch.where(mask.to(picture.device), picture + noise * step, picture)
 
 
 def mask_of(size: Sequence[int], *regions: tuple[slice, slice]) -> Tensor:
     """Returns the mask of some regions, ``[H, W]``."""
-    mask = torch.zeros(tuple(size), dtype=torch.bool)
+    mask = torch.zeros(tuple(size), dtype=torch.bool, device="cpu")
     for rows, columns in regions:
         mask[rows, columns] = True
     return mask

@@ -205,7 +205,7 @@ def _chosen(dataset: Any, options: ProbeOptions, among: Sequence[int]) -> list[i
     if not 1 <= count <= total:
         got = DEFAULT_PROBES if wanted is None else wanted
         raise ProbeError(f"num_probes: got {got}; the data set has {total} samples, so pass 1 to {total}")
-    places = torch.randperm(total, generator=torch.Generator().manual_seed(options.seed)).numpy()
+    places = torch.randperm(total, generator=torch.Generator().manual_seed(options.seed), device="cpu").numpy()
     order = places if among == range(total) else np.asarray(among)[places]
     label_key = options.label_key
     if (labels := find_labels(dataset, label_key)) is not None:
@@ -285,5 +285,5 @@ def _masks(dataset: Any, indices: Sequence[int]) -> Tensor | None:
     located = [locate(dataset, index) for index in indices]
     if not all(hasattr(base, "probe_mask") for base, _ in located):
         return None
-    masks = [torch.as_tensor(base.probe_mask(index)).bool()[None] for base, index in located]
+    masks = [torch.as_tensor(base.probe_mask(index), device="cpu").bool()[None] for base, index in located]
     return one_size(masks, "nearest")
