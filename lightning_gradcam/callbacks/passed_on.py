@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,33 @@ from lightning_gradcam.probes.entries import input_of
 
 # Largest difference, of the largest value, that a cast to half precision makes.
 _ROUNDING = 1e-2
+
+
+@dataclass(eq=False)
+class _Compared:
+    """A forward pre-hook that compares a module's inputs with a batch's images.
+
+    It holds nothing else, because a step may copy or pickle its module, and the hook with it.
+
+    Attributes:
+        images: The first two images.
+        samples: Number of images in the batch.
+        same: Whether they were among the inputs.
+        other: Whether the inputs held other images in their place.
+    """
+
+    images: Tensor
+    samples: int
+    same: bool = False
+    other: bool = False
+
+    def __call__(self, _module: Any, args: Any, kwargs: Any) -> None:
+        # The user's step must not fail because of us.
+        with suppress(Exception), torch.no_grad():
+            for found in flattened((args, kwargs))[0]:
+                if isinstance(found, Tensor) and found.dim() == self.images.dim() and len(found) == self.samples:
+                    same = _are_same(found[:2], self.images)
+                    self.same, self.other = self.same or same, self.other or not same
 
 
 class PassedOn:
@@ -33,9 +61,8 @@ class PassedOn:
         self._wanted = options.forward_fn is None and options.probes.given is None
         self._key = options.probes.input_key
         self._hook: RemovableHandle | None = None
-        self._images = torch.empty(0, device="cpu")
-        self._samples, self._step = 0, ""
-        self._same = self._other = False
+        self._compared: _Compared | None = None
+        self._step = ""
 
     def watch(self, host: Host, batch: Any) -> None:
         """Begins to watch, if this is the first batch; it is on the device, behind the transfer hooks."""
@@ -47,34 +74,25 @@ class PassedOn:
         self._wanted = False
         with suppress(Exception):  # a batch of an unknown kind may raise anything; drawing the probes reports it
             images = input_of(batch, self._key)
-            if images.dim() < 3:
-                return
-            self._step = "test_step" if host.stage == "test" else "validation_step"
-            # A step may change them in place.
-            self._images, self._samples = images[:2].detach().clone(), len(images)
-            self._hook = host.module.register_forward_pre_hook(self._see, with_kwargs=True)
+            if images.dim() > 2:
+                self._step = "test_step" if host.stage == "test" else "validation_step"
+                # A step may change them in place.
+                self._compared = _Compared(images[:2].detach().clone(), len(images))
+                self._hook = host.module.register_forward_pre_hook(self._compared, with_kwargs=True)
 
     def settle(self) -> None:
         """Ends watching, and warns if ``forward()`` got other images than the batch holds."""
-        if self._hook is None:
-            return
-        self._hook.remove()
-        self._hook = None
-        if self._other and not self._same:
+        compared, self._compared = self._compared, None
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        if compared is not None and compared.other and not compared.same:
             rank_zero_warn(
                 f"lightning-gradcam: {self._step} passes forward() other images than the batch holds (normalised, or"
                 " cropped, for instance). Probes pass from the batch through the transfer hooks to forward(), so the"
                 " maps are those of other inputs than the validated ones. Change the images in forward() or in"
                 " on_after_batch_transfer, or pass forward_fn=(module, batch) -> logits that changes them, too"
             )
-
-    def _see(self, _module: Any, args: Any, kwargs: Any) -> None:
-        # The user's step must not fail because of us.
-        with suppress(Exception), torch.no_grad():
-            for found in flattened((args, kwargs))[0]:
-                if isinstance(found, Tensor) and found.dim() == self._images.dim() and len(found) == self._samples:
-                    same = _are_same(found[:2], self._images)
-                    self._same, self._other = self._same or same, self._other or not same
 
 
 def _are_same(one: Tensor, two: Tensor) -> bool:

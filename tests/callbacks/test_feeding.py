@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import re
 import warnings
@@ -171,6 +172,7 @@ SAME = {
     "mirrored, too": lambda module, x: module(x.flip(-1)) + module(x),
     "with other samples": lambda module, x: module(torch.cat([x, x * 2])),
     "without forward": lambda module, x: module.net(x * 2),
+    "through a copy": lambda module, x: copy.deepcopy(module)(x * 2),
 }
 
 
