@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from collections import Counter
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gradcam.callbacks.host import Host
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.ranks import Ranks, alone
+from lightning_gradcam.capture.image_moves import image_moves
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.search import TRIED
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError
+from lightning_gradcam.guard.data import isolated_rng, seed_global_rng
 from lightning_gradcam.monitors.base import Monitor, Subject
 from lightning_gradcam.probes.batches import Apart, exchanged, is_listed, part_of, part_of_listed
 from lightning_gradcam.probes.dataset import Drawn
@@ -22,6 +25,12 @@ from lightning_gradcam.probes.entries import entry_of, input_of
 from lightning_gradcam.probes.paths import fed, inputs_in, structure
 
 _ROOTS = ("pytorch_lightning", "lightning")
+_MOVES = {
+    "turned": "turn or mirror",
+    "shifted": "shift",
+    "part": "crop",
+    "border": "add a border to",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +86,37 @@ class Feeding:
                 f"{structure(self.drawn.batch, 100)}; it then passes through the module's transfer hooks to "
                 f"forward(){self._several(error)}"
             ) from error
+
+    def moved(self) -> str | None:
+        """Returns a warning if the transfer hooks move the parts of an image, which is drawn as it was before them."""
+        host, drawn, key = self.host, self.drawn, self.options.probes.input_key
+        if drawn.transferred or isinstance(drawn.batch, Apart) or not host.trainer.is_global_zero:
+            return None
+        count = len(drawn.probes)
+        found: dict[int, str] = {}
+        # A hook may raise anything for changed images.
+        with suppress(Exception), host.explaining(), alone():
+            batch = part_of(drawn.batch, 0, self.looks.batch_size, count)
+            entry = entry_of(batch, key)
+
+            def run(images: Tensor) -> Tensor:
+                with isolated_rng():
+                    seed_global_rng()
+                    made = input_of(host.prepared(exchanged(batch, entry, images)), key)
+                return made.cpu()
+
+            if isinstance(entry, Tensor):
+                found = image_moves(run, entry)
+        if not found:
+            return None
+        kinds = Counter(found.values())
+        what = " and ".join(_MOVES[kind] for kind, _ in kinds.most_common(2))
+        return (
+            f"the module's transfer hooks (on_before_batch_transfer, on_after_batch_transfer) {what} the images of"
+            f" {len(found)} of {count} probes. Maps, masks and boxes are drawn on the images as they were before, so"
+            " they are misplaced. Change images in the data set's transform instead, and at random only `if"
+            " self.trainer.training`"
+        )
 
     def _several(self, error: Exception) -> str:
         """Returns advice for a ``forward()`` that may need the batch's other inputs."""

@@ -17,10 +17,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
-from lightning_gradcam.capture.tensors import mapped
+from lightning_gradcam.callbacks.transfer import sent_to_device
 from lightning_gradcam.errors import printable
-from lightning_gradcam.guard.data import isolated
+from lightning_gradcam.guard.data import isolated, seed_global_rng
 from lightning_gradcam.guard.model import preserved, sharded_again
 from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.storage import Storage, absolute, join
@@ -235,11 +236,15 @@ class Host:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Restores what explaining must not change: the model, random numbers, the stage and logging."""
+        """Restores what explaining must not change: the model, random numbers, the stage and logging.
+
+        Every step draws the same random numbers inside, since the forward pass or a transfer hook may draw some.
+        """
         training = self.trainer.training
         # FSDP2 swaps whole weights and a rank's own shard in the same attributes; the guard must start and end with the
         # shards.
         with sharded_again(self.module), preserved(self.module):
+            seed_global_rng()
             # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard
             # removes this attribute again.
             vars(self.module)["log"] = lambda *args, **kwargs: None
@@ -259,14 +264,7 @@ class Host:
             batch: The batch, on the CPU.
             transferred: Whether the hooks have already been applied to it.
         """
-        # A hook may change the batch in place.
-        copy = mapped(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
-        copy = self.trainer.precision_plugin.convert_input(copy)
-        if transferred:
-            device = self.module.device
-            return mapped(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, copy)
-        copy = self.module._on_before_batch_transfer(copy, dataloader_idx=0)
-        return self.trainer.strategy.batch_to_device(copy, dataloader_idx=0)
+        return sent_to_device(self.trainer, self.module, batch, transferred=transferred)
 
     def forward_of(self, forward_fn: Callable[..., Any] | None = None) -> Callable[[Any], Any]:
         """Returns a function that runs the module with the trainer's precision (autocast is off outside step hooks).
@@ -288,12 +286,18 @@ def kinds(thing: object) -> set[str]:
 
 
 def _first(loaders: Any) -> Any:
+    """Returns the first loader whose data set has samples, or else the first that has a data set."""
+    found = _with_data(loaders)
+    return next((loader for loader in found if not _is_empty(loader.dataset)), found[0] if found else None)
+
+
+def _with_data(loaders: Any) -> list[Any]:
     if hasattr(loaders, "dataset"):
-        return loaders
-    if hasattr(loaders, "flattened"):
-        parts = list(loaders.flattened)
-    elif isinstance(loaders, Mapping):
-        parts = list(loaders.values())
-    else:
-        parts = list(loaders) if isinstance(loaders, (list, tuple)) else []
-    return next((found for part in parts if (found := _first(part)) is not None), None)
+        return [loaders]
+    parts = list(loaders.values()) if isinstance(loaders, Mapping) else getattr(loaders, "flattened", loaders)
+    return [found for part in parts for found in _with_data(part)] if isinstance(parts, (list, tuple)) else []
+
+
+def _is_empty(dataset: Any) -> bool:
+    # The length of a stream may be unknown.
+    return not isinstance(dataset, IterableDataset) and hasattr(dataset, "__len__") and len(dataset) == 0

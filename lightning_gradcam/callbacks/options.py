@@ -97,7 +97,7 @@ input_key: Location of the model's input in a batch: a dict key, a field, an ind
     first of several views; with ``forward_fn``, any image in the batch.
 label_key: Location of the true class in a batch, in the same forms as ``input_key``. Default: the second element of
     a tuple, or an entry with a common name.
-class_names: Names of all classes by index, if the data set has none: a list, ``"imagenet"`` for torchvision's 1000
+class_names: Names of all classes by index, instead of the data set's: a list, ``"imagenet"`` for torchvision's 1000
     names, the path to a text file with one name per line or to a JSON file, or the import path
     ``"package.module:Name"`` of a list of names or of weights, such as ``"torchvision.models:ResNet18_Weights"``.
 mean: Mean used to normalise the inputs, per channel or one for all. Undone for display if the data set's transform has

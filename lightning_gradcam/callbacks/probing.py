@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -38,6 +38,8 @@ class Probing:
         self.drawn: Drawn | None = None
         self.streams: bool | None = None
         self._found: tuple[Drawn, str | None] | None = None
+        # Why another number of probes is used than requested.
+        self._other_number = ""
         # Why samples can't be read by index, until the user has been informed.
         self._unindexed = ""
         self.passing = Passing(options)
@@ -98,6 +100,11 @@ class Probing:
             with ranks.together(_DRAWING):
                 self.drawn, warning = self._found or self._obtained(host, resumed)
                 self._found = None
+            wanted, found = self._options.num_probes, len(self.drawn.probes)
+            if resumed and self._options.given is None and wanted not in (None, found) and not host.tries:
+                self._other_number = (
+                    f"num_probes: got {wanted}, but a resumed run keeps its probes, and the checkpoint's has {found}"
+                )
         if not ranks.same(self.drawn.probes.fingerprint):
             raise ProbeError(
                 "probes: the ranks drew different probes, but their weights are shards of one model; use the same "
@@ -167,6 +174,8 @@ class Probing:
             yield reason
         if self.drawn.remark is not None:
             yield self.drawn.remark
+        if self._other_number:
+            yield self._other_number
         if probes.values is not None and getattr(found, "predicted", None) is not None:
             values = probes.values.flatten().tolist()
             odd = next((value for value in values if not value.is_integer()), values[0])
@@ -177,16 +186,21 @@ class Probing:
 
     def _obtained(self, host: Host, resumed: dict[str, Any], *, passed: bool = True) -> tuple[Drawn, str | None]:
         """Returns the probes, and a remark."""
+        passing = self.passing if passed and self.streams and len(self.passing) else None
         # A sampler that waits for other ranks would wait forever, because the other ranks do not call it here.
         with nullcontext() if host.shards else alone():
             try:
+                if passing is None and not resumed and self._expects_combined(host):
+                    raise UnindexedError(
+                        "probes: a batch holds one batch of each of several loaders, so samples can't be read by index"
+                    )
                 return obtain_probes(
                     replace(self._options, apart=True, fewer=host.tries),
                     host.probe_loader,
                     resumed=resumed,
                     archived=lambda path: Archive.open(path).probes,
                     redraw=host.stage != "test",
-                    passing=self.passing if passed and self.streams and len(self.passing) else None,
+                    passing=passing,
                     batches=host.overfitted,
                 )
             except UnindexedError as error:
@@ -196,3 +210,16 @@ class Probing:
                     f"{str(error).split(';')[0]:.200}; each rank sees different samples, but all must explain the same "
                     "ones; pass probes=ProbeSet(...), a saved probe set, or a folder of images"
                 ) from error
+
+    def _expects_combined(self, host: Host) -> bool:
+        """Whether the user's keys or function read a batch that consists of those of several loaders, side by side."""
+        if self._options.given is not None or (self._options.input_key is None and self._options.label_key is None):
+            return False
+        trainer: Any = host.trainer
+        loop = {"test": trainer.test_loop, "validate": trainer.validate_loop}.get(host.stage, trainer.fit_loop)
+        if host.fitting and host.validates:
+            loop = loop.epoch_loop.val_loop
+        # Until the loaders are set up, only the user's own object is known.
+        loader = loop._data_source.instance if loop._combined_loader is None else loop._combined_loader
+        mode, loaders = getattr(loader, "_mode", "sequential"), getattr(loader, "iterables", None)
+        return mode != "sequential" and isinstance(loaders, (Mapping, Sequence))

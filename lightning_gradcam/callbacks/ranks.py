@@ -89,7 +89,7 @@ class Ranks:
         """Returns every rank's value, in the order of the ranks."""
         # Not `all_gather_object`, which sends pickles.
         text = json.dumps(value).encode()[: _BYTES - 1]
-        own = torch.zeros(_BYTES, dtype=torch.uint8)
+        own = torch.zeros(_BYTES, dtype=torch.uint8, device="cpu")
         own[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         found = [torch.empty_like(own) for _ in range(distributed.get_world_size(self._group))]
         try:

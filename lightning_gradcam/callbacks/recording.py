@@ -196,8 +196,10 @@ class Recording:
         if (why := self._why or self.recorder.aside) and first:
             rank_zero_info(f"lightning-gradcam: {why}; this record goes to {self.recorder.place}")
         self._why = ""
-        if warning is not None:
-            rank_zero_warn(f"lightning-gradcam: {warning}")
+        moved = self.feeding(host, drawn).moved() if isinstance(self._options.monitor, CamMonitor) else None
+        for text in (warning, moved):
+            if text is not None:
+                rank_zero_warn(f"lightning-gradcam: {text}")
         if baseline:
             began = time.perf_counter()
             self.recorder.hand_over(found, epoch=UNTRAINED_EPOCH, step=host.step, stage="fit", began=began)

@@ -15,6 +15,7 @@ from torch import nn
 from lightning_gradcam.callbacks.ending import Recorded, never_started
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.options import RunOptions
+from lightning_gradcam.callbacks.passed_on import PassedOn
 from lightning_gradcam.callbacks.recording import Recording
 from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
 from lightning_gradcam.callbacks.steering import Steering, without_published
@@ -60,6 +61,7 @@ class Run:
         self.steering = Steering(options.steering, options.monitor.name, self._failures, lambda: self.log_dir)
         self._recording = Recording(options, find_log_dir, log_dir, self._failures, self.steering)
         self._probing = self._recording.probing
+        self._passed_on = PassedOn(options)
         self._lazy: list[str] = []
         # Whether a stage has started and has not ended.
         self.running = False
@@ -82,6 +84,7 @@ class Run:
         Raises:
             ConfigurationError: The options do not fit the model or the data.
         """
+        self._passed_on.settle()
         waited = self.waiting
         self.running = True
         if self.recorder is not None and host.fitting and not self.fitted:
@@ -119,6 +122,7 @@ class Run:
 
     def meet(self, host: Host, batch: Any) -> None:
         """Collects samples from a batch if probes are needed and can't be read by index."""
+        self._passed_on.watch(host, batch)
         if self.recorder is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
             return
         if self._probing.streams is None:
@@ -157,6 +161,7 @@ class Run:
 
     def ended(self, host: Host, step: int) -> bool:
         """Explains at ``step`` if this validation, or this epoch without one, is due; returns whether it was."""
+        self._passed_on.settle()
         if self.waiting and len(self._probing.passing) and not uninitialized(host.module):
             self._start_late(host, step)
         wanted = self._recording.ranks.as_first(self._is_wanted(host, step))
@@ -205,6 +210,7 @@ class Run:
 
     def close(self) -> None:
         """Waits until everything is written, and closes the sinks."""
+        self._passed_on.settle()
         self.running = False
         self.steering.release()
         if self.recorder is not None:

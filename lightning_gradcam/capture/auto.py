@@ -269,6 +269,6 @@ def _followed(slopes: Sequence[Tensor], weights: Sequence[Tensor], axis: int, bi
 def _step(like: Tensor, axis: int, bit: int, digit: int) -> Tensor:
     """Returns a step along some channels of a layer; its size differs at every position, so steps do not cancel."""
     count = like.shape[axis]
-    chosen = (torch.arange(count) >> bit & 1 == digit).reshape(-1, *[1] * (like.dim() - axis - 1))
-    sizes = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)) + 0.5
+    chosen = (torch.arange(count, device="cpu") >> bit & 1 == digit).reshape(-1, *[1] * (like.dim() - axis - 1))
+    sizes = torch.rand(like.shape, generator=torch.Generator().manual_seed(0), device="cpu") + 0.5
     return (sizes * chosen).to(like)

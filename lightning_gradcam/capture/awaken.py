@@ -33,7 +33,7 @@ def awakened(model: nn.Module) -> Iterator[None]:
         >>> bool(model.weight.any())
         False
     """
-    drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(0), device="cpu")
     # Statistics of the old weights would push every position to one side of a ReLU.
     statistics = [(name, b) for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
     kept = [

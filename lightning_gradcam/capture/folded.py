@@ -146,9 +146,11 @@ def _another(part: Tensor) -> Tensor:
     """Returns different values of the same kind, without using global random numbers."""
     generator = torch.Generator().manual_seed(0)
     if not part.is_floating_point():
-        return torch.randint(0, 2 if part.dtype == torch.bool else 127, part.shape, generator=generator).to(part)
-    drawn = torch.randn(part.shape, generator=generator).to(part)
-    spread = part.nan_to_num(0.0, 0.0, 0.0).std() if part.numel() > 1 else torch.zeros(())
+        return torch.randint(
+            0, 2 if part.dtype == torch.bool else 127, part.shape, generator=generator, device="cpu"
+        ).to(part)
+    drawn = torch.randn(part.shape, generator=generator, device="cpu").to(part)
+    spread = part.nan_to_num(0.0, 0.0, 0.0).std() if part.numel() > 1 else torch.zeros((), device="cpu")
     return part + drawn * torch.where(spread > 0, spread, 1).to(part)
 
 

@@ -231,7 +231,7 @@ class Survey:
                     return list(empty)
                 scores = score(output)
                 total = [one.sum().to(scores[0].device) for one in scores]
-                found = captured.level_gradients(torch.stack(total).sum() if total else torch.zeros(()))
+                found = captured.level_gradients(torch.stack(total).sum() if total else torch.zeros((), device="cpu"))
             except (CaptureError, CheckpointError):
                 # Some layers come before a reentrant checkpoint, which makes the backward pass fail for all of them.
                 half = len(names) // 2

@@ -87,7 +87,7 @@ class Layout:
 
     def order(self) -> Tensor:
         """Returns the index of each grid token among all tokens, ``[L]``."""
-        return self.of_grid(torch.arange(self.tokens)[None, None]).flatten()
+        return self.of_grid(torch.arange(self.tokens, device="cpu")[None, None]).flatten()
 
     def feature_map(self, values: Tensor) -> Tensor:
         """Returns an activation, or a gradient of its shape, as ``[N, C, *S]``, with only the grid's tokens."""

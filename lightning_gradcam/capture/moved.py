@@ -129,19 +129,11 @@ class Trial:
 
     def changed(self, sample: int, *regions: tuple[slice, slice], seed: int = 0) -> Tensor:
         """Returns a sample with some regions of its image replaced, ``[1, C, *S]``."""
-        picture = self.pair[sample : sample + 1]
-        generator = torch.Generator().manual_seed(seed)
-        # Strides average away pure noise, and norms remove a pure step.
-        noise = torch.randn(picture.shape, generator=generator).to(picture) + 1
-        mask = self.mask(*regions).to(picture.device)
-        return torch.where(mask, picture + noise * self._step, picture)
+        return replaced(self.pair[sample : sample + 1], self.mask(*regions), self._step, seed=seed)
 
     def mask(self, *regions: tuple[slice, slice]) -> Tensor:
         """Returns the mask of some regions, ``[H, W]``."""
-        mask = torch.zeros(self.size, dtype=torch.bool)
-        for rows, columns in regions:
-            mask[rows, columns] = True
-        return mask
+        return mask_of(self.size, *regions)
 
     def maps(
         self, places: Mapping[str, LayerMap], first: Tensor, second: Tensor, moves: dict[str, Move] | None = None
@@ -174,6 +166,37 @@ class Trial:
             stack.enter_context(nullcontext() if operations is None else operations)
             output = self._run(self._inputs.fresh(picture.clone(), copies=2 if self.single else 1))
         return found, output
+
+
+def replaced(picture: Tensor, mask: Tensor, step: Tensor, *, seed: int) -> Tensor:
+    """Returns images ``[N, C, *S]`` with other values where the mask ``[H, W]`` is true.
+
+    Args:
+        picture: The images.
+        mask: Where they change.
+        step: How much they change; one value, or one for each pixel.
+        seed: The random seed of the change.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    # Strides average away pure noise, and norms remove a pure step.
+    noise = torch.randn(picture.shape, generator=generator, device="cpu").to(picture) + 1
+    return torch.where(mask.to(picture.device), picture + noise * step, picture)
+
+
+def mask_of(size: Sequence[int], *regions: tuple[slice, slice]) -> Tensor:
+    """Returns the mask of some regions, ``[H, W]``."""
+    mask = torch.zeros(tuple(size), dtype=torch.bool, device="cpu")
+    for rows, columns in regions:
+        mask[rows, columns] = True
+    return mask
+
+
+def told_by(size: Sequence[int]) -> list[list[tuple[slice, slice]]]:
+    """Returns the regions whose changes show what happens to an image: each corner, a frame, and the whole image."""
+    h, w = size
+    ys, xs = (slice(0, h * 3 // 8), slice(h - h * 3 // 8, h)), (slice(0, w * 3 // 8), slice(w - w * 3 // 8, w))
+    whole = [(slice(None), slice(None))]
+    return [*([(rows, columns)] for rows in ys for columns in xs), _regions(size)[2], whole]
 
 
 def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
@@ -258,10 +281,7 @@ def _told(
     """Changes each corner, the frame and the whole image; returns what is certain about each layer."""
     if not places:
         return {}
-    h, w = trial.size
-    ys, xs = (slice(0, h * 3 // 8), slice(h - h * 3 // 8, h)), (slice(0, w * 3 // 8), slice(w - w * 3 // 8, w))
-    whole = [(slice(None), slice(None))]
-    changes = [[(rows, columns)] for rows in ys for columns in xs] + [_regions(trial.size)[2], whole]
+    changes = told_by(trial.size)
     pictures = [trial.changed(sample, *regions, seed=1 + sample) for regions in changes]
     base = {name: plain[name][0 if trial.single else sample] for name in places}
     found: dict[str, list[Tensor]] = {name: [] for name in places}

@@ -182,7 +182,7 @@ def _moved(tensor: Tensor, axes: str, source: Source, order: Order) -> bool:
     if source.order is None or source.order.length != order.length:
         return False
     place = len(order.tokens) * 3 // 8
-    chosen = torch.zeros(order.length, dtype=torch.bool)
+    chosen = torch.zeros(order.length, dtype=torch.bool, device="cpu")
     chosen[order.tokens[place]] = True
     gradient = _influence(tensor, axes, source.origin, chosen)
     if gradient is None:
@@ -194,7 +194,9 @@ def _moved(tensor: Tensor, axes: str, source: Source, order: Order) -> bool:
 
 def _keeps_samples(tensor: Tensor, axes: str, source: Source) -> bool:
     """Whether, with these axes, the first sample depends only on the first input sample."""
-    rows = _influence(tensor, axes, source.origin, torch.ones(tensor.shape[axes.index("L")], dtype=torch.bool))
+    rows = _influence(
+        tensor, axes, source.origin, torch.ones(tensor.shape[axes.index("L")], dtype=torch.bool, device="cpu")
+    )
     return rows is not None and bool(rows[0].any()) and not bool(rows[1:].any())
 
 
@@ -206,7 +208,7 @@ def _influence(tensor: Tensor, axes: str, origin: Origin, chosen: Tensor) -> Ten
 def _influences(tensor: Tensor, axes: str, origins: Sequence[Origin], chosen: Tensor) -> list[Tensor | None]:
     channels = tensor.shape[2]
     # Weights of both signs, equal for each token, because a norm's outputs have a constant sum.
-    weights = torch.randn(channels, generator=torch.Generator().manual_seed(0)).to(tensor)
+    weights = torch.randn(channels, generator=torch.Generator().manual_seed(0), device="cpu").to(tensor)
     slopes = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     (slopes if axes == "NLC" else slopes.transpose(0, 1))[0] = chosen.to(slopes)[:, None] * weights
     edges = [GradientEdge(*origin) for origin in origins]
@@ -230,9 +232,9 @@ def _measured(tensor: Tensor, axes: str, before: dict[int, Source], trail: Trail
     """Finds the grid from the token that each position of the nearest source feeds, reading its number bit by bit."""
     length = tensor.shape[axes.index("L")]
     nearest, source = next(iter(before.items()))
-    numbers = torch.arange(length)
-    token, clear = torch.zeros((), dtype=torch.long), torch.ones((), dtype=torch.bool)
-    whole = _influence(tensor, axes, source.origin, torch.ones(length, dtype=torch.bool))
+    numbers = torch.arange(length, device="cpu")
+    token, clear = torch.zeros((), dtype=torch.long, device="cpu"), torch.ones((), dtype=torch.bool, device="cpu")
+    whole = _influence(tensor, axes, source.origin, torch.ones(length, dtype=torch.bool, device="cpu"))
     for bit in range(max((length - 1).bit_length(), 1)):
         half = _influence(tensor, axes, source.origin, (numbers >> bit & 1) == 1)
         if whole is None or half is None:
@@ -261,9 +263,11 @@ def _order(token: Tensor, clear: Tensor, length: int, kept: int) -> Order | None
     used = torch.unique(tokens)
     if not len(used) or int(used[-1]) >= length:
         return None
-    sizes, place = [], torch.zeros(len(used), dtype=torch.long)
+    sizes, place = [], torch.zeros(len(used), dtype=torch.long, device="cpu")
     for axis in range(token.dim()):
-        first = torch.full((length,), token.shape[axis]).scatter_reduce(0, tokens, where[:, axis], "amin")[used]
+        first = torch.full((length,), token.shape[axis], device="cpu").scatter_reduce(
+            0, tokens, where[:, axis], "amin"
+        )[used]
         steps = torch.unique(first)
         if axis >= token.dim() - kept or len(steps) > 1:
             sizes.append(len(steps))
@@ -277,7 +281,7 @@ def _order(token: Tensor, clear: Tensor, length: int, kept: int) -> Order | None
 
 def _has_others(tensor: Tensor, axes: str, order: Order, nearest: int, before: dict[int, Source], trail: Trail) -> bool:
     """Whether the tokens outside the grid come from another level or another image."""
-    chosen = torch.ones(order.length, dtype=torch.bool)
+    chosen = torch.ones(order.length, dtype=torch.bool, device="cpu")
     chosen[order.tokens] = False
 
     gradients = _influences(tensor, axes, [source.origin for source in before.values()], chosen)

@@ -102,7 +102,7 @@ class Asked:
         found, left = [], iter(pictures)
         while group := list(islice(left, self.chunk)):
             logits = self.logits(torch.stack([picture for picture, _ in group]))
-            classes = torch.tensor([numbers for _, numbers in group])
+            classes = torch.tensor([numbers for _, numbers in group], device="cpu")
             shares = self.probabilities(logits).gather(1, classes[:, :1])[:, 0]
             found.append((shares.double(), logits.gather(1, classes).double()))
         return torch.cat([shares for shares, _ in found]), torch.cat([logits for _, logits in found])
@@ -130,7 +130,7 @@ def blur(pictures: Tensor, sigma: float) -> Tensor:
         tensor([[[[3., 3., 3.]]]])
     """
     for axis in (2, 3):
-        places = torch.arange(pictures.shape[axis], dtype=torch.float64)
+        places = torch.arange(pictures.shape[axis], dtype=torch.float64, device="cpu")
         bell = torch.exp(-0.5 * ((places[:, None] - places) / sigma) ** 2)
         bell = (bell / bell.sum(dim=1, keepdim=True)).to(pictures)
         pictures = (pictures.movedim(axis, -1) @ bell.T).movedim(-1, axis)

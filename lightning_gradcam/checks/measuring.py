@@ -43,7 +43,7 @@ class Measuring(Variations):
         known = shares.gather(2, self.classes.cpu().expand(len(versions), -1)[..., None])[..., 0].double()
         chance = 0.5 if self.several or self.asked.single else 1 / logits.shape[-1]
         way = without_class(known[0], known[1:], chance)
-        self.empty = versions[1:].permute(1, 0, 2, 3, 4)[torch.arange(count), way.to(versions.device)]
+        self.empty = versions[1:].permute(1, 0, 2, 3, 4)[torch.arange(count, device="cpu"), way.to(versions.device)]
         ends = known[0].numpy(), known[1:].gather(0, way[None])[0].numpy()
         shared: dict[str, float] = {
             "pictures": count,

@@ -115,4 +115,4 @@ def from_the_top(model: nn.Module, stages: int) -> list[tuple[str, list[nn.Modul
 def _like(data: Tensor, generator: torch.Generator) -> Tensor:
     values = data.float()
     spread = float(values.std()) if values.numel() > 1 else 0.0
-    return (torch.randn(data.shape, generator=generator) * spread + float(values.mean())).to(data)
+    return (torch.randn(data.shape, generator=generator, device="cpu") * spread + float(values.mean())).to(data)

@@ -185,7 +185,9 @@ class Variations:
 
     def _draw(self, number: int) -> Tensor:
         # The same noise for every image: results must not depend on the batch.
-        return torch.randn(self.inputs.shape[1:], generator=torch.Generator().manual_seed(self.seed + number))
+        return torch.randn(
+            self.inputs.shape[1:], generator=torch.Generator().manual_seed(self.seed + number), device="cpu"
+        )
 
     def _added(self, noise: Tensor, size: Tensor) -> Tensor:
         return self.inputs + (size[:, None, None, None] * noise).to(self.inputs)

@@ -122,7 +122,7 @@ def _inputs(shape: tuple[int, ...] | None, model: nn.Module, datamodule: Any) ->
     from lightning_gradcam.probes.entries import input_of
 
     if shape is not None:
-        return Inputs(torch.rand((2, *shape), generator=torch.Generator().manual_seed(0)))
+        return Inputs(torch.rand((2, *shape), generator=torch.Generator().manual_seed(0), device="cpu"))
     if (example := getattr(model, "example_input_array", None)) is not None:
         return Inputs(example)
     if datamodule is None:

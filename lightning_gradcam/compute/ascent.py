@@ -125,7 +125,7 @@ class Ascent:
         for number in filters:
             generator = torch.Generator().manual_seed((self.seed * _FILTERS + number) % 2**63)
             # Always in float64, so that starts agree up to rounding for all dtypes.
-            starts.append(torch.rand(tuple(shape), generator=generator, dtype=torch.float64))
+            starts.append(torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device="cpu"))
         noise = torch.stack(starts)
         if self.parametrisation == "fourier":
             noise = weighted_by_wavelength(noise, spatial_axes(shape), power=0.5)
@@ -138,7 +138,7 @@ class Ascent:
     def moves(self, axes: int) -> list[tuple[int, ...]]:
         """Returns the number of pixels by which all images are shifted before each step, along each spatial axis."""
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randint(-self.jitter, self.jitter + 1, (self.steps, axes), generator=generator)
+        drawn = torch.randint(-self.jitter, self.jitter + 1, (self.steps, axes), generator=generator, device="cpu")
         return [tuple(move) for move in drawn.tolist()]
 
     def direction(self, gradients: Tensor, pictures: Tensor) -> Tensor:

@@ -181,7 +181,8 @@ def _tensor(name: str, values: Any) -> Tensor | None:
     if values is None:
         return None
     try:
-        tensor = torch.as_tensor(values)
+        # A tensor stays on its device, whatever torch's default is.
+        tensor = values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TargetError(
             f"{name}: got {values!r:.80} ({error}); pass a tensor or a list of numbers, one for each input"

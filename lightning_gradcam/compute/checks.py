@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from lightning_gradcam.errors import CaptureError, LayerError
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.targets import Contrast, Given, Segment, Target
 from lightning_gradcam.targets.classes import Class
+from lightning_gradcam.targets.labels import number_of_classes
 from lightning_gradcam.warn import warn
 
 # Kinds of moves that dead units were never seen to imitate: these moves require a response at a different position,
@@ -141,6 +143,23 @@ def remark_on_score(given: Given) -> None:
         "explain this probability, whose gradient vanishes when the model is confident. To explain the logit, return "
         f"it from forward() and apply the {given.kind} outside the model; if the model returns both, select the logit "
         "with output_key=; or pass a forward function without the last layer (forward=; in a callback, forward_fn=)"
+    )
+
+
+def remark_on_names(output: Any, given: Given) -> None:
+    """Warns, once per run, if a data set names another number of classes than the model has.
+
+    Args:
+        output: The model's output.
+        given: The targets' additional data.
+    """
+    classes = number_of_classes(output, given.labels)
+    if given.first or given.found_names is None or classes in (None, given.found_names):
+        return
+    warn(
+        f"lightning-gradcam: class_names: the data set names {given.found_names} classes, but the model's output has"
+        f" {classes}, so the names may be those of other classes (labels renumbered by a target_transform or a wrapper?"
+        f" another output?); pass class_names= with {classes} names, in the order of the outputs"
     )
 
 

@@ -61,7 +61,7 @@ class Route:
     def responses(self, pictures: Tensor, filters: Sequence[int]) -> Tensor:
         """Returns each filter's activations on its own image, without the border, ``[F, positions]``."""
         features = self.layout.feature_map(self._output(pictures))
-        own = full_precision(features[torch.arange(len(filters)), list(filters)])
+        own = full_precision(features[torch.arange(len(filters), device="cpu"), list(filters)])
         for axis, border in enumerate(self.border, 1):
             own = own.narrow(axis, border, own.shape[axis] - 2 * border)
         return own.flatten(1)

@@ -118,7 +118,7 @@ def filter_patterns(
     """
     check_module(model, "whose filters are observed")
     check_whole("batch_size", batch_size)
-    own = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
+    own = next((p for p in model.parameters() if p.is_floating_point()), torch.empty((), device="cpu"))
     ascent = Ascent(steps, step_size, border, seed, jitter, total_variation, parametrisation, value_range)
     spatial_axes(shape)
     like = torch.empty((0, *shape), dtype=own.dtype, device=own.device)

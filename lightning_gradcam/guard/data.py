@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from lightning_gradcam.guard.snapshot import (
     SMALL,
@@ -50,13 +51,38 @@ def isolated_rng() -> Iterator[None]:
         yield
 
 
+def seed_global_rng(seed: int = 0) -> None:
+    """Seeds the generators that :func:`isolated_rng` restores.
+
+    Unlike ``torch.manual_seed``, this leaves a device alone that is not in use yet: its seed could not be taken back.
+
+    Args:
+        seed: The seed of all of them.
+
+    Example:
+        >>> with isolated_rng():
+        ...     seed_global_rng(0)
+        ...     first = torch.rand(1)
+        ...     seed_global_rng(0)
+        ...     bool(first == torch.rand(1))
+        True
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     """Restores the global random state and the private state of data sets, transforms and data modules.
 
     Private state means the generators in these objects, and the attributes (counters, caches) of all objects that can
     be indexed or called. Attributes are restored by reference: no data is copied, so in-place changes to a tensor are
-    not undone.
+    not undone. The exception is the content of modules' buffers, for instance in augmentations.
 
     If another thread uses an object in the meantime, such as a prefetching data set, its attributes and containers are
     not restored: we cannot tell who changed them, and what the thread stored there must not be lost. Counters and
@@ -72,7 +98,7 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
     held = list(held_by(owners)) if deep else [owner for owner in owners if owner is not None]
     restore_generators = restoring(generators_of(held))
     used = [owner for owner in held if not deep or changes_by_use(owner)]
-    attributes = [(owner, Attributes([vars(owner)], tensors=False)) for owner in used]
+    attributes = [(owner, Attributes([vars(owner)], tensors=isinstance(owner, nn.Module))) for owner in used]
     apart = in_other_threads(used)
     with isolated_rng():
         try:

@@ -66,5 +66,5 @@ def random(activations: Tensor) -> Tensor:
 def weighted_at_random(activations: Tensor, seed: int) -> Tensor:
     """Returns :func:`random` maps for a given seed."""
     generator = torch.Generator().manual_seed(seed)
-    weights = torch.rand(activations.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
+    weights = torch.rand(activations.shape[1], generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
     return torch.einsum("nc...,c->n...", activations, weights.to(activations))

@@ -146,10 +146,10 @@ def smoothgradcam_plus_plus(rerun: Rerun, *, samples: int = 8, noise: float = 0.
     generator = torch.Generator().manual_seed(0)
     axes = tuple(range(1, picture.dim()))
     spread = (picture.amax(axes, keepdim=True) - picture.amin(axes, keepdim=True)) * noise
-    first = second = third = size = torch.zeros(())
+    first = second = third = size = torch.zeros((), device="cpu")
     for number in range(samples):
         # The same noise for every sample, so that a map does not depend on the other samples in the batch.
-        drawn = torch.randn(picture.shape[1:], generator=generator).to(picture)
+        drawn = torch.randn(picture.shape[1:], generator=generator, device="cpu").to(picture)
         g = rerun.gradients(picture + drawn * spread)
         if not number:
             # Powers of small gradients underflow unless they are scaled by the first copy's largest gradient.

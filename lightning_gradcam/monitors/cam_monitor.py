@@ -68,10 +68,10 @@ class CamMonitor(Monitor):
             moves=moves,
         )
         labels = probes.values if probes.labels is None else probes.labels
-        # The user can't change the names that a data set provides.
-        own = () if self.class_names is None else tuple(map(str, self.class_names))
-        names = len(own) if own and own == probes.class_names else None
-        given = Given(len(probes), labels, probes.masks, self.score, names=names)
+        known = None if probes.class_names is None else len(probes.class_names)
+        own = self.class_names is not None and tuple(map(str, self.class_names)) == probes.class_names
+        names, found_names = (known, None) if own else (None, known)
+        given = Given(len(probes), labels, probes.masks, self.score, names=names, found_names=found_names)
         found = explain_in_parts(subject.model, self.layers, subject.load, given, asked)
         if moves:
             self.once.add("places")

@@ -33,7 +33,8 @@ class Drawn:
         probes: The probes.
         batch: The collated batch.
         transferred: Whether the transfer hooks have been applied to it.
-        remark: A note for the user on why the batch's labels are not kept; ``None`` if they are kept or there are none.
+        remark: A note for the user on why the batch's labels or the data set's class names are not used; ``None`` if
+            they are used or there are none.
         rebuilt: Whether the batch was rebuilt from archived probes; the other entries of the original batch are
             unknown.
     """
@@ -147,10 +148,16 @@ def drawn_from(
     inputs, found = split_batch(batch, options.input_key, options.label_key)
     if indices is not None and len(inputs) != len(indices):
         raise UnindexedError(f"probes: collate_fn returned {len(inputs)} samples for {len(indices)}")
-    names = find_class_names(dataset, options.label_key)
-    if names is None and options.class_names is not None:
-        names = tuple(options.class_names)
+    own = find_class_names(dataset, options.label_key)
+    names = own if options.class_names is None else tuple(options.class_names)
     labels = read_labels(found, len(inputs), names)
+    if labels.classes is None and own is not None:
+        labels = read_labels(found, len(inputs), own)
+    remarks = [labels.remark]
+    other = None if names is not own else _renumbered(dataset, options, indices, labels.classes)
+    if own is not None and other is not None:
+        names = None
+        remarks.append(f"class_names: the data set's {len(own)} names are not used, because {other}; pass class_names=")
     owners = [*nested_datasets(dataset)]
     transforms = [getattr(owner, name, None) for owner in owners for name in ("transform", "transforms")]
     normalized = choose([*map(find_normalization, transforms)], normalization(options.mean, options.std))
@@ -168,22 +175,42 @@ def drawn_from(
         values=labels.numbers,
         normalized=normalized,
     )
-    return Drawn(probes, batch, remark=labels.remark)
+    return Drawn(probes, batch, remark="; ".join(filter(None, remarks)) or None)
+
+
+def _renumbered(
+    dataset: Any, options: ProbeOptions, indices: Sequence[int] | None, labels: Tensor | None
+) -> str | None:
+    """Returns how samples' classes differ from those that their data set lists, whose names it has."""
+    if indices is None or labels is None or labels.dim() != 1:
+        return None
+    listed = find_labels(dataset, options.label_key)
+    if listed is None:
+        return None
+    for index, label in zip(indices, labels.tolist(), strict=True):
+        if label != listed[index]:
+            return (
+                f"sample {index} has the label {label} and is listed as {listed[index]} (renumbered by a"
+                " target_transform or a wrapper?)"
+            )
+    return None
 
 
 def _chosen(dataset: Any, options: ProbeOptions, among: Sequence[int]) -> list[int]:
     """Returns the drawn indices."""
     total, wanted = len(among), options.num_probes
+    if not total:
+        raise UnindexedError(f"probes: {type(dataset).__name__} has no samples to draw from; pass probes=ProbeSet(...)")
     count = min(DEFAULT_PROBES, total) if wanted is None else min(wanted, total) if options.fewer else wanted
     if not 1 <= count <= total:
         got = DEFAULT_PROBES if wanted is None else wanted
         raise ProbeError(f"num_probes: got {got}; the data set has {total} samples, so pass 1 to {total}")
-    places = torch.randperm(total, generator=torch.Generator().manual_seed(options.seed)).numpy()
+    places = torch.randperm(total, generator=torch.Generator().manual_seed(options.seed), device="cpu").numpy()
     order = places if among == range(total) else np.asarray(among)[places]
     label_key = options.label_key
     if (labels := find_labels(dataset, label_key)) is not None:
         return balanced(labels, order, count)
-    names = find_class_names(dataset, label_key) or options.class_names
+    names = find_class_names(dataset, label_key) if options.class_names is None else options.class_names
     classes = None if names is None else len(names)
     found = looked_up(lambda index: _label(_sample(dataset, index), label_key), order, count, classes)
     return sorted(order[:count].tolist()) if found is None else balanced_of(found, count)
@@ -258,5 +285,5 @@ def _masks(dataset: Any, indices: Sequence[int]) -> Tensor | None:
     located = [locate(dataset, index) for index in indices]
     if not all(hasattr(base, "probe_mask") for base, _ in located):
         return None
-    masks = [torch.as_tensor(base.probe_mask(index)).bool()[None] for base, index in located]
+    masks = [torch.as_tensor(base.probe_mask(index), device="cpu").bool()[None] for base, index in located]
     return one_size(masks, "nearest")

@@ -100,7 +100,9 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
                 f"mean, std: got {len(normalized.mean)} values for inputs of {channels} channels; pass {valid}{order}"
             )
         along = (-1, *[1] * (pixels.dim() - 2))
-        mean, std = (torch.tensor(v, dtype=torch.float64).view(along) for v in (normalized.mean, normalized.std))
+        mean, std = (
+            torch.tensor(v, dtype=torch.float64, device="cpu").view(along) for v in (normalized.mean, normalized.std)
+        )
         scaled, how = pixels.double() * std + mean, normalized.source
     else:
         stretched = "each clip or volume min-max stretched" if clips else "each image min-max stretched"
@@ -146,8 +148,8 @@ def _scales(step: Any) -> bool:
 
 def _stretched(pixels: Tensor) -> Tensor:
     finite, inf, own = pixels.isfinite(), float("inf"), tuple(range(1, pixels.dim()))
-    low = pixels.where(finite, torch.tensor(inf, dtype=pixels.dtype)).amin(own, keepdim=True)
-    high = pixels.where(finite, torch.tensor(-inf, dtype=pixels.dtype)).amax(own, keepdim=True)
+    low = pixels.where(finite, torch.tensor(inf, dtype=pixels.dtype, device="cpu")).amin(own, keepdim=True)
+    high = pixels.where(finite, torch.tensor(-inf, dtype=pixels.dtype, device="cpu")).amax(own, keepdim=True)
     return (pixels - low) / (high - low).clamp(min=1e-12)
 
 
@@ -169,4 +171,4 @@ def _steps(transform: Any) -> list[Any]:
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
-    return tuple(float(value) for value in torch.as_tensor(values).flatten())
+    return tuple(float(value) for value in torch.as_tensor(values, device="cpu").flatten())

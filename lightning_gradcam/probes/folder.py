@@ -57,7 +57,7 @@ class Preparation:
         pixels = np.array(image)
         tensor = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1)
         scale = normalization(self.mean, self.std) or _AS_LOADED
-        mean, std = (torch.tensor(values)[:, None, None] for values in (scale.mean, scale.std))
+        mean, std = (torch.tensor(values, device="cpu")[:, None, None] for values in (scale.mean, scale.std))
         return (tensor.float() / 255 - mean) / std
 
     def probes(
@@ -75,7 +75,7 @@ class Preparation:
             ProbeError: The inputs have different sizes.
         """
         # Transforms from other libraries return arrays.
-        tensors = [torch.as_tensor(each) for each in inputs]
+        tensors = [torch.as_tensor(each, device="cpu") for each in inputs]
         odd = next((place for place, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None)
         if odd is not None:
             raise ProbeError(
@@ -208,4 +208,4 @@ def _labels(
             f"probes: the sub-folder {unknown!r} is not among the classes {', '.join(names)}; rename it, or put the "
             "images into the folder itself"
         )
-    return torch.tensor([names.index(folder) for folder in folders]), names
+    return torch.tensor([names.index(folder) for folder in folders], device="cpu"), names

@@ -116,7 +116,7 @@ def _named(texts: Sequence[str], samples: int, names: Sequence[str] | None) -> L
             remark=f"labels: {unknown!r:.60} is not among the class names{did_you_mean(unknown, list(names), limit=5)};"
             " pass class_names=, in the order of the model's outputs"
         )
-    return Labels(classes=torch.tensor([list(names).index(text) for text in texts]))
+    return Labels(classes=torch.tensor([list(names).index(text) for text in texts], device="cpu"))
 
 
 def _numbers(found: Any) -> Tensor | None:

@@ -30,7 +30,7 @@ class ProbeOptions:
             several views of the same samples, the first is used.
         label_key: Location of the true class, in the same forms. Default: the second entry of a tuple, or a common
             name.
-        class_names: Class names by index, if the data set has none: a list, ``"imagenet"``, the path to a file, or
+        class_names: Class names by index, instead of the data set's: a list, ``"imagenet"``, the path to a file, or
             ``"package.module:Name"``.
         mean: Mean of the normalisation to undo for display, if the data set's transform does not reveal one.
         std: Standard deviation of that normalisation.

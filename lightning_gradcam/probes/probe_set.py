@@ -79,7 +79,7 @@ class ProbeSet:
 
     def __post_init__(self) -> None:
         put = partial(object.__setattr__, self)
-        put("inputs", torch.as_tensor(self.inputs).detach().cpu())
+        put("inputs", torch.as_tensor(self.inputs, device="cpu").detach())
         count = len(self.inputs)
         if count == 0:
             raise ProbeError("probes: got no inputs; pass at least one")
@@ -96,7 +96,7 @@ class ProbeSet:
             put("values", self.values if read.numbers is None else read.numbers)
         for name, kind in _TYPES.items():
             if (given := getattr(self, name)) is not None:
-                put(name, torch.as_tensor(given).detach().cpu().to(kind))
+                put(name, torch.as_tensor(given, device="cpu").detach().to(kind))
         if self.masks is not None and self.masks.dim() == 2 and self.inputs.dim() < 4:
             # A signal is drawn as an image with one row.
             put("masks", self.masks[:, None])

@@ -70,7 +70,7 @@ def obtain_probes(
             drawn, remark = _drawn_again(options, find_loader, resumed, archived, redraw=redraw, batches=batches)
         else:
             drawn, remark = _fresh(options, find_loader(), batches)
-    if options.class_names is not None and drawn.probes.class_names is None:
+    if options.class_names is not None and drawn.probes.class_names != tuple(map(str, options.class_names)):
         drawn = replace(drawn, probes=replace(drawn.probes, class_names=tuple(options.class_names)))
     return drawn, remark
 

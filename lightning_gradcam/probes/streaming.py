@@ -51,7 +51,8 @@ class Passing:
         Raises:
             ProbeError: The batch has no tensor at the input's position.
         """
-        if batch is None:  # the validation step fetches its batches itself
+        # Without a batch, the validation step fetches its batches itself.
+        if batch is None or self.complete:
             return
         entry = entry_of(batch, self._input_key)
         if is_listed(entry, batch) and differ_in_size(entry):

@@ -154,7 +154,7 @@ def check_device(device: str | torch.device) -> None:
 
 def like_weights(module: nn.Module, inputs: Tensor) -> Tensor:
     """Returns inputs on the device of a module's weights and, unless they are integers, in their precision."""
-    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0, device="cpu"))
     return inputs.to(weight.device, weight.dtype if inputs.is_floating_point() else inputs.dtype)
 
 

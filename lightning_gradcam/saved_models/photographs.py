@@ -178,7 +178,7 @@ def _test_pictures(size: tuple[int, int]) -> Iterator[Pixels]:
 def _transformed(grey: Pixels, how: Preparation, shown: tuple[int, int]) -> npt.NDArray[Any] | None:
     """Returns a transformed grey image, averaged over channels; ``None`` if the result is not an image."""
     try:
-        result = torch.as_tensor(how.apply(Image.fromarray(grey).convert(how.mode or "RGB"))).double()
+        result = torch.as_tensor(how.apply(Image.fromarray(grey).convert(how.mode or "RGB")), device="cpu").double()
     except Exception:  # a user's transform may raise anything on an image with few grey values
         return None
     planes = result[None] if result.dim() == 2 else result

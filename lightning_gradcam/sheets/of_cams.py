@@ -52,7 +52,7 @@ class Samples:
         count, inputs, ids = shape[0], cams.inputs, tuple(map(str, range(shape[0])))
         if inputs is None or len(inputs) != count or (inputs.dim() < 4 and not cams.axes):
             # The map of a signal without a curve is drawn as one row.
-            empty = torch.zeros(count, 1, *(shape[-2:] if len(shape) > 2 else (1, shape[-1])))
+            empty = torch.zeros(count, 1, *(shape[-2:] if len(shape) > 2 else (1, shape[-1])), device="cpu")
             probes, seen = ProbeSet(empty, ids=ids, class_names=cams.class_names), False
         else:
             inputs, axes = (inputs[:, None], "NCL") if cams.axes == "NL" else (inputs, cams.axes)

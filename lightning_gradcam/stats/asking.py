@@ -66,7 +66,9 @@ def pixel_ranks(maps: Tensor, seed: int) -> Tensor:
     """Returns each pixel's rank by importance, ``[N, H, W]``, 0 for the most important."""
     flat = maps.flatten(1)
     # Stable sort of shuffled pixels; in reading order, ties would be removed starting from the top left corner.
-    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
+    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed), device="cpu").to(
+        flat.device
+    )
     order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
     return order.argsort(dim=1).view_as(maps)
 

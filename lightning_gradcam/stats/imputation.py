@@ -52,7 +52,7 @@ def impute(pictures: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int 
     # Apple's GPUs have no float64.
     on = torch.device("cpu") if pictures.device.type == "mps" else pictures.device
     filled = _solved(pictures.to(on, dtype), removed.to(on)[:, None], precision).to(pictures)
-    grain = torch.randn(pictures.shape[1:], generator=torch.Generator().manual_seed(seed)).to(pictures)
+    grain = torch.randn(pictures.shape[1:], generator=torch.Generator().manual_seed(seed), device="cpu").to(pictures)
     return torch.where(removed[:, None], filled + noise * grain, pictures)
 
 
@@ -103,7 +103,7 @@ def checked_pictures(argument: str, pictures: Tensor) -> Tensor:
 
 def _blurred(pictures: Tensor) -> Tensor:
     reach = _BLUR_SIZE // 2
-    bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / _BLUR_SIGMA) ** 2).to(pictures)
+    bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device="cpu") / _BLUR_SIGMA) ** 2).to(pictures)
     bell = bell / bell.sum()
     rows = F.pad(pictures, (reach, reach, reach, reach), mode="replicate").unfold(2, _BLUR_SIZE, 1) @ bell
     return rows.unfold(3, _BLUR_SIZE, 1) @ bell

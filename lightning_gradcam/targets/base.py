@@ -35,6 +35,8 @@ class Given:
         several: Whether classes are independent, so that probabilities are sigmoids rather than a softmax. This is
             the default with ``score="sigmoid"``, and with ``"logit"`` if any label marks no class or several classes.
         names: Number of the user's class names; ``None`` if there are none.
+        found_names: Number of class names found in the data set, which may be those of other classes; ``None`` if there
+            are none.
         kind: The kind of output; see :func:`~lightning_gradcam.targets.reading.output_kind`.
     """
 
@@ -48,6 +50,7 @@ class Given:
     kind: OutputKind = "logits"
     several: bool | None = None
     names: int | None = None
+    found_names: int | None = None
 
     def __post_init__(self) -> None:
         if self.several is None:

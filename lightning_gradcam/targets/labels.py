@@ -62,6 +62,18 @@ def no_class_in(output: Any, labels: Tensor | None) -> float | None:
     return wrong[0].item() if len(wrong) else None
 
 
+def number_of_classes(output: Any, labels: Tensor | None) -> int | None:
+    """Returns the number of a model's classes; ``None`` for an output without classes.
+
+    Args:
+        output: The model's output.
+        labels: True classes or numbers.
+    """
+    if not isinstance(output, Tensor) or not output.dim() or no_class_in(output, labels) is not None:
+        return None
+    return 2 if output.dim() == 1 else max(output.shape[1], 2)
+
+
 def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None:
     """Rejects names and labels that do not match the model's number of classes.
 
@@ -73,9 +85,9 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
     Raises:
         TargetError: The number of names differs from the number of classes, or a label is not one of the classes.
     """
-    if not isinstance(output, Tensor) or not output.dim() or no_class_in(output, labels) is not None:
+    classes = number_of_classes(output, labels)
+    if classes is None:
         return
-    classes = 2 if output.dim() == 1 else max(output.shape[1], 2)
     if names is not None and names != classes:
         raise TargetError(
             f"class_names: got {names} name{'s' if names != 1 else ''}, but the model's output has {classes} classes; "

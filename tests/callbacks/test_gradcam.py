@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.utilities import CombinedLoader
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -238,6 +239,52 @@ def test_batches_and_loaders_of_other_structures(tmp_path: Path, kind: str) -> N
     assert callback.archive is not None
     assert callback.archive.probes.labels is not None
     assert callback.archive.maps("net.relu2").shape[1] == 8
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+@pytest.mark.parametrize("mode", ["max_size", "min_size"])
+def test_keys_and_functions_read_combined_batches_as_they_are(
+    tmp_path: Path, sanity: int, mode: str, said: list[str]
+) -> None:
+    class Module(TinyModule):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            assert set(batch) == {"a", "b"}
+
+    def fitted_with(name: str, **options: Any) -> ProbeSet:
+        callback = GradCAMCallback("net.relu2", on_error="raise", **options)
+        validation = CombinedLoader({"a": loaders()[1], "b": DataLoader(tiny_data(24, seed=3), 8)}, mode)
+        running = trainer(tmp_path / name, callbacks=callback, num_sanity_val_steps=sanity)
+        running.fit(Module(), loaders()[0], validation)
+        assert callback.archive is not None
+        assert callback.archive.steps == (4, 9)
+        assert callback.probes is not None
+        return callback.probes
+
+    assert fitted_with("plain").indices is not None
+    assert not [line for line in said if "side by side" in line or "several loaders" in line]
+    second = fitted_with("keys", input_key="b.0", label_key="b.1")
+    assert torch.equal(second.inputs, tiny_data(24, seed=3).tensors[0][:8])
+    assert second.labels is not None
+    assert second.labels.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    fitted_with("function", forward_fn=lambda module, batch: module(batch["a"][0]))
+    assert any("a batch holds one batch of each of several loaders" in line for line in said)
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_a_loader_without_samples_before_another_stops_nothing(tmp_path: Path, sanity: int) -> None:
+    class Module(TinyModule):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            super().validation_step(batch, batch_idx)
+
+    training, validation = loaders()
+    empty = DataLoader(TensorDataset(torch.empty(0, 1, 8, 8), torch.empty(0, dtype=torch.int64)), 8)
+    callback = GradCAMCallback("net.relu2", on_error="raise")
+    running = trainer(tmp_path, callbacks=callback, num_sanity_val_steps=sanity)
+    running.fit(Module(), training, {"empty": empty, "full": validation})
+    assert callback.archive is not None
+    assert callback.archive.steps == (4, 9)
+    with pytest.raises(ProbeError, match="TensorDataset has no samples to draw from"):
+        ProbeSet.from_dataset(empty.dataset)
 
 
 def test_saved_probes_and_a_folder_of_pictures_from_a_path(tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ def test_a_resumed_run_has_the_same_probes_and_the_earlier_steps(tmp_path: Path)
     assert parent == {"archive": first.archive.path, "run": first.archive.manifest.run, "step": 9}
 
 
+def test_another_number_of_probes_than_the_run_has_is_said(tmp_path: Path, said: list[str]) -> None:
+    run(tmp_path, 1, num_probes=4)
+    resumed = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0), num_probes=6)
+    assert len(resumed.probes) == 4
+    text = "num_probes: got 6, but a resumed run keeps its probes, and the checkpoint's has 4"
+    assert [line for line in said if "num_probes" in line] == [f"lightning-gradcam: {text}"]
+    run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0))
+    run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0), num_probes=4)
+    assert len([line for line in said if "num_probes" in line]) == 1
+
+
 def test_interrupted_and_uninterrupted_runs_give_the_same_maps(tmp_path: Path) -> None:
     """No shuffling, so that both see the same batches: Lightning does not restore a loader's random numbers."""
 

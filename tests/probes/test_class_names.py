@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from lightning_gradcam import FeatureMapCallback, GradCAMCallback, ProbeSet, TargetError, compute_cams, explain
+from tests.conftest import CLASSES, TinyModule, tiny_data, trainer
 
 PICTURES = torch.rand(2, 3, 8, 8)
 
@@ -65,3 +66,96 @@ def test_imagenet_without_torchvision_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     with pytest.raises(TargetError, match="'imagenet' .* from torchvision .*; pip install torchvision, or pass a file"):
         GradCAMCallback(class_names="imagenet")
+
+
+class Animals(Dataset[Any]):
+    """Five named classes; a `target_transform` may renumber them."""
+
+    classes: tuple[str, ...] = ("plane", "car", "bird", "cat", "deer")
+
+    def __init__(self, renumber: Any = int) -> None:
+        self.inner = tiny_data()
+        self.targets = self.inner.tensors[1].tolist()
+        self.renumber = renumber
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.inner[index][0], self.renumber(self.targets[index])
+
+
+class CatsAndDeer(Subset[Any]):
+    """Two of the classes, as 0 and 1."""
+
+    def __init__(self) -> None:
+        super().__init__(Animals(), [index for index in range(40) if index % CLASSES > 2])
+
+    def __getitem__(self, index: Any) -> Any:
+        image, label = self.dataset[self.indices[index]]
+        return image, label - 3
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        return [self[index] for index in indices]
+
+
+class Relabelled(Dataset[Any]):
+    """The same, by a wrapper that has no labels to list."""
+
+    def __init__(self) -> None:
+        self.dataset, self.inner = Animals(), CatsAndDeer()
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.inner[index]
+
+
+def named(root: Path, data: Any, outputs: int, **options: Any) -> Any:
+    """Returns the class names of a training on the data."""
+    module = TinyModule()
+    module.net.head = nn.Linear(108, outputs)
+    callback = GradCAMCallback("net.conv1", on_error="raise", **options)
+    trainer(root, callbacks=callback, max_epochs=1).fit(module, DataLoader(data, 8), DataLoader(data, 8))
+    assert callback.probes is not None
+    return callback.probes.class_names
+
+
+def test_names_of_classes_that_are_renumbered_are_not_used(tmp_path: Path, said: list[str]) -> None:
+    assert named(tmp_path / "0", Animals(), 5) == Animals.classes
+    assert not said or not any("class_names" in line for line in said)
+    for number, (data, outputs) in enumerate(
+        [(Animals(lambda y: 4 - y), 5), (Animals(lambda y: int(y > 1)), 2), (CatsAndDeer(), 2)]
+    ):
+        assert named(tmp_path / f"{number}-", data, outputs) is None
+    lines = [line for line in said if "class_names" in line]
+    assert len(lines) == 3
+    assert (
+        "class_names: the data set's 5 names are not used, because sample 5 has the label 4 and is listed as 0"
+        in lines[0]
+    )
+
+
+def test_another_number_of_names_than_classes_is_told(tmp_path: Path) -> None:
+    with pytest.warns(
+        UserWarning, match="the data set names 5 classes, but the model's output has 2, so the names may"
+    ):
+        assert named(tmp_path, Relabelled(), 2) == Animals.classes
+
+
+@pytest.mark.parametrize(
+    "data", [Animals(lambda y: int(y > 1)), CatsAndDeer(), Relabelled()], ids=lambda d: type(d).__name__
+)
+def test_names_that_the_user_gives_replace_those_of_the_data_set(
+    tmp_path: Path, data: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    assert named(tmp_path, data, 2, class_names=["first", "second"], targets="second") == ("first", "second")
+    assert not [one for one in recwarn if "class_names" in str(one.message)]
+
+
+def test_labels_by_name_are_looked_up_in_the_data_sets_names_too() -> None:
+    probes = ProbeSet.from_dataset(Animals(lambda y: Animals.classes[y]), 5, class_names=list("abcde"))
+    assert probes.labels is not None
+    assert probes.labels.tolist() == [0, 1, 2, 3, 4]
+    assert probes.class_names == tuple("abcde")

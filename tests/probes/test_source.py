@@ -239,11 +239,12 @@ def test_drawing_uses_the_loaders_collate_function_and_the_keys() -> None:
     assert torch.equal(drawn.batch["scan"], drawn.probes.inputs)
 
 
-def test_class_names_of_the_options_fill_in_and_do_not_replace() -> None:
+def test_class_names_of_the_options_replace_those_of_the_data_set() -> None:
     options = ProbeOptions(num_probes=2, class_names=["x", "y"])
-    assert obtained(options, lambda: loader(tiny_data()))[0].probes.class_names == ("x", "y")
     data = Pictures(NORMALIZED)
-    assert obtained(options, lambda: loader(data))[0].probes.class_names == ("ant", "bee")
+    for each in (tiny_data(), data):
+        assert obtained(options, lambda each=each: loader(each))[0].probes.class_names == ("x", "y")  # type: ignore[misc]
+    assert obtained(ProbeOptions(num_probes=2), lambda: loader(data))[0].probes.class_names == ("ant", "bee")
 
 
 def test_dataloader_is_not_iterated() -> None:

@@ -1,0 +1,103 @@
+"""Compares what a validation step passes to ``forward()`` with what the probes pass to it: the images of a batch."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from lightning_gradcam.callbacks.host import Host, rank_zero_warn
+from lightning_gradcam.callbacks.options import RunOptions
+from lightning_gradcam.capture.tensors import flattened
+from lightning_gradcam.probes.entries import input_of
+
+# Largest difference, of the largest value, that a cast to half precision makes.
+_ROUNDING = 1e-2
+
+
+@dataclass(eq=False)
+class _Compared:
+    """A forward pre-hook that compares a module's inputs with a batch's images.
+
+    It holds nothing else, because a step may copy or pickle its module, and the hook with it.
+
+    Attributes:
+        images: The first two images.
+        samples: Number of images in the batch.
+        same: Whether they were among the inputs.
+        other: Whether the inputs held other images in their place.
+    """
+
+    images: Tensor
+    samples: int
+    same: bool = False
+    other: bool = False
+
+    def __call__(self, _module: Any, args: Any, kwargs: Any) -> None:
+        # The user's step must not fail because of us.
+        with suppress(Exception), torch.no_grad():
+            for found in flattened((args, kwargs))[0]:
+                if isinstance(found, Tensor) and found.dim() == self.images.dim() and len(found) == self.samples:
+                    same = _are_same(found[:2], self.images)
+                    self.same, self.other = self.same or same, self.other or not same
+
+
+class PassedOn:
+    """Watches ``forward()`` during one validation or test batch.
+
+    A step that calls a part of the module instead of ``forward()`` shows nothing, nor does one whose inputs can't be
+    images of the batch.
+
+    Args:
+        options: The callback's options.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        # Probes given by the user may have been prepared for `forward()` in the same way as the step does it.
+        self._wanted = options.forward_fn is None and options.probes.given is None
+        self._key = options.probes.input_key
+        self._hook: RemovableHandle | None = None
+        self._compared: _Compared | None = None
+        self._step = ""
+
+    def watch(self, host: Host, batch: Any) -> None:
+        """Begins to watch, if this is the first batch; it is on the device, behind the transfer hooks."""
+        self.settle()
+        # A training step may augment; a compiled module would be compiled again because of the hook.
+        compiled = getattr(host.module, "_compiled_call_impl", None) is not None
+        if not self._wanted or host.trainer.training or host.shards or compiled:
+            return
+        self._wanted = False
+        with suppress(Exception):  # a batch of an unknown kind may raise anything; drawing the probes reports it
+            images = input_of(batch, self._key)
+            if images.dim() > 2:
+                self._step = "test_step" if host.stage == "test" else "validation_step"
+                # A step may change them in place.
+                self._compared = _Compared(images[:2].detach().clone(), len(images))
+                self._hook = host.module.register_forward_pre_hook(self._compared, with_kwargs=True)
+
+    def settle(self) -> None:
+        """Ends watching, and warns if ``forward()`` got other images than the batch holds."""
+        compared, self._compared = self._compared, None
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        if compared is not None and compared.other and not compared.same:
+            rank_zero_warn(
+                f"lightning-gradcam: {self._step} passes forward() other images than the batch holds (normalised, or"
+                " cropped, for instance). Probes pass from the batch through the transfer hooks to forward(), so the"
+                " maps are those of other inputs than the validated ones. Change the images in forward() or in"
+                " on_after_batch_transfer, or pass forward_fn=(module, batch) -> logits that changes them, too"
+            )
+
+
+def _are_same(one: Tensor, two: Tensor) -> bool:
+    if one.shape != two.shape:
+        return False
+    numbers = one.to(two.device).float(), two.float()
+    most = float(numbers[1].nan_to_num(0.0, 0.0, 0.0).abs().max())
+    return torch.allclose(*numbers, rtol=_ROUNDING, atol=_ROUNDING * most, equal_nan=True)

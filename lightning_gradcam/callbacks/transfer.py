@@ -1,0 +1,51 @@
+"""Runs the transfer hooks of a module or data module on a batch, without changing the data module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lightning_gradcam.capture.tensors import mapped
+from lightning_gradcam.guard.data import isolated
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+_ROOTS = ("pytorch_lightning", "lightning")
+
+
+def sent_to_device(trainer: Trainer, module: LightningModule, batch: Any, *, transferred: bool) -> Any:
+    """Moves a batch to the device as Lightning's loops do, with the user's transfer hooks.
+
+    Args:
+        trainer: The running trainer.
+        module: Its module.
+        batch: The batch, on the CPU.
+        transferred: Whether the hooks have already been applied to it.
+    """
+    # A hook may change the batch in place.
+    copy = mapped(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
+    copy = trainer.precision_plugin.convert_input(copy)
+    if transferred:
+        device = module.device
+        return mapped(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, copy)
+    with _unchanged(trainer.datamodule):  # type: ignore[attr-defined]
+        copy = module._on_before_batch_transfer(copy, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(copy, dataloader_idx=0)
+
+
+@contextmanager
+def _unchanged(data: Any) -> Iterator[None]:
+    """Restores what a data module with transfer hooks of its own holds: counters, generators, augmentations."""
+    own = [getattr(type(data), name, None) for name in _HOOKS]
+    if all(str(getattr(hook, "__module__", _ROOTS[0])).split(".")[0] in _ROOTS for hook in own):
+        yield
+        return
+    # The trainer leads to everything else that runs.
+    held = [value for name, value in vars(data).items() if name != "trainer"]
+    with isolated(data, deep=False), isolated(*held):
+        yield
