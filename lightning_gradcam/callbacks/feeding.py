@@ -112,10 +112,10 @@ class Feeding:
         kinds = Counter(found.values())
         what = " and ".join(_MOVES[kind] for kind, _ in kinds.most_common(2))
         return (
-            f"the module's transfer hooks (on_before_batch_transfer, on_after_batch_transfer) {what} the images of"
-            f" {len(found)} of {count} probes. Maps, masks and boxes are drawn on the images as they were before, so"
-            " they are misplaced. Change images in the data set's transform instead, and at random only `if"
-            " self.trainer.training`"
+            f"the module's transfer hooks (on_before_batch_transfer, on_after_batch_transfer) {what} the images of "
+            f"{len(found)} of {count} probes. Maps, masks and boxes are drawn on the unchanged images, so they are "
+            "misplaced. Change the images in the data set's transform instead, and apply random changes only `if "
+            "self.trainer.training`"
         )
 
     def _several(self, error: Exception) -> str:

@@ -236,10 +236,7 @@ class Host:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Restores what explaining must not change: the model, random numbers, the stage and logging.
-
-        Every step draws the same random numbers inside, since the forward pass or a transfer hook may draw some.
-        """
+        """Restores model, random state, stage and logging afterwards; every step draws the same random numbers inside."""
         training = self.trainer.training
         # FSDP2 swaps whole weights and a rank's own shard in the same attributes; the guard must start and end with the
         # shards.

@@ -88,10 +88,10 @@ class PassedOn:
             self._hook = None
         if compared is not None and compared.other and not compared.same:
             rank_zero_warn(
-                f"lightning-gradcam: {self._step} passes forward() other images than the batch holds (normalised, or"
-                " cropped, for instance). Probes pass from the batch through the transfer hooks to forward(), so the"
-                " maps are those of other inputs than the validated ones. Change the images in forward() or in"
-                " on_after_batch_transfer, or pass forward_fn=(module, batch) -> logits that changes them, too"
+                f"lightning-gradcam: {self._step} does not pass the batch's images to forward() unchanged (it may "
+                "normalise or crop them). Probes go from the batch through the transfer hooks to forward(), so the "
+                "maps explain different inputs from the validated ones. Change the images in forward() or "
+                "on_after_batch_transfer, or pass forward_fn=(module, batch) -> logits that applies the same change"
             )
 
 

@@ -192,7 +192,8 @@ class Probing:
             try:
                 if passing is None and not resumed and self._expects_combined(host):
                     raise UnindexedError(
-                        "probes: a batch holds one batch of each of several loaders, so samples can't be read by index"
+                        "probes: a batch contains one batch from each of several loaders, so samples can't be read by "
+                        "index"
                     )
                 return obtain_probes(
                     replace(self._options, apart=True, fewer=host.tries),

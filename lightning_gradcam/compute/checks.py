@@ -157,9 +157,9 @@ def remark_on_names(output: Any, given: Given) -> None:
     if given.first or given.found_names is None or classes in (None, given.found_names):
         return
     warn(
-        f"lightning-gradcam: class_names: the data set names {given.found_names} classes, but the model's output has"
-        f" {classes}, so the names may be those of other classes (labels renumbered by a target_transform or a wrapper?"
-        f" another output?); pass class_names= with {classes} names, in the order of the outputs"
+        f"lightning-gradcam: class_names: names of {given.found_names} classes were found, but the model's output has "
+        f"{classes}, so sheets may show wrong names (did a target_transform or a wrapper renumber the labels?); pass "
+        f"class_names= with {classes} names, in the order of the outputs"
     )
 
 

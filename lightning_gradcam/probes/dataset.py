@@ -190,8 +190,8 @@ def _renumbered(
     for index, label in zip(indices, labels.tolist(), strict=True):
         if label != listed[index]:
             return (
-                f"sample {index} has the label {label} and is listed as {listed[index]} (renumbered by a"
-                " target_transform or a wrapper?)"
+                f"sample {index} has the label {label} but is listed with {listed[index]} (did a target_transform or a "
+                "wrapper renumber the labels?)"
             )
     return None
 

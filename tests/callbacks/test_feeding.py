@@ -154,7 +154,7 @@ CHANGED = {
 @pytest.mark.parametrize("change", CHANGED)
 def test_a_validation_step_that_passes_on_other_images_is_told_once(tmp_path: Path, change: str) -> None:
     (said,) = [text for text in remarks(tmp_path, Passing(CHANGED[change])) if "other images" in text]
-    assert said.startswith("lightning-gradcam: validation_step passes forward() other images than the batch holds")
+    assert said.startswith("lightning-gradcam: validation_step does not pass the batch's images to forward() unchanged")
     assert len(said) <= 500
 
 

@@ -267,7 +267,7 @@ def test_keys_and_functions_read_combined_batches_as_they_are(
     assert second.labels is not None
     assert second.labels.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     fitted_with("function", forward_fn=lambda module, batch: module(batch["a"][0]))
-    assert any("a batch holds one batch of each of several loaders" in line for line in said)
+    assert any("a batch contains one batch from each of several loaders" in line for line in said)
 
 
 @pytest.mark.parametrize("sanity", [0, 2])

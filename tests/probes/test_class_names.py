@@ -132,15 +132,13 @@ def test_names_of_classes_that_are_renumbered_are_not_used(tmp_path: Path, said:
     lines = [line for line in said if "class_names" in line]
     assert len(lines) == 3
     assert (
-        "class_names: the data set's 5 names are not used, because sample 5 has the label 4 and is listed as 0"
+        "class_names: the data set's 5 names are not used, because sample 5 has the label 4 but is listed with 0"
         in lines[0]
     )
 
 
 def test_another_number_of_names_than_classes_is_told(tmp_path: Path) -> None:
-    with pytest.warns(
-        UserWarning, match="the data set names 5 classes, but the model's output has 2, so the names may"
-    ):
+    with pytest.warns(UserWarning, match="names of 5 classes were found, but the model's output has 2, so sheets may"):
         assert named(tmp_path, Relabelled(), 2) == Animals.classes
 
 
