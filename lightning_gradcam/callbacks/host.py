@@ -236,7 +236,7 @@ class Host:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Restores model, random state, stage and logging afterwards; every step draws the same random numbers inside."""
+        """Restores model, random state, stage and logging on exit; every step draws the same random numbers inside."""
         training = self.trainer.training
         # FSDP2 swaps whole weights and a rank's own shard in the same attributes; the guard must start and end with the
         # shards.
