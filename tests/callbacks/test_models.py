@@ -105,7 +105,7 @@ def test_forward_fn_explains_modules_without_forward_and_with_several_inputs(tmp
 def test_a_module_without_forward_is_told_of_forward_fn(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"defines no forward\(\).* or pass the callback forward_fn="):
         fit(tmp_path, NoForward(), GradCAMCallback("net.relu2"), (DataLoader(Weighted(), 8),) * 2)
-    with pytest.raises(ConfigurationError, match="forward_fn: got 'net'; pass a function of the module and a batch"):
+    with pytest.raises(ConfigurationError, match=r"forward_fn: got 'net'; pass a function \(module, batch\) -> output"):
         GradCAMCallback(forward_fn="net")  # type: ignore[arg-type]
 
 

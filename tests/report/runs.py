@@ -13,7 +13,7 @@ from PIL import Image
 from lightning_gradcam.report.payload import Payload
 
 STATS = {
-    "drift": {"title": "drift", "low": 0.0, "high": 1.0, "reading": "0: as the step before; 1: elsewhere."},
+    "drift": {"title": "drift", "low": 0.0, "high": 1.0, "reading": "0: as at the previous step; 1: elsewhere."},
     "entropy": {"title": "entropy", "low": 0.0, "high": 1.0, "reading": "0: one place; 1: everywhere."},
 }
 

@@ -911,7 +911,7 @@ def test_lines_above_the_pictures_say_what_is_blank_and_what_flipped(report: Ope
     shown = report(payload)
     assert shown.texts(".notices li") == [
         "conv: 1 of 2 maps is blank (zero after the ReLU): why. What.",
-        "conv: since the step before, explained class changed for 1, map became blank for 1 of 2 probes; drift leaves"
+        "conv: since the previous step, explained class changed for 1, map became blank for 1 of 2 probes; drift leaves"
         " these out",
     ]
     early = report(payload, hash="#epoch=0")

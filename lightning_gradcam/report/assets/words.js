@@ -165,7 +165,7 @@ function changeOf(run, step, key) {
   const counts = Object.entries(CHANGES).map(([name, words]) => [words, count(name)]);
   const some = counts.filter(([, number]) => number > 0).map(([words, number]) => `${words} for ${number}`);
   const all = `of ${numberOf(run.probes.length, 'probe')}`;
-  return some.length ? `since the step before, ${some.join(', ')} ${all}; drift leaves these out` : '';
+  return some.length ? `since the previous step, ${some.join(', ')} ${all}; drift leaves these out` : '';
 }
 
 function shortened(list) {
