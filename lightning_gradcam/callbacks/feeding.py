@@ -119,11 +119,13 @@ class Feeding:
         )
 
     def _several(self, error: Exception) -> str:
-        """Returns advice for a ``forward()`` that may need the batch's other inputs."""
-        inputs = inputs_in(self.drawn.batch)
-        if self.options.forward_fn is not None or not isinstance(error, TypeError) or len(inputs) < 2:
+        """Returns advice for a ``forward()`` that may need the batch's other inputs, or the whole batch."""
+        if self.options.forward_fn is not None or isinstance(self.drawn.batch, Tensor):
             return ""
-        return f"; if forward() takes several inputs, {fed(inputs)}"
+        inputs = inputs_in(self.drawn.batch)
+        if isinstance(error, TypeError) and len(inputs) > 1:
+            return f"; if forward() accepts several inputs, {fed(inputs)}"
+        return "; if forward() accepts the batch, pass forward_fn=lambda module, batch: module(batch)"
 
     def subject(self, what: str) -> Subject:
         """Returns the module and how to feed it, for the recorder.

@@ -186,7 +186,7 @@ def no_tensor(selected: Any, batch: Any) -> str:
     found = [(path, tensor) for path, tensor in tensors_in(batch) if tensor.dim() >= 3]
     if not found:
         return "select the entry with the images, or pass probes=ProbeSet(images)"
-    several = "" if len(found) == 1 else f"; if forward() takes several inputs, also {fed(found)}"
+    several = "" if len(found) == 1 else f"; if forward() accepts several inputs, also {fed(found)}"
     keys = [f"input_key={'.'.join(map(str, path))!r:.60} {list(tensor.shape)}" for path, tensor in found[:3]]
     return f"select the entry with the images, {' or '.join(keys)}{several}"
 

@@ -109,6 +109,29 @@ def test_a_module_without_forward_is_told_of_forward_fn(tmp_path: Path) -> None:
         GradCAMCallback(forward_fn="net")  # type: ignore[arg-type]
 
 
+class WholeBatch(TinyModule):
+    def forward(self, batch: Any) -> Tensor:
+        images, _ = batch
+        return self.net(images)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self(batch)
+
+
+def test_a_forward_of_the_whole_batch_is_told_of_a_forward_fn_that_works(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        fit(tmp_path, WholeBatch(), GradCAMCallback("net.relu2"))
+    advice = "if forward() accepts the batch, pass forward_fn=lambda module, batch: module(batch)"
+    assert str(caught.value).endswith(advice)
+    assert len(str(caught.value)) <= 500
+    forward_fn = eval(advice.split("forward_fn=")[1])
+    fit(tmp_path / "works", WholeBatch(), GradCAMCallback("net.relu2", forward_fn=forward_fn, on_error="raise"))
+    assert read(tmp_path / "works").maps("net.relu2", relu=False).any()
+
+
 class DictOutput(TinyModule):
     def forward(self, x: Tensor) -> Any:
         return {"features": x, "logits": self.net(x)}
