@@ -21,10 +21,12 @@ from torch import nn
 from lightning_gradcam.guard.snapshot import (
     SMALL,
     Attributes,
+    attributes_of,
     bound_to,
     changes_by_use,
     generators_of,
     held_by,
+    is_a,
     restoring,
     state_of,
 )
@@ -160,15 +162,15 @@ def in_other_threads(owners: Iterable[object]) -> set[int]:
     """
     own = threading.current_thread()
     found = {id(value) for thread in threading.enumerate() if thread is not own for value in _in_hand(vars(thread))}
-    held = ((id(owner), _with_entries(getattr(owner, "__dict__", {}).values())) for owner in owners)
+    held = ((id(owner), _with_entries((attributes_of(owner) or {}).values())) for owner in owners)
     return found | {number for number, values in held if any(map(_is_running, values))}
 
 
 def _is_running(value: object) -> bool:
-    if isinstance(value, threading.Thread):
+    if is_a(value, threading.Thread):
         return value is not threading.current_thread() and value.is_alive()
     # A pool creates its threads when its first job is submitted.
-    return isinstance(value, Executor) and bool(getattr(value, "_threads", True))
+    return is_a(value, Executor) and bool(getattr(value, "_threads", True))
 
 
 def _in_hand(attributes: dict[str, Any]) -> Iterator[object]:
@@ -187,7 +189,7 @@ def _with_entries(values: Iterable[object]) -> Iterator[object]:
     # Iterate over copies: another thread may change the containers meanwhile.
     for value in [*values]:
         yield value
-        if isinstance(value, (list, tuple, set, frozenset)) and len(value) <= SMALL:
+        if is_a(value, (list, tuple, set, frozenset)) and len(value) <= SMALL:
             yield from [*value]
-        elif isinstance(value, dict) and len(value) <= SMALL:
+        elif is_a(value, dict) and len(value) <= SMALL:
             yield from [*value.values()]

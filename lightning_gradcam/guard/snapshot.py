@@ -10,18 +10,20 @@ from functools import lru_cache, partial
 from inspect import isfunction
 from itertools import chain, compress, islice
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+T = TypeVar("T")
+
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _CONTAINERS = (dict, list, set, deque)
 # Types that contain neither a generator nor anything that indexing a data set would change.
 _LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
-SMALL, _HUGE, _ENOUGH = 256, 100_000, 5000
+SMALL, _LARGE, _HUGE, _ENOUGH = 256, 1000, 100_000, 5000
 
 
 @lru_cache(maxsize=4096)
@@ -112,29 +114,27 @@ class Attributes:
 
 
 class _Contents:
-    """The contents of containers, in order; all containers are checked together."""
+    """The contents of containers, in order; all small containers are checked together."""
 
     def __init__(self, containers: list[Any]) -> None:
-        self._containers = containers
+        large = {id(container): container for container in containers if len(container) > _LARGE}
+        self._large = [(container, [*_held(container)]) for container in large.values()]
+        self._containers = containers = [container for container in containers if id(container) not in large]
         self._sizes = [*map(len, containers)]
         self._entries = self._now()
         self._ids = [*map(id, self._entries)]
 
     def restore(self, apart: Set[int]) -> None:
+        for container, entries in self._large:
+            if id(container) not in apart and not _equal([*_held(container)], entries):
+                _refill(container, entries)
         if [*map(len, self._containers)] == self._sizes and [*map(id, self._now())] == self._ids:
             return
         keys_and_values = iter(self._entries)
         for container, size in zip(self._containers, self._sizes, strict=True):
             entries = [*islice(keys_and_values, 2 * size if isinstance(container, dict) else size)]
-            if id(container) in apart or [*map(id, _held(container))] == [*map(id, entries)]:
-                continue
-            container.clear()
-            if isinstance(container, dict):
-                container.update(zip(entries[:size], entries[size:], strict=True))
-            elif isinstance(container, set):
-                container.update(entries)
-            else:
-                container.extend(entries)
+            if id(container) not in apart and [*map(id, _held(container))] != [*map(id, entries)]:
+                _refill(container, entries)
 
     def _now(self) -> list[Any]:
         return [*chain.from_iterable(map(_held, self._containers))]
@@ -144,25 +144,67 @@ def _held(container: Any) -> Iterable[Any]:
     return chain(container, container.values()) if isinstance(container, dict) else container
 
 
+def _equal(now: list[Any], before: list[Any]) -> bool:
+    """Compares the entries of a large container, several times faster than by their ``id()``s."""
+    try:
+        return now == before
+    except Exception:  # entries that were replaced, such as tensors, may refuse to be compared
+        return False
+
+
+def _refill(container: Any, entries: list[Any]) -> None:
+    container.clear()
+    if isinstance(container, dict):
+        size = len(entries) // 2
+        container.update(zip(entries[:size], entries[size:], strict=True))
+    elif isinstance(container, set):
+        container.update(entries)
+    else:
+        container.extend(entries)
+
+
 def _entries(container: Any) -> list[Any]:
     return list(container.values()) if isinstance(container, dict) else list(container)
+
+
+def is_a(value: object, kinds: type[T] | tuple[type[T], ...]) -> TypeGuard[T]:
+    """Like ``isinstance``, but false for objects that can't tell their class: proxies whose object is gone."""
+    try:
+        return isinstance(value, kinds)
+    except Exception:
+        return False
+
+
+def attribute(owner: object, name: str) -> Any:
+    """Returns an attribute; ``None`` if there is none, or if the owner's ``__getattr__`` raises anything."""
+    try:
+        return getattr(owner, name, None)
+    except Exception:
+        return None
+
+
+def attributes_of(owner: object) -> dict[str, Any] | None:
+    """Returns an object's ``__dict__``; ``None`` if it has none that can be read."""
+    found = attribute(owner, "__dict__")
+    return found if isinstance(found, dict) else None
 
 
 def generators_of(owners: Iterable[object]) -> list[Any]:
     """Returns the generators among the owners, their attributes, and small containers in these."""
     found: dict[int, Any] = {}
     for owner in owners:
-        values = [owner, *getattr(owner, "__dict__", {}).values()]
+        values = [owner, *(attributes_of(owner) or {}).values()]
         for value in values:
-            inner = _entries(value) if isinstance(value, _CONTAINERS) and len(value) <= SMALL else [value]
-            found.update((id(entry), entry) for entry in inner if isinstance(entry, _GENERATORS))
+            inner = _entries(value) if is_a(value, _CONTAINERS) and len(value) <= SMALL else [value]
+            found.update((id(entry), entry) for entry in inner if is_a(entry, _GENERATORS))
     return list(found.values())
 
 
 def changes_by_use(owner: object) -> bool:
     """Whether an object may change its own attributes when it is indexed or called."""
     # This selects data sets and transforms. A trainer or logger inside one of them may change on its own meanwhile.
-    return hasattr(owner, "__dict__") and not isfunction(owner) and (callable(owner) or hasattr(owner, "__getitem__"))
+    indexed_or_called = callable(owner) or attribute(owner, "__getitem__") is not None
+    return indexed_or_called and not isfunction(owner) and attributes_of(owner) is not None
 
 
 def held_by(owners: Iterable[object]) -> Iterator[object]:
@@ -171,7 +213,7 @@ def held_by(owners: Iterable[object]) -> Iterator[object]:
     queue: deque[object] = deque(owners)
     while queue and len(seen) < _ENOUGH:
         owner = queue.popleft()
-        if id(owner) in seen or isinstance(owner, _LEAVES):
+        if id(owner) in seen or attribute(owner, "__class__") is None or isinstance(owner, _LEAVES):
             continue
         seen.add(id(owner))
         if isinstance(owner, (*_CONTAINERS, tuple)):
@@ -182,15 +224,16 @@ def held_by(owners: Iterable[object]) -> Iterator[object]:
         if isinstance(owner, partial):
             queue.extend([owner.func, owner.args, owner.keywords])
         queue.extend(bound_to(owner))
-        queue.extend(vars(owner).values() if hasattr(owner, "__dict__") else ())
+        queue.extend((attributes_of(owner) or {}).values())
 
 
 def bound_to(function: object) -> Iterator[object]:
     """Yields the values in a function's closure and the object a method is bound to."""
-    for cell in getattr(function, "__closure__", None) or ():
+    cells = attribute(function, "__closure__")
+    for cell in cells if isinstance(cells, tuple) else ():
         with suppress(ValueError):  # a closure cell that is still empty
             yield cell.cell_contents
-    yield getattr(function, "__self__", None)
+    yield attribute(function, "__self__")
 
 
 def restoring(generators: Iterable[Any]) -> Callable[[], None]:

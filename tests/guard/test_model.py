@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import threading
+import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -495,3 +496,71 @@ def test_a_tensor_with_many_numbers_in_one_place_is_restored() -> None:
     assert torch.equal(model.buffer, torch.ones(2, 5))
     assert torch.equal(model.plain, torch.arange(3.0).expand(4, 3))
     assert model.buffer.stride() == (1, 0)
+
+
+class Raising:
+    """Its `__getattr__` raises what it likes for attributes that are not there; it counts how often it is indexed."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Any] = {}
+        self.uses = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return self.__dict__["held"][name]
+
+    def __getitem__(self, index: int) -> int:
+        self.uses += 1
+        return index
+
+
+class Closed:
+    """Nothing of it can be read any more."""
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("closed")
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("closed")
+
+
+class Plain:
+    """Holds whatever it is given."""
+
+
+def test_objects_that_can_not_be_read_do_not_keep_others_from_being_restored() -> None:
+    gone = Plain()
+    owner, raising, generator = Plain(), Raising(), random.Random(1)
+    vars(owner).update(dead=weakref.proxy(gone), many=[weakref.proxy(gone)], closed=Closed(), raising=raising)
+    vars(owner).update(generator=generator)
+    del gone
+    before = generator.getstate()
+    with isolated(owner), isolated(owner, deep=False):
+        raising[0], generator.random()
+        vars(owner)["added"] = 1
+    assert raising.uses == 0
+    assert generator.getstate() == before
+    assert "added" not in vars(owner)
+
+
+@pytest.mark.parametrize("kind", [list, deque, set, dict.fromkeys])
+def test_large_containers_are_restored(kind: Any) -> None:
+    owner, entries = Plain(), [(f"{number}.png", number % 10) for number in range(50_000)]
+    vars(owner)["samples"] = samples = kind(entries)
+    with isolated(owner, deep=False):
+        samples.pop() if kind in (list, deque, set) else samples.popitem()
+    assert samples == kind(entries)
+    with isolated(owner, deep=False):
+        vars(owner)["samples"] = None
+        samples.clear()
+    assert vars(owner)["samples"] is samples
+    assert samples == kind(entries)
+    assert kind is set or [*samples] == entries
+
+
+def test_entries_that_can_not_be_compared_are_restored_too() -> None:
+    owner, entries = Plain(), [torch.zeros(2) for _ in range(2000)]
+    vars(owner)["cache"] = cache = [*entries]
+    with isolated(owner, deep=False):
+        cache[7] = torch.ones(2)
+    assert [*map(id, cache)] == [*map(id, entries)]
