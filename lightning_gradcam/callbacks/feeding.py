@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_gradcam.callbacks.host import Host
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.ranks import Ranks, alone
-from lightning_gradcam.capture.image_moves import image_moves
+from lightning_gradcam.capture.image_moves import few, image_moves
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.search import TRIED
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError
@@ -92,11 +92,12 @@ class Feeding:
         host, drawn, key = self.host, self.drawn, self.options.probes.input_key
         if drawn.transferred or isinstance(drawn.batch, Apart) or not host.trainer.is_global_zero:
             return None
-        count = len(drawn.probes)
+        count = tried = len(drawn.probes)
         found: dict[int, str] = {}
         # A hook may raise anything for changed images.
         with suppress(Exception), host.explaining(), alone():
-            batch = part_of(drawn.batch, 0, self.looks.batch_size, count)
+            tried = min(self.looks.batch_size, few(drawn.probes.inputs))
+            batch = part_of(drawn.batch, 0, tried, count)
             entry = entry_of(batch, key)
 
             def run(images: Tensor) -> Tensor:
@@ -109,11 +110,11 @@ class Feeding:
                 found = image_moves(run, entry)
         if not found:
             return None
-        kinds = Counter(found.values())
+        kinds, of = Counter(found.values()), str(count) if tried == count else f"the first {tried}"
         what = " and ".join(_MOVES[kind] for kind, _ in kinds.most_common(2))
         return (
             f"the module's transfer hooks (on_before_batch_transfer, on_after_batch_transfer) {what} the images of "
-            f"{len(found)} of {count} probes. Maps, masks and boxes are drawn on the unchanged images, so they are "
+            f"{len(found)} of {of} probes. Maps, masks and boxes are drawn on the unchanged images, so they are "
             "misplaced. Change the images in the data set's transform instead, and apply random changes only `if "
             "self.trainer.training`"
         )

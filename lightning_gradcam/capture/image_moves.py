@@ -6,7 +6,7 @@ in the result where it was made. No layer spreads the changes here, so every ima
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import torch
@@ -19,6 +19,13 @@ from lightning_gradcam.capture.moved import mask_of, replaced, told_by
 
 # Places of smaller images can't be told apart.
 _LEAST_SIDE = 8
+# The most images and numbers to judge: eight photographs of 224 x 224 pixels, because the function runs up to 13 times.
+_MOST, _NUMBERS = 8, 8 * 3 * 224 * 224
+
+
+def few(images: Tensor) -> int:
+    """Returns how many of the images can be judged in a fraction of a second: at most eight, at least one."""
+    return max(1, min(_MOST, len(images), _NUMBERS // max(images[0].numel(), 1)))
 
 
 def image_moves(run: Callable[[Tensor], Tensor], images: Tensor) -> dict[int, str]:
@@ -58,16 +65,31 @@ def _found(run: Callable[[Tensor], Tensor], form: InputForm, own: Tensor, base: 
     step = torch.where(spread > 0, spread, 1) * torch.where(finite > finite.mean(), -1, 1)
     masks = [mask_of(own.shape[-2:], *regions) for regions in told_by(own.shape[-2:])]
     changed = [_made(run, form.restored(replaced(own, mask, step, seed=seed))) for mask in masks]
+    made = [each for each in changed if each is not None and each.shape == base.shape]
+    if len(made) < len(masks):
+        return {}
     found: dict[int, str] = {}
     for number in range(len(own)):
-        seen = [change(made[number], base[number]) for made in changed if made is not None and made.shape == base.shape]
-        if len(seen) < len(masks):
-            return {}
+        ends = [each[number] for each in made]
+        if _in_place(ends, masks, base[number]):
+            continue
+        seen = [change(end, base[number]) for end in ends]
         # Not the whole image, which fits every shift.
         move = shifted(seen[:-1], masks[:-1]) or meaning(seen, alone=True)
         if move is not None:
             found[number] = move.kind
     return found
+
+
+def _in_place(ends: Sequence[Tensor], masks: Sequence[Tensor], base: Tensor) -> bool:
+    """Whether each pixel depends on itself only, so that black borders and erased parts are no moves.
+
+    The last change is that of the whole image; the others are the same change in a part of it.
+    """
+    return base.shape[-2:] == masks[0].shape and all(
+        torch.equal(end, torch.where(mask.to(base.device), ends[-1], base))
+        for end, mask in zip(ends[:-1], masks[:-1], strict=True)
+    )
 
 
 def _made(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from lightning_gradcam.capture.image_moves import image_moves
+from lightning_gradcam.capture.image_moves import few, image_moves
 
 
 def smooth(*shape: int) -> Tensor:
@@ -28,6 +28,8 @@ KEPT: dict[str, Callable[[Tensor], Tensor]] = {
     "normalised by each image": lambda x: (x - x.mean((1, 2, 3), keepdim=True)) / x.std(),
     "smaller": lambda x: interpolate(x, scale_factor=0.5),
     "larger and square": lambda x: interpolate(x, (96, 96), mode="bilinear"),
+    "with a black border": lambda x: pad(x[..., 4:-4, 4:-4], (4, 4, 4, 4)),
+    "half erased": lambda x: x * (torch.arange(x.shape[-1]) > x.shape[-1] // 2),
     "grey and noisy": lambda x: (
         x.mean(1, keepdim=True) + torch.randn(64, generator=torch.Generator())[: len(x), None, None, None]
     ),
@@ -76,3 +78,10 @@ def test_a_function_that_fails_or_drops_images_shows_nothing() -> None:
     images = IMAGES["noise"]
     assert image_moves(lambda x: x[:1], images) == {}
     assert image_moves(lambda x: x.reshape(7), images) == {}
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [((64, 3, 224, 224), 8), ((5, 1, 28, 28), 5), ((4, 3, 512, 512), 1), ((4, 1, 200, 200, 200), 1)]
+)
+def test_only_as_many_images_are_judged_as_take_no_time(shape: tuple[int, ...], count: int) -> None:
+    assert few(torch.empty(shape, device="meta")) == count
