@@ -126,8 +126,8 @@ class ProbeCallback(Callback):
     ) -> None:
         """Collects probes from data that can't be indexed."""
         host = Host(trainer, pl_module)
-        if host.explains and dataloader_idx == 0:
-            self._run.meet(host, batch)
+        if host.explains:
+            self._run.meet(host, batch, dataloader_idx)
 
     # Also under `trainer.test`.
     on_test_batch_start = on_validation_batch_start

@@ -23,7 +23,7 @@ _ROUNDING = 1e-2
 class _Compared:
     """A forward pre-hook that compares a module's inputs with a batch's images.
 
-    It holds nothing else, because a step may copy or pickle its module, and the hook with it.
+    It holds nothing else, because a step may copy or pickle its module, and the hook with it. A copy compares nothing.
 
     Attributes:
         images: The first two images.
@@ -37,7 +37,13 @@ class _Compared:
     same: bool = False
     other: bool = False
 
-    def __call__(self, _module: Any, args: Any, kwargs: Any) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "images": self.images[:0].clone(), "samples": -1}
+
+    def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
+        # When compiled, this would become part of the user's step. Other callbacks call the module outside of the step.
+        if torch.compiler.is_compiling() or module._current_fx_name not in ("validation_step", "test_step"):
+            return
         # The user's step must not fail because of us.
         with suppress(Exception), torch.no_grad():
             for found in flattened((args, kwargs))[0]:
@@ -64,12 +70,19 @@ class PassedOn:
         self._compared: _Compared | None = None
         self._step = ""
 
-    def watch(self, host: Host, batch: Any) -> None:
-        """Begins to watch, if this is the first batch; it is on the device, behind the transfer hooks."""
+    def watch(self, host: Host, batch: Any, place: int) -> None:
+        """Begins to watch, if this is the first loader's first batch.
+
+        Args:
+            host: The trainer.
+            batch: The batch, on the device, behind the transfer hooks.
+            place: The dataloader's place among several.
+        """
         self.settle()
         # A training step may augment; a compiled module would be compiled again because of the hook.
-        compiled = getattr(host.module, "_compiled_call_impl", None) is not None
-        if not self._wanted or host.trainer.training or host.shards or compiled:
+        made = [getattr(host.module, name, None) for name in ("_compiled_call_impl", "_compiler_ctx")]
+        compiled = any(found is not None for found in made)
+        if not self._wanted or place or host.trainer.training or host.shards or compiled:
             return
         self._wanted = False
         with suppress(Exception):  # a batch of an unknown kind may raise anything; drawing the probes reports it

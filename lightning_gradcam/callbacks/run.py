@@ -120,10 +120,10 @@ class Run:
             self._probing.passing = Passing(self._options.probes)
             self._probing.say_that_it_waits(host, self._lazy, baseline=self._options.log_untrained)
 
-    def meet(self, host: Host, batch: Any) -> None:
+    def meet(self, host: Host, batch: Any, place: int = 0) -> None:
         """Collects samples from a batch if probes are needed and can't be read by index."""
-        self._passed_on.watch(host, batch)
-        if self.recorder is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
+        self._passed_on.watch(host, batch, place)
+        if place or self.recorder is not None or not (self.waiting or host.checking) or self._failures.given_up(TAKING):
             return
         if self._probing.streams is None:
             self._probing.look(host, self._resumed, needed=self.recorder is None)

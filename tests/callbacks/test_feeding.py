@@ -14,6 +14,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
 
 from lightning_gradcam import GradCAMCallback, ProbeSet
 from tests.conftest import TinyModule, loaders, trainer
@@ -64,6 +65,13 @@ def test_transfer_hooks_that_move_images_are_told(tmp_path: Path, change: Any, w
     (said,) = [text for text in remarks(tmp_path, Hooked(change)) if "transfer hooks" in text]
     assert re.search(f" {what}.*so they are misplaced", said)
     assert len(said) <= 500
+
+
+def test_of_many_probes_the_first_ones_are_judged(tmp_path: Path) -> None:
+    (said,) = [
+        text for text in remarks(tmp_path, Hooked(lambda x: x.flip(-1)), num_probes=12) if "transfer hooks" in text
+    ]
+    assert "turn or mirror the images of 8 of the first 8 probes" in said
 
 
 def test_transfer_hooks_that_leave_places_alone_are_not_mentioned(tmp_path: Path) -> None:
@@ -196,3 +204,68 @@ def test_nothing_is_said_of_given_probes_a_forward_function_or_a_training_step(t
         text for text in given + own + remarks(tmp_path / "c", Augmenting()) if "to forward() unchanged" in text
     ]
     assert not [t for t in remarks(tmp_path / "d", Augmenting(), data=loaders()[:1]) if "to forward() unchanged" in t]
+
+
+def test_only_what_the_step_itself_passes_on_is_compared(tmp_path: Path) -> None:
+    class Showing(pl.Callback):
+        """Shows the model other images, as callbacks for the logger do."""
+
+        def on_validation_batch_end(self, trainer: Any, module: Any, *args: Any) -> None:
+            module(torch.rand(8, 1, 8, 8))
+
+        on_validation_batch_start = on_validation_batch_end
+
+    class OfSeveral(TinyModule):
+        """Only its second loader's batches are for `forward`."""
+
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            (self if dataloader_idx else self.net)(batch[0])
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*to forward\\(\\) unchanged")
+        for before in (True, False):
+            callbacks = [Showing(), GradCAMCallback("net.conv1", methods="hirescam", on_error="raise")]
+            module = Passing(SAME["without forward"])
+            trainer(tmp_path / str(before), callbacks=callbacks if before else callbacks[::-1]).fit(module, *loaders())
+        train, val = loaders()
+        first, second = (DataLoader(Subset(val.dataset, places), 8) for places in (range(8), range(8, 40)))
+        callback = GradCAMCallback("net.conv1", methods="hirescam", on_error="raise")
+        trainer(tmp_path / "two", callbacks=callback).fit(OfSeveral(), train, [first, second])
+    assert callback.archive is not None
+
+
+def test_a_copy_of_the_module_made_in_a_step_compares_and_holds_nothing(tmp_path: Path) -> None:
+    copies: list[Any] = []
+
+    def step(module: Any, x: Tensor) -> None:
+        if not copies:
+            copies.append(copy.deepcopy(module))
+        module(x)
+
+    assert not [text for text in remarks(tmp_path, Passing(step)) if "to forward() unchanged" in text]
+    (hook,) = copies[0]._forward_pre_hooks.values()
+    copies[0](torch.rand(8, 1, 8, 8))
+    assert len(hook.images) == 0
+    assert not hook.same
+    assert not hook.other
+
+
+def test_a_compiled_step_is_compiled_as_without_the_callback(tmp_path: Path) -> None:
+    graphs: list[list[str]] = []
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        graphs.append([node.name for node in graph.graph.nodes])
+        return graph.forward
+
+    class Normalising(TinyModule):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self(batch[0] * 2)
+
+    made = []
+    for callbacks in ([], [GradCAMCallback("net.conv1", methods="hirescam", on_error="raise")]):
+        torch._dynamo.reset()
+        graphs.clear()
+        compiled: Any = torch.compile(Normalising(), backend=backend)
+        trainer(tmp_path, callbacks=callbacks).fit(compiled, *loaders())
+        made.append(list(graphs))
+    assert made[0] == made[1]
