@@ -154,7 +154,9 @@ def drawn_from(
     if labels.classes is None and own is not None:
         labels = read_labels(found, len(inputs), own)
     remarks = [labels.remark]
-    other = None if names is not own else _renumbered(dataset, options, indices, labels.classes)
+    other = None
+    if own is not None and names is own:
+        other = _renumbered(dataset, options, indices, labels.classes, len(own))
     if own is not None and other is not None:
         names = None
         remarks.append(f"class_names: the data set's {len(own)} names are not used, because {other}; pass class_names=")
@@ -179,13 +181,14 @@ def drawn_from(
 
 
 def _renumbered(
-    dataset: Any, options: ProbeOptions, indices: Sequence[int] | None, labels: Tensor | None
+    dataset: Any, options: ProbeOptions, indices: Sequence[int] | None, labels: Tensor | None, names: int
 ) -> str | None:
-    """Returns how samples' classes differ from those that their data set lists, whose names it has."""
+    """Returns how samples' classes differ from those that their data set lists by their place among its names."""
     if indices is None or labels is None or labels.dim() != 1:
         return None
     listed = find_labels(dataset, options.label_key)
-    if listed is None:
+    # Numbers from 1 to the number of names, for instance, do not refer to the names.
+    if listed is None or not 0 <= listed.min() <= listed.max() < names:
         return None
     for index, label in zip(indices, labels.tolist(), strict=True):
         if label != listed[index]:

@@ -137,6 +137,17 @@ def test_names_of_classes_that_are_renumbered_are_not_used(tmp_path: Path, said:
     )
 
 
+def test_names_stay_if_listed_numbers_do_not_refer_to_them() -> None:
+    class FromOne(Animals):
+        """Lists its classes from 1, as in its file."""
+
+        def __init__(self) -> None:
+            super().__init__(lambda y: y - 1)
+            self.targets = [label + 1 for label in self.targets]
+
+    assert ProbeSet.from_dataset(FromOne(), 5).class_names == Animals.classes
+
+
 def test_another_number_of_names_than_classes_is_told(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="names of 5 classes were found, but the model's output has 2, so sheets may"):
         assert named(tmp_path, Relabelled(), 2) == Animals.classes
