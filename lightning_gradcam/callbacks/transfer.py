@@ -41,7 +41,8 @@ def sent_to_device(trainer: Trainer, module: LightningModule, batch: Any, *, tra
 @contextmanager
 def _unchanged(data: Any) -> Iterator[None]:
     """Restores what a data module with transfer hooks of its own holds: counters, generators, augmentations."""
-    own = [getattr(type(data), name, None) for name in _HOOKS]
+    # Lightning also calls hooks that were assigned to the data module itself.
+    own = [getattr(data, name, None) for name in _HOOKS]
     if all(str(getattr(hook, "__module__", _ROOTS[0])).split(".")[0] in _ROOTS for hook in own):
         yield
         return
