@@ -79,7 +79,7 @@ def seed_global_rng(seed: int = 0) -> None:
 
 
 @contextmanager
-def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
+def isolated(*owners: object, deep: bool = True, apart: Iterable[object] = ()) -> Iterator[None]:
     """Restores the global random state and the private state of data sets, transforms and data modules.
 
     Private state means the generators in these objects, and the attributes (counters, caches) of all objects that can
@@ -96,8 +96,9 @@ def isolated(*owners: object, deep: bool = True) -> Iterator[None]:
         *owners: The objects that are about to be used.
         deep: Whether to follow the objects inside the owners: wrapped data sets, composed transforms, dicts and lists
             of these, closures and partials. Containers with more than 256 entries are treated as data and not searched.
+        apart: Objects that are left alone, with what only they hold.
     """
-    held = list(held_by(owners)) if deep else [owner for owner in owners if owner is not None]
+    held = list(held_by(owners, apart)) if deep else [owner for owner in owners if owner is not None]
     restore_generators = restoring(generators_of(held))
     used = [owner for owner in held if not deep or changes_by_use(owner)]
     attributes = [(owner, Attributes([vars(owner)], tensors=isinstance(owner, nn.Module))) for owner in used]

@@ -207,11 +207,12 @@ def changes_by_use(owner: object) -> bool:
     return indexed_or_called and not isfunction(owner) and attributes_of(owner) is not None
 
 
-def held_by(owners: Iterable[object]) -> Iterator[object]:
-    """Yields the owners and the objects inside them, each once."""
-    seen: set[int] = set()
+def held_by(owners: Iterable[object], apart: Iterable[object] = ()) -> Iterator[object]:
+    """Yields the owners and the objects inside them, each once, but not those ``apart`` and what only they hold."""
+    seen: set[int] = {*map(id, apart)}
     queue: deque[object] = deque(owners)
-    while queue and len(seen) < _ENOUGH:
+    most = len(seen) + _ENOUGH
+    while queue and len(seen) < most:
         owner = queue.popleft()
         if id(owner) in seen or attribute(owner, "__class__") is None or isinstance(owner, _LEAVES):
             continue

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from lightning_gradcam import GradCAMCallback, ProbeSet
-from tests.conftest import TinyModule, loaders, trainer
+from tests.conftest import TinyModule, loaders, tiny_data, trainer
 from tests.guard.test_model import assert_same
 
 
@@ -108,6 +108,44 @@ def test_the_state_of_a_data_modules_transfer_hooks_is_restored(tmp_path: Path) 
         module, data = TinyModule(), Data()
         trainer(tmp_path, callbacks=callbacks).fit(module, datamodule=data)
         ends.append({**module.state_dict(), **data.norm.state_dict(), "calls": data.calls, "seen": data.seen})
+    assert_same(ends[0], ends[1], "the end")
+
+
+class Noise:
+    """Is no module; counts and draws from its own generator."""
+
+    def __init__(self) -> None:
+        self.calls, self.generator = 0, random.Random(1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x + self.generator.random()
+
+
+@pytest.mark.parametrize("where", ["hook", "forward", "assigned hook"])
+def test_noise_that_is_no_module_is_the_same_in_training(tmp_path: Path, where: str) -> None:
+    class Noisy(TinyModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.noise = Noise()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(self.noise(x) if where == "forward" else x)
+
+    class HookedNoisy(Noisy):
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return self.noise(batch[0]), batch[1]
+
+    ends = []
+    for callbacks in ([], [GradCAMCallback("net.conv1", on_error="raise")]):
+        pl.seed_everything(0, verbose=False)
+        module = HookedNoisy() if where == "hook" else Noisy()
+        data = pl.LightningDataModule.from_datasets(tiny_data(40), tiny_data(40, seed=2), batch_size=8)
+        if where == "assigned hook":
+            vars(data)["on_after_batch_transfer"] = lambda batch, _, noise=module.noise: (noise(batch[0]), batch[1])
+        trainer(tmp_path, callbacks=callbacks).fit(module, datamodule=data)
+        ends.append({**module.state_dict(), "calls": module.noise.calls})
+    assert ends[0]["calls"] > 20
     assert_same(ends[0], ends[1], "the end")
 
 

@@ -564,3 +564,36 @@ def test_entries_that_can_not_be_compared_are_restored_too() -> None:
     with isolated(owner, deep=False):
         cache[7] = torch.ones(2)
     assert [*map(id, cache)] == [*map(id, entries)]
+
+
+def test_augmentations_that_are_no_modules_are_restored_but_not_what_they_lead_to() -> None:
+    class Counting:
+        def __init__(self, **held: Any) -> None:
+            vars(self).update(held, calls=0, generator=random.Random(1))
+
+        def __call__(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x + self.generator.random()
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.callback = Counting()
+
+    class Augmenting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self._trainer = Trainer()
+            self.augmented = nn.Sequential()
+            self.augmented.augmentation = Counting(inner=Counting(), owner=self, trainer=self._trainer)  # type: ignore
+
+        def forward(self, x: Tensor) -> Any:
+            augmentation: Any = self.augmented.augmentation
+            return self._trainer.callback(augmentation.inner(augmentation(x)))
+
+    model = Augmenting()
+    augmentation: Any = model.augmented.augmentation
+    before = augmentation.generator.getstate(), augmentation.inner.generator.getstate()
+    with preserved(model):
+        model(torch.zeros(1))
+    assert (augmentation.calls, augmentation.inner.calls, model._trainer.callback.calls) == (0, 0, 1)
+    assert (augmentation.generator.getstate(), augmentation.inner.generator.getstate()) == before
