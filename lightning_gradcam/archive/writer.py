@@ -167,10 +167,7 @@ class ArchiveWriter(Archive):
         except (ArchiveError, OSError) as error:
             return f"the earlier steps could not be copied, so the record begins here ({error})"
         if files and source.manifest.run != parent["run"]:
-            return (
-                f"the earlier steps could not be copied, so the record begins here ({source.path!r} contains another "
-                "run)"
-            )
+            return f"the earlier steps could not be copied, so the record begins here ({source.path!r}: another run)"
         if changed := source.manifest.differences(self.manifest):
             return f"the earlier steps remain only in {source.path!r}: {', '.join(changed)} changed since"
         self._written = None
