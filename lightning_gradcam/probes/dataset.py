@@ -17,7 +17,7 @@ from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.batches import Apart, differ_in_size, is_listed, one_size, origins
 from lightning_gradcam.probes.display import choose, displayed, find_normalization, normalization
 from lightning_gradcam.probes.entries import entry_of, input_of, label_of, split_batch
-from lightning_gradcam.probes.labels import class_in, read_labels
+from lightning_gradcam.probes.labels import chosen_names, class_in, read_labels
 from lightning_gradcam.probes.options import DEFAULT_PROBES, ProbeOptions
 from lightning_gradcam.probes.paths import Key, tensors_in
 from lightning_gradcam.probes.probe_set import ProbeSet
@@ -153,9 +153,10 @@ def drawn_from(
     labels = read_labels(found, len(inputs), names)
     if labels.classes is None and own is not None:
         labels = read_labels(found, len(inputs), own)
-    remarks = [labels.remark]
+    names, why = chosen_names(options.class_names, own, labels.classes)
+    remarks = [labels.remark, why]
     other = None
-    if own is not None and names is own:
+    if own is not None and names == own:
         other = _renumbered(dataset, options, indices, labels.classes, len(own))
     if own is not None and other is not None:
         names = None

@@ -28,6 +28,38 @@ class Labels:
     remark: str | None = None
 
 
+def chosen_names(
+    given: Sequence[str] | None, found: Sequence[str] | None, classes: Tensor | None
+) -> tuple[tuple[str, ...] | None, str | None]:
+    """Chooses between the user's class names and those found with the data.
+
+    Args:
+        given: The user's; they take precedence unless there are too few for the labels.
+        found: The data set's or the probes' own.
+        classes: True classes, as in :class:`Labels`.
+
+    Returns:
+        The names, and a note for the user if the given ones are not used.
+
+    Example:
+        >>> chosen_names(["cat", "dog"], ["ant", "bee", "cow"], torch.tensor([0, 2]))[0]
+        ('ant', 'bee', 'cow')
+    """
+    own = None if found is None else tuple(map(str, found))
+    if given is None:
+        return own, None
+    names = tuple(map(str, given))
+    if own is None or classes is None:
+        return names, None
+    least = classes.shape[1] if classes.dim() > 1 else int(classes.max()) + 1
+    if len(names) >= least:
+        return names, None
+    return own, (
+        f"class_names: got {len(names)} names, but the samples' labels need at least {least}; the {len(own)} names "
+        "found with the data are used"
+    )
+
+
 def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *, whole: bool = False) -> Labels:
     """Reads the labels of a batch.
 

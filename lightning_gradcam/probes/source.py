@@ -15,6 +15,7 @@ from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.dataset import Drawn, draw
 from lightning_gradcam.probes.folder import Preparation, read_folder
+from lightning_gradcam.probes.labels import chosen_names
 from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.probes.paths import Key, any_picture, nested
 from lightning_gradcam.probes.probe_set import ProbeSet
@@ -70,8 +71,11 @@ def obtain_probes(
             drawn, remark = _drawn_again(options, find_loader, resumed, archived, redraw=redraw, batches=batches)
         else:
             drawn, remark = _fresh(options, find_loader(), batches)
-    if options.class_names is not None and drawn.probes.class_names != tuple(map(str, options.class_names)):
-        drawn = replace(drawn, probes=replace(drawn.probes, class_names=tuple(options.class_names)))
+    names, why = chosen_names(options.class_names, drawn.probes.class_names, drawn.probes.labels)
+    if names != drawn.probes.class_names:
+        drawn = replace(drawn, probes=replace(drawn.probes, class_names=names))
+    if why is not None and why not in (drawn.remark or ""):
+        remark = "; ".join(filter(None, [remark, why]))
     return drawn, remark
 
 

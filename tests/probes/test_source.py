@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -245,6 +246,17 @@ def test_class_names_of_the_options_replace_those_of_the_data_set() -> None:
     for each in (tiny_data(), data):
         assert obtained(options, lambda each=each: loader(each))[0].probes.class_names == ("x", "y")  # type: ignore[misc]
     assert obtained(ProbeOptions(num_probes=2), lambda: loader(data))[0].probes.class_names == ("ant", "bee")
+
+
+def test_too_few_class_names_of_the_options_do_not_replace_those_of_the_data() -> None:
+    options = ProbeOptions(num_probes=2, class_names=["x"])
+    drawn, _ = obtained(options, lambda: loader(Pictures(NORMALIZED)))
+    assert drawn.probes.class_names == ("ant", "bee")
+    said = "class_names: got 1 names, but the samples' labels need at least 2; the 2 names found with the data are used"
+    assert drawn.remark == said
+    given = replace(options, given=ProbeSet(torch.rand(2, 1, 8, 8), labels=[0, 1], class_names=["a", "b"]))
+    drawn, remark = obtained(given, lambda: loader(tiny_data()))
+    assert (drawn.probes.class_names, remark) == (("a", "b"), said)
 
 
 def test_dataloader_is_not_iterated() -> None:
