@@ -288,6 +288,8 @@ def test_a_copy_of_the_module_made_in_a_step_compares_and_holds_nothing(tmp_path
     assert not hook.other
 
 
+# Under torch 2.4, Dynamo also compiles what the callback itself runs, with or without watching the step.
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch before 2.6 can't leave compilation out")
 def test_a_compiled_step_is_compiled_as_without_the_callback(tmp_path: Path) -> None:
     graphs: list[list[str]] = []
 
