@@ -154,13 +154,11 @@ def drawn_from(
     if labels.classes is None and own is not None:
         labels = read_labels(found, len(inputs), own)
     names, why = chosen_names(options.class_names, own, labels.classes)
-    remarks = [labels.remark, why]
-    other = None
-    if own is not None and names == own:
+    if own is not None and options.class_names is None:
         other = _renumbered(dataset, options, indices, labels.classes, len(own))
-    if own is not None and other is not None:
-        names = None
-        remarks.append(f"class_names: the data set's {len(own)} names are not used, because {other}; pass class_names=")
+        if other is not None:
+            names = None
+            why = f"class_names: the data set's {len(own)} names are not used, because {other}; pass class_names="
     owners = [*nested_datasets(dataset)]
     transforms = [getattr(owner, name, None) for owner in owners for name in ("transform", "transforms")]
     normalized = choose([*map(find_normalization, transforms)], normalization(options.mean, options.std))
@@ -178,7 +176,7 @@ def drawn_from(
         values=labels.numbers,
         normalized=normalized,
     )
-    return Drawn(probes, batch, remark="; ".join(filter(None, remarks)) or None)
+    return Drawn(probes, batch, remark="; ".join(filter(None, [labels.remark, why])) or None)
 
 
 def _renumbered(

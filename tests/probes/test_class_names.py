@@ -163,6 +163,13 @@ def test_names_that_the_user_gives_replace_those_of_the_data_set(
     assert not [one for one in recwarn if "class_names" in str(one.message)]
 
 
+def test_the_data_sets_own_names_are_used_if_the_user_gives_them(tmp_path: Path, said: list[str]) -> None:
+    reversed_labels = Animals(lambda y: 4 - y)
+    assert named(tmp_path, reversed_labels, 5, class_names=list(Animals.classes)) == Animals.classes
+    assert said
+    assert not [line for line in said if "class_names" in line]
+
+
 def test_labels_by_name_are_looked_up_in_the_data_sets_names_too() -> None:
     probes = ProbeSet.from_dataset(Animals(lambda y: Animals.classes[y]), 5, class_names=list("abcde"))
     assert probes.labels is not None
