@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from lightning_gradcam.callbacks.host import Host
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.ranks import Ranks, alone
+from lightning_gradcam.callbacks.transfer import sent_to_device
 from lightning_gradcam.capture.image_moves import few, image_moves
 from lightning_gradcam.capture.inputs import Inputs
 from lightning_gradcam.compute.search import TRIED
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError
-from lightning_gradcam.guard.data import isolated_rng, seed_global_rng
 from lightning_gradcam.monitors.base import Monitor, Subject
 from lightning_gradcam.probes.batches import Apart, exchanged, is_listed, part_of, part_of_listed
 from lightning_gradcam.probes.dataset import Drawn
@@ -101,10 +101,7 @@ class Feeding:
             entry = entry_of(batch, key)
 
             def run(images: Tensor) -> Tensor:
-                with isolated_rng():
-                    seed_global_rng()
-                    made = input_of(host.prepared(exchanged(batch, entry, images)), key)
-                return made.cpu()
+                return input_of(sent_to_device(host, exchanged(batch, entry, images)), key).cpu()
 
             if isinstance(entry, Tensor):
                 found = image_moves(run, entry)
@@ -145,7 +142,7 @@ class Feeding:
             batch = part(drawn.batch, start, stop, len(drawn.probes))
             # A failure on one rank must not leave the others waiting in the forward pass.
             with self.ranks.together("preparing the probes"):
-                batch = host.prepared(batch, transferred=drawn.transferred)
+                batch = sent_to_device(host, batch, transferred=drawn.transferred)
             picture = input_of(batch, key, listed=listed)
             if listed:
                 batch = exchanged(batch, entry_of(batch, key), picture)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from lightning_gradcam.callbacks.transfer import sent_to_device
 from lightning_gradcam.errors import printable
 from lightning_gradcam.guard.data import isolated, seed_global_rng
 from lightning_gradcam.guard.model import preserved, sharded_again
@@ -236,12 +235,11 @@ class Host:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Restores model, random state, stage and logging on exit; every step draws the same random numbers inside."""
+        """Restores what explaining must not change: the model, the random state, the stage and logging."""
         training = self.trainer.training
         # FSDP2 swaps whole weights and a rank's own shard in the same attributes; the guard must start and end with the
         # shards.
         with sharded_again(self.module), preserved(self.module):
-            seed_global_rng()
             # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard
             # removes this attribute again.
             vars(self.module)["log"] = lambda *args, **kwargs: None
@@ -254,23 +252,18 @@ class Host:
                 if training:
                     self.trainer.training = True
 
-    def prepared(self, batch: Any, *, transferred: bool = False) -> Any:
-        """Moves a batch to the device as Lightning's loops do, with the user's transfer hooks.
-
-        Args:
-            batch: The batch, on the CPU.
-            transferred: Whether the hooks have already been applied to it.
-        """
-        return sent_to_device(self.trainer, self.module, batch, transferred=transferred)
-
     def forward_of(self, forward_fn: Callable[..., Any] | None = None) -> Callable[[Any], Any]:
         """Returns a function that runs the module with the trainer's precision (autocast is off outside step hooks).
+
+        Call it only while :meth:`explaining`: it seeds the global random number generators.
 
         Args:
             forward_fn: Called with the module and the inputs, instead of the module itself.
         """
 
         def forward(inputs: Any) -> Any:
+            # Dropout that is always on draws the same at every step, however many passes there are before this one.
+            seed_global_rng()
             with self.trainer.precision_plugin.forward_context():
                 return self.module(inputs) if forward_fn is None else forward_fn(self.module, inputs)
 

@@ -4,38 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from lightning_gradcam.callbacks.host import Host
 from lightning_gradcam.capture.tensors import mapped
-from lightning_gradcam.guard.data import isolated
-
-if TYPE_CHECKING:
-    from pytorch_lightning import LightningModule, Trainer
+from lightning_gradcam.guard.data import isolated, seed_global_rng
 
 _HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 _ROOTS = ("pytorch_lightning", "lightning")
 
 
-def sent_to_device(trainer: Trainer, module: LightningModule, batch: Any, *, transferred: bool) -> Any:
+def sent_to_device(host: Host, batch: Any, *, transferred: bool = False) -> Any:
     """Moves a batch to the device as Lightning's loops do, with the user's transfer hooks.
 
+    Call it only while :meth:`Host.explaining <lightning_gradcam.callbacks.host.Host.explaining>`: it seeds the global
+    random number generators.
+
     Args:
-        trainer: The running trainer.
-        module: Its module.
+        host: The trainer and its module.
         batch: The batch, on the CPU.
         transferred: Whether the hooks have already been applied to it.
     """
     # A hook may change the batch in place.
     copy = mapped(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
-    copy = trainer.precision_plugin.convert_input(copy)
+    copy = host.trainer.precision_plugin.convert_input(copy)
     if transferred:
-        device = module.device
+        device = host.module.device
         return mapped(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, copy)
-    with _unchanged(trainer.datamodule):  # type: ignore[attr-defined]
-        copy = module._on_before_batch_transfer(copy, dataloader_idx=0)
-        return trainer.strategy.batch_to_device(copy, dataloader_idx=0)
+    # A hook that draws random numbers draws the same at every step.
+    seed_global_rng()
+    with _unchanged(host.trainer.datamodule):  # type: ignore[attr-defined]
+        copy = host.module._on_before_batch_transfer(copy, dataloader_idx=0)
+        return host.trainer.strategy.batch_to_device(copy, dataloader_idx=0)
 
 
 @contextmanager

@@ -66,6 +66,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _of_config(chosen: argparse.Namespace) -> LayerListing:
+    from lightning_gradcam.callbacks.transfer import sent_to_device
     from lightning_gradcam.capture.inputs import Inputs
     from lightning_gradcam.cli.config import at_start
     from lightning_gradcam.compute.layer_listing import list_layers
@@ -78,7 +79,7 @@ def _of_config(chosen: argparse.Namespace) -> LayerListing:
         choice = ProbeOptions(num_probes=min(2, len(loader.dataset)), input_key=key)
         drawn = draw(loader.dataset, choice, collate_fn=getattr(loader, "collate_fn", None))
         with host.explaining(), moving("layers", show=chosen.progress) as moved:
-            picture = input_of(host.prepared(drawn.batch), key)
+            picture = input_of(sent_to_device(host, drawn.batch), key)
             return list_layers(host.module, Inputs(picture), host.forward_of(), progress=moved)
 
     return at_start(options.config_arguments(chosen), look)

@@ -152,7 +152,14 @@ def test_noise_that_is_no_module_is_the_same_in_training(tmp_path: Path, where: 
 # ---- random numbers
 
 
-def test_a_forward_that_draws_random_numbers_gives_maps_that_can_be_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_size": 3}, {"methods": ["guided_gradcam", "scorecam"]}], ids=["once", "parts", "reruns"]
+)
+def test_a_forward_that_draws_random_numbers_gives_maps_that_can_be_compared(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """The first step also checks the layers, which takes more passes than later steps."""
+
     class Noisy(TinyModule):
         def forward(self, x: Tensor) -> Tensor:
             noise = nn.functional.dropout(torch.ones_like(x)) + float(np.random.rand()) + random.random()
@@ -164,13 +171,14 @@ def test_a_forward_that_draws_random_numbers_gives_maps_that_can_be_compared(tmp
         def on_train_epoch_start(self) -> None:
             self.net.norm1.eval()
 
-    callback = GradCAMCallback("net.conv1", on_error="raise")
+    callback = GradCAMCallback("net.conv1", on_error="raise", **options)
     trainer(tmp_path, callbacks=callback, max_epochs=3).fit(Noisy(), *loaders())
     assert callback.archive is not None
-    maps = callback.archive.maps("net.conv1", relu=False)
-    assert np.abs(maps[0]).max() > 0
-    np.testing.assert_array_equal(maps[0], maps[1])
-    np.testing.assert_array_equal(maps[0], maps[2])
+    for method in callback.archive.methods:
+        maps = callback.archive.maps("net.conv1", method, relu=False)
+        assert np.abs(maps[0]).max() > 0
+        np.testing.assert_array_equal(maps[0], maps[1])
+        np.testing.assert_array_equal(maps[0], maps[2])
 
 
 # ---- steps that pass on other images
