@@ -116,7 +116,7 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
     from lightning_gradcam.callbacks.base import ProbeCallback
     from lightning_gradcam.callbacks.from_config import check_kept
     from lightning_gradcam.callbacks.gradcam import GradCAMCallback
-    from lightning_gradcam.errors import ConfigurationError
+    from lightning_gradcam.errors import ConfigurationError, RefusedError
     from lightning_gradcam.saved_models.construction import accepted, build, named_class
     from lightning_gradcam.saved_models.file import Recipe
     from lightning_gradcam.saved_models.origin import callbacks_in, layers_of_run
@@ -138,8 +138,13 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
             continue
         try:
             kind = named_class(name, "callbacks", ProbeCallback)
-        except ConfigurationError:
-            # It is not a callback from this package, or its package is not installed.
+        except RefusedError:
+            # It is another kind of callback.
+            continue
+        except ConfigurationError as error:
+            # A bare name that this package does not have is one of Lightning's.
+            if name == given:
+                say(f"the config's callback {name!r:.200} is skipped: {error}")
             continue
         check_kept(**{str(option): value for option, value in own.items() if option not in flags})
         if own.get("log_untrained"):

@@ -67,6 +67,17 @@ def test_a_training_without_the_callback(tmp_path: Path) -> None:
     assert_same(Archive.open("again/gradcam"), Archive.open(live / "gradcam"))
 
 
+def test_a_callback_that_cannot_be_imported_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    version = fit(tmp_path)
+    file = version / "config.yaml"
+    file.write_text(file.read_text().replace("lightning_gradcam.GradCAMCallback", "not_here.OurGradCAM"))
+    capsys.readouterr()
+    assert main(["replay", CHECKPOINTS, "--config", str(file), "-o", "again"]) == 0
+    said = capsys.readouterr().err
+    assert "the config's callback 'not_here.OurGradCAM' is skipped: callbacks: 'not_here' can't be imported" in said
+    assert "ModelCheckpoint" not in said
+
+
 def test_the_configs_precision(tmp_path: Path) -> None:
     version = fit(tmp_path, text=CONFIG.replace("accelerator: cpu", "accelerator: cpu\n  precision: bf16-mixed"))
     assert main(["replay", CHECKPOINTS, "-o", "again"]) == 0
