@@ -66,7 +66,6 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _of_config(chosen: argparse.Namespace) -> LayerListing:
-    from lightning_gradcam.callbacks.transfer import sent_to_device
     from lightning_gradcam.capture.inputs import Inputs
     from lightning_gradcam.cli.config import at_start
     from lightning_gradcam.compute.layer_listing import list_layers
@@ -75,6 +74,9 @@ def _of_config(chosen: argparse.Namespace) -> LayerListing:
     from lightning_gradcam.probes.options import ProbeOptions
 
     def look(host: Host, callback: Mapping[str, Any]) -> LayerListing:
+        # Imported here because it uses the Lightning package that the module has imported.
+        from lightning_gradcam.callbacks.transfer import sent_to_device
+
         loader, key = host.probe_loader(), callback.get("input_key")
         choice = ProbeOptions(num_probes=min(2, len(loader.dataset)), input_key=key)
         drawn = draw(loader.dataset, choice, collate_fn=getattr(loader, "collate_fn", None))
