@@ -35,7 +35,7 @@ from lightning_gradcam.sheets.builder import (
 from lightning_gradcam.sheets.cam_sheet import color_bar
 from lightning_gradcam.sheets.film import Film
 from lightning_gradcam.sheets.film_lines import film_footer, film_header
-from lightning_gradcam.sheets.words import class_words, probe_words
+from lightning_gradcam.sheets.words import PERCENT, class_words, probe_words
 
 MAX_BYTES = 4_000_000
 MOST_PROBES = 64
@@ -134,7 +134,9 @@ def animate(
         film = replace(whole.part(rows), records=tuple(whole.records[place] for place in steps))
         inner = max(_columns(len(rows)) * _pitch(film) - _GAP, _NARROWEST)
         lines = film_header(film, title, total or len(whole.records), inner)
-        foot = film_footer(film, inner) + remarks(note, of_probes(len(rows), len(whole.rows)))
+        foot = film_footer(film, inner) + remarks(
+            PERCENT if film.classed else "", note, of_probes(len(rows), len(whole.rows))
+        )
         shorter = {"images are smaller": side < SIDE, "frames are fewer": len(steps) < len(whole.records)}
         if less := " and ".join(word for word, short in shorter.items() if short):
             foot += remarks(f"{less}, to keep the file below {MAX_BYTES / 1e6:g} MB")

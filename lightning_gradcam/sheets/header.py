@@ -19,7 +19,7 @@ from lightning_gradcam.render.signals import source_lines
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.text import INK, WRONG
 from lightning_gradcam.sheets.builder import Line, remarks, step_line
-from lightning_gradcam.sheets.words import quantity, score_title, target_words
+from lightning_gradcam.sheets.words import PERCENT, quantity, score_title, target_words
 
 # Two lines each: the layout must not depend on the scale.
 _SCALES = {
@@ -135,6 +135,7 @@ def cam_header(
             *_level_lines(record, layer),
             *_slice_lines(slices),
             *source_lines(probes.display_source),
+            PERCENT if (np.isfinite(record.confidence) & (record.predicted >= 0)).any() else "",
         ),
     ]
     if "guided" in drawing.columns:

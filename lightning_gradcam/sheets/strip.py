@@ -29,7 +29,7 @@ from lightning_gradcam.sheets.builder import (
 from lightning_gradcam.sheets.cam_sheet import LABELS, color_bar, row_label, scale_end
 from lightning_gradcam.sheets.film import Film
 from lightning_gradcam.sheets.film_lines import film_footer, film_header
-from lightning_gradcam.sheets.words import class_words
+from lightning_gradcam.sheets.words import PERCENT, class_words
 
 MOST_COLUMNS = 24
 _SIDE, _GAP, _NARROWEST, _NARROWEST_TILE = 112, 10, 560, 62
@@ -167,7 +167,7 @@ def _legend(film: Film) -> list[list[tuple[Pixels | str | None, str]]]:
         ("cross", "map not finite"),
     ]
     if film.classed:
-        seen.append((None, "%: probability of the predicted class"))
+        seen.append((None, PERCENT))
         missing.insert(0, ("frame", "class changed, new one below"))
     return [*([seen] if seen else []), missing]
 

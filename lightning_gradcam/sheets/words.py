@@ -10,6 +10,9 @@ from lightning_gradcam.render.text import INK, RIGHT, WRONG
 from lightning_gradcam.render.tiles import OUTPUT, SIMILAR, unclassed_word
 from lightning_gradcam.sheets.builder import Caption
 
+PERCENT = "%: probability of the predicted class"
+"""What the percentages beside predictions are, for legends."""
+
 # Minimum probability for a class to count as predicted, with several labels per probe.
 _AMONG = 0.5
 

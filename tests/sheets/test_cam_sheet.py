@@ -18,6 +18,7 @@ from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import RIGHT, WRONG, write
 from lightning_gradcam.sheets.cam_sheet import _slice_names, scale_end, sheet
 from lightning_gradcam.sheets.header import _slice_lines, blank_codes, cam_header
+from lightning_gradcam.sheets.words import PERCENT
 from tests.samples import (
     GAP,
     INF,
@@ -928,6 +929,15 @@ def test_the_header_says_what_is_beside_the_maps() -> None:
     lines = [text for text, _ in cam_header(ranked(0, 1, 2), "conv", "gradcam", drawing, "gradcam", probes, slices)]
     assert "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0," in lines
     assert "above each probe: the 2 most likely classes; the true class has a green square" in lines
+
+
+@pytest.mark.parametrize(("predicted", "confidence"), [(1, 0.95), (1, np.nan), (-1, 0.95)])
+def test_percentages_are_explained_where_there_are_any(predicted: int, confidence: float) -> None:
+    found = record(ramp(2), predicted=np.full(2, predicted, np.int64), confidence=np.full(2, confidence, np.float32))
+    probes = probe_set(labels=torch.tensor([0, 1]))
+    slices = Slices.of((2, 2, 2), probes.pixels.shape)
+    lines = cam_header(found, "conv", "gradcam", Drawing(), "gradcam", probes, slices)
+    assert (PERCENT in dict(lines)) == ((predicted, confidence) == (1, 0.95))
 
 
 def test_guided_is_a_column_of_its_own_beside_each_target() -> None:
