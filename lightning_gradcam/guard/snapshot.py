@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
 from inspect import isfunction
 from itertools import chain, compress, islice
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
@@ -25,11 +25,13 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 _CONTAINERS = (dict, list, set, deque)
 # Types that contain neither a generator nor anything that indexing a data set would change.
 _LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
+# Their objects, such as compilers, record what they did.
+_OWN = ("torch", "pytorch_lightning", "lightning", "builtins")
 SMALL, _LARGE, _HUGE, _ENOUGH = 256, 1000, 100_000, 5000
 
 
 @lru_cache(maxsize=4096)
-def _kind(kind: type) -> Literal["container", "tuple", "tensor", "array", "generator"] | None:
+def _kind(kind: type) -> Literal["container", "tuple", "tensor", "array", "generator", "called"] | None:
     """Returns how values of a type are saved and restored; cached, because this check costs more than all the rest."""
     if issubclass(kind, _CONTAINERS):
         return "container"
@@ -39,7 +41,18 @@ def _kind(kind: type) -> Literal["container", "tuple", "tensor", "array", "gener
         return "tensor"
     if issubclass(kind, np.ndarray):
         return "array"
-    return "generator" if issubclass(kind, _GENERATORS) else None
+    if issubclass(kind, _GENERATORS):
+        return "generator"
+    return "called" if _is_called(kind) else None
+
+
+def _is_called(kind: type) -> bool:
+    """Whether a type's objects can be called and may hold something: not types, built-in functions or torch's own."""
+    if issubclass(kind, (nn.Module, FunctionType, MethodType)):
+        return True
+    own = issubclass(kind, (BuiltinFunctionType, type)) or kind.__module__.split(".")[0] in _OWN
+    # Every type has a `__call__` through its own type.
+    return not own and any("__call__" in vars(base) for base in kind.__mro__)
 
 
 class Attributes:
@@ -51,6 +64,10 @@ class Attributes:
     Args:
         owners: The ``__dict__``s.
         tensors: Whether to copy the content of tensors and arrays.
+
+    Attributes:
+        generators: The random generators found.
+        called: The functions, modules and other callable objects found, except hooks and a module's own parts.
     """
 
     def __init__(self, owners: Iterable[dict[str, Any]], *, tensors: bool = True) -> None:
@@ -60,8 +77,9 @@ class Attributes:
         self._values = [*chain.from_iterable(map(dict.values, self._owners))]
         self._ids = [*map(id, self._values)]
         self.generators: list[Any] = []
+        self.called: list[Any] = []
         found: dict[str | None, list[Any]] = {kind: [] for kind in ("container", "tuple", "tensor", "array")}
-        found["generator"] = self.generators
+        found.update(generator=self.generators, called=self.called)
         kinds = [*map(_kind, map(type, self._values))]
         for name, value, kind in compress(zip(self._names, self._values, kinds, strict=True), kinds):
             found[kind].append(value)
@@ -69,7 +87,8 @@ class Attributes:
             searched = any(map(_kind, map(type, value))) if kind == "tuple" else kind == "container" and value
             if searched and name not in ("_modules", "_parameters"):
                 for inner, entry in _inside(value, whole=name == "_buffers"):
-                    if name == "_buffers" or not isinstance(entry, nn.Parameter):
+                    hook = inner == "called" and name.endswith("_hooks")
+                    if name == "_buffers" or not (hook or isinstance(entry, nn.Parameter)):
                         found[inner].append(entry)
         containers = found["container"]
         self._empty = [container for container in containers if not container]
@@ -168,12 +187,7 @@ def _entries(container: Any) -> list[Any]:
 
 
 def _inside(container: Any, *, whole: bool) -> Iterator[tuple[str, Any]]:
-    """Yields what is restored among a container's entries and those of the containers in it, with its kind.
-
-    Args:
-        container: A container or tuple.
-        whole: Whether to search it even if it is large.
-    """
+    """Yields entries of a container and of those in it, with their kinds; ``whole``: even if the container is large."""
     seen, waiting, left = set[int](), deque([container]), _ENOUGH
     while waiting and (left > 0 or whole):
         searched = waiting.popleft()
@@ -239,6 +253,9 @@ def held_by(owners: Iterable[object], apart: Iterable[object] = ()) -> Iterator[
         owner = queue.popleft()
         if id(owner) in seen or attribute(owner, "__class__") is None or isinstance(owner, _LEAVES):
             continue
+        # A compiled function leads to its compiler, which records what it did.
+        if str(type(owner).__module__).startswith(("torch._dynamo", "torch._inductor")):
+            continue
         seen.add(id(owner))
         if isinstance(owner, (*_CONTAINERS, tuple)):
             if len(owner) <= SMALL:
@@ -252,7 +269,9 @@ def held_by(owners: Iterable[object], apart: Iterable[object] = ()) -> Iterator[
 
 
 def bound_to(function: object) -> Iterator[object]:
-    """Yields the values in a function's closure and the object a method is bound to."""
+    """Yields a function's defaults, the values in its closure, and the object a method is bound to."""
+    for name in ("__defaults__", "__kwdefaults__"):
+        yield attribute(function, name)
     cells = attribute(function, "__closure__")
     for cell in cells if isinstance(cells, tuple) else ():
         with suppress(ValueError):  # a closure cell that is still empty

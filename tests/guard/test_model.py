@@ -664,3 +664,51 @@ def test_augmentations_that_are_no_modules_are_restored_but_not_what_they_lead_t
         model(torch.zeros(1))
     assert (augmentation.calls, augmentation.inner.calls, model._trainer.callback.calls) == (0, 0, 1)
     assert (augmentation.generator.getstate(), augmentation.inner.generator.getstate()) == before
+
+
+class Noise:
+    """Counts, and draws from its own generator."""
+
+    def __init__(self) -> None:
+        self.calls, self.generator = 0, torch.Generator().manual_seed(1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x + torch.rand(1, generator=self.generator)
+
+
+def _in_closure(noise: Noise) -> Any:
+    return lambda x: noise(x)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda noise: [noise],
+        lambda noise: {"train": (noise,)},
+        lambda noise: noise.__call__,
+        _in_closure,
+        lambda noise: lambda x, noise=noise: noise(x),
+    ],
+    ids=["list", "dict", "method", "closure", "default"],
+)
+def test_augmentations_in_containers_and_functions_are_restored(held: Any) -> None:
+    noise, model = Noise(), nn.Sequential(nn.Identity())
+    model[0].held = held(noise)
+    before = noise.generator.get_state()
+    with preserved(model):
+        noise(torch.zeros(1))
+    assert noise.calls == 0
+    assert torch.equal(noise.generator.get_state(), before)
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple in a dict", "attribute"])
+def test_modules_that_are_not_registered_keep_their_mode_and_get_their_buffers_back(kind: str) -> None:
+    teacher, model = nn.Sequential(nn.BatchNorm1d(3)), nn.Sequential(nn.Linear(3, 3))
+    held: Any = {"list": [teacher], "tuple in a dict": {"teacher": (teacher,)}, "attribute": teacher}[kind]
+    vars(model[0])["held"] = held
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    with preserved(model):
+        assert teacher[0].training
+        teacher(model(torch.rand(4, 3)))
+    assert_same(before, teacher.state_dict(), "teacher")
