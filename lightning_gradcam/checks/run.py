@@ -121,8 +121,8 @@ def check_maps(
         names, remarks = _working(model, inputs, layers, options)
     if not any(can_be_redrawn(weight) for weight in model.parameters()):
         raise ConfigurationError(
-            "model: it has no parameters that can be randomised (none at all, or only quantised ones), but a check "
-            "compares the maps with those of random weights; pass the model as it was before quantisation"
+            "model: it has no parameters that can be randomised (none at all, or only quantised ones), but the check "
+            "compares the maps with those from random weights; pass the model as it was before quantisation"
         )
     counter = Counter(caller(model, forward, output_key))
     with preserved(model), eager(model):

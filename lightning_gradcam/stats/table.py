@@ -80,7 +80,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         ),
         "entropy": _share("spread (entropy)", "How spread out the map is: 0 means a single pixel, 1 a uniform map."),
         "half_area": Stat(
-            "area that holds half",
+            "area containing half the map",
             0,
             0.5,
             "The smallest share of the area that contains half of the map. Smaller means more focused; 0.5 means a "

@@ -69,8 +69,8 @@ def test_one_warning_a_layer_says_how_many_why_and_what_to_use() -> None:
     said = [str(warning.message) for warning in caught]
     assert said == [
         f"lightning-gradcam: layer {layer!r}, method 'gradcam': 3 of 3 maps are blank (zero after the ReLU): in 2 the "
-        "gradient mostly cancels in its mean over locations, as before a linear layer on flattened features. Use "
-        "methods=['hirescam'] or an earlier layer."
+        "gradient mostly cancels out when averaged over locations, as is common before a linear layer on flattened "
+        "features. Use methods=['hirescam'] or an earlier layer."
         for layer in ("0", "1")
     ]
 
@@ -169,7 +169,7 @@ class Normed(nn.Module):
 def test_what_rounding_alone_has_made_is_blank_at_any_scale(size: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     net, x = Normed(size).to(dtype).eval(), torch.rand(2, 3, 12, 12, dtype=dtype)
-    with pytest.warns(UserWarning, match=r"2 of 2 maps are blank .* cancels up to rounding"):
+    with pytest.warns(UserWarning, match=r"2 of 2 maps are blank .* cancels out up to rounding"):
         cams = compute_cams(net, x, "conv", targets=1)
     signed = compute_cams(net, x, "conv", targets=1, relu=False)
     assert not signed["conv"].any()

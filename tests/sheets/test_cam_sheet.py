@@ -348,8 +348,8 @@ def test_a_map_that_the_relu_makes_blank_shows_what_speaks_against() -> None:
 @pytest.mark.parametrize(
     ("method", "line"),
     [
-        ("gradcam", "red: for the score, blue: against it, grey: zero; images have no colours here"),
-        ("my_own", "red: for the score, blue: against it, grey: zero; images have no colours here"),
+        ("gradcam", "red: for the score, blue: against it, grey: zero; images are drawn in grey"),
+        ("my_own", "red: for the score, blue: against it, grey: zero; images are drawn in grey"),
         ("layercam", "red: for the score; LayerCAM leaves out channels with a negative gradient"),
         ("legrad", "red: for the score; LeGrad is never negative, so there is no blue"),
         ("eigencam", "Eigen-CAM: red and blue are the two sides of a principal component"),
@@ -701,14 +701,14 @@ FLAT, CLIPS = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 16, 8, 8, 3), np.ui
     ("depth", "display", "lines"),
     [
         (0, FLAT, []),
-        (0, CLIPS, ["drawn on frame 9 of 16, the middle one: the maps have no time or depth"]),
+        (0, CLIPS, ["drawn on frame 9 of 16, the middle one, because the maps have no time or depth"]),
         (1, FLAT, []),
         (
             4,
             CLIPS,
             [
                 "all 4 slices of each map, left to right = time or depth, on one colour scale",
-                "each slice is drawn on the frame at its centre, of 16 frames",
+                "each slice is drawn on its central frame, of 16",
             ],
         ),
         (
