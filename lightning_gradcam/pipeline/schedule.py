@@ -34,12 +34,12 @@ class Schedule:
         self._said = False
 
     def state(self) -> dict[str, Any]:
-        """Returns the state for a checkpoint: the count, and which option ``max_overhead`` has widened, to what."""
+        """Returns the state for a checkpoint: the count, and any value that ``max_overhead`` has increased."""
         widened = {"widened": self.every, "widened_from": self._option} if self.every > self._least else {}
         return {"validations": self.validations, **widened}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Continues from a checkpoint; an option that has changed since replaces the earlier widening.
+        """Continues from a checkpoint; an option that has changed since then replaces the increased value.
 
         Args:
             state: As :meth:`state` returned it.
