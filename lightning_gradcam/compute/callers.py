@@ -60,7 +60,7 @@ def held_module(wrapper: Any) -> str:
         >>> class Wrapper:
         ...     model = nn.ReLU()
         >>> held_module(Wrapper())
-        ': it wraps a ReLU, so pass its .model, and forward=lambda inputs: wrapper(inputs) if calling it differs'
+        ': it wraps a ReLU, so pass its .model, plus forward=lambda inputs: wrapper(inputs) if the wrapper does more'
     """
     if isinstance(wrapper, type) and issubclass(wrapper, nn.Module):
         return f": that is the class itself; pass an instance, {wrapper.__name__}(...)"
@@ -68,8 +68,8 @@ def held_module(wrapper: Any) -> str:
         held = inspect.getattr_static(wrapper, name, None)
         if isinstance(held, nn.Module):
             return (
-                f": it wraps a {type(held).__name__}, so pass its .{name}, and forward=lambda inputs: wrapper(inputs)"
-                " if calling it differs"
+                f": it wraps a {type(held).__name__}, so pass its .{name}, plus forward=lambda inputs: wrapper(inputs)"
+                " if the wrapper does more"
             )
     return ""
 
@@ -122,9 +122,9 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
         return stance
     if compiled := compiled_layers(model):
         raise ConfigurationError(
-            f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which "
-            f"does not call hooks, and torch {torch.__version__} can't disable that temporarily; pass the model before "
-            "compilation (its _orig_mod), or use torch 2.6 or newer"
+            f"model: {', '.join(name or type(model).__name__ for name in compiled)} is compiled by torch.compile, "
+            f"which does not call hooks, and torch {torch.__version__} can't disable that temporarily; pass the "
+            "model before compilation (its _orig_mod), or use torch 2.6 or newer"
         )
     return nullcontext()
 

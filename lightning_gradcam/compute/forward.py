@@ -194,8 +194,9 @@ def _explain(
             continue
         if scored.is_cut_off:
             raise TargetError(
-                f"targets: the scores of the callable {target!r} have no gradient: it leaves the graph through "
-                "detach(), torch.no_grad() or NumPy; compute the scores from the output with torch functions only"
+                f"targets: the scores returned by the callable {target!r} have no gradient, because it leaves the "
+                "graph through detach(), torch.no_grad() or NumPy; use only torch functions to compute them from "
+                "the output"
             )
         if strict and is_whole_numbers(output) and not scored.scores.requires_grad:
             raise whole_numbers(output)

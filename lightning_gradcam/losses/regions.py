@@ -129,8 +129,8 @@ def maps_on(given: Any, maps: Tensor, layer: str) -> Tensor:
     """
     if not isinstance(given, Tensor) or not given.is_floating_point() or given.dim() != maps.dim():
         raise ConfigurationError(
-            f"maps: got {described(given)}; pass floating-point maps [N, h, w] for those of {layer!r}"
-            f" {list(maps.shape)}, NaN for a sample without one, or a dict of these by layer"
+            f"maps: got {described(given)}; pass floating-point maps [N, h, w] for {layer!r}, whose own maps are"
+            f" {list(maps.shape)} (NaN for a sample without a map), or a dict of maps by layer"
         )
     if len(given) != len(maps):
         raise ConfigurationError(f"maps: got {len(given)} for {len(maps)} samples; pass one for each, NaN for none")
