@@ -147,7 +147,7 @@ def drawn_from(
     """
     inputs, found = split_batch(batch, options.input_key, options.label_key)
     if indices is not None and len(inputs) != len(indices):
-        raise UnindexedError(f"probes: collate_fn returned {len(inputs)} samples for {len(indices)}")
+        raise UnindexedError(f"probes: collate_fn returned {len(inputs)} samples for {len(indices)} indices")
     own = find_class_names(dataset, options.label_key)
     names = own if options.class_names is None else tuple(options.class_names)
     labels = read_labels(found, len(inputs), names)
@@ -192,8 +192,8 @@ def _renumbered(
     for index, label in zip(indices, labels.tolist(), strict=True):
         if label != listed[index]:
             return (
-                f"sample {index} has the label {label} but is listed with {listed[index]} (did a target_transform or a "
-                "wrapper renumber the labels?)"
+                f"sample {index} has the label {label}, but the data set lists {listed[index]} for it (did a "
+                "target_transform or a wrapper renumber the labels?)"
             )
     return None
 
