@@ -66,7 +66,9 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Adds the options for a checkpoint's class."""
     add_model(parser)
     parser.add_argument("--config", metavar="YAML", help="a LightningCLI config with the classes and their arguments")
-    parser.add_argument("--data", metavar="CLASS", help="the data module's class, for its transform and class names")
+    parser.add_argument(
+        "--data", metavar="CLASS", help="the data module's class, used for its transform and class names"
+    )
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
