@@ -103,7 +103,7 @@ class Probing:
             wanted, found = self._options.num_probes, len(self.drawn.probes)
             if resumed and self._options.given is None and wanted not in (None, found) and not host.tries:
                 self._other_number = (
-                    f"num_probes: got {wanted}, but a resumed run keeps its probes, and the checkpoint's has {found}"
+                    f"num_probes: got {wanted}, but a resumed run keeps its probes, and the checkpoint has {found}"
                 )
         if not ranks.same(self.drawn.probes.fingerprint):
             raise ProbeError(
