@@ -97,7 +97,7 @@ def check_maps(
     """
     _check_pictures(inputs, batch_size)
     if masks is not None and (masks.dtype != torch.bool or masks.dim() != 3 or len(masks) != len(inputs)):
-        raise ConfigurationError(f"masks: got {list(masks.shape)} of {masks.dtype}; pass bool [N, H, W]")
+        raise ConfigurationError(f"masks: got shape {list(masks.shape)} of type {masks.dtype}; pass bool [N, H, W]")
     (target, *more) = resolve_targets(targets, class_names)
     if more or not isinstance(target.select, Class):
         raise TargetError(

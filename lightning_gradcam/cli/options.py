@@ -75,7 +75,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds ``--config`` and ``--set``, which :func:`config_arguments` reads."""
     what = "a YAML file, as for `lightning-gradcam fit`; later files override earlier ones"
     parser.add_argument("-c", "--config", action="append", default=[], metavar="CONFIG", help=what)
-    what = "change an option of the configuration, such as data.root=FOLDER; may be repeated"
+    what = "override an option in the configuration, such as data.root=FOLDER; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
 
 

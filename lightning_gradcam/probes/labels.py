@@ -90,7 +90,7 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
         return Labels(remark=f"labels: got {came} for {samples} samples, not one class for each; {_NAME_THEM}")
     values = values.reshape(samples, *[size for size in values.shape[1:] if size != 1])
     if values.dim() > 2:
-        why = f"labels: got {list(values.shape)}, not one class for each sample; sheets show no true classes"
+        why = f"labels: got shape {list(values.shape)}, not one class for each sample; sheets show no true classes"
         return Labels(remark=f"{why} (label_key= selects a different entry of the batch)")
     fraction = values.is_floating_point() and not (whole and bool((values == values.round()).all()))
     if (values.dim() == 1 and not fraction) or bool(((values == 0) | (values == 1)).all()):

@@ -74,7 +74,7 @@ class Given:
             TargetError: The number of labels or masks differs from the number of samples.
         """
         for name, values, wanted in (
-            ("labels", self.labels, "one class for each, or a 0 or 1 for each of its classes"),
+            ("labels", self.labels, "one class for each, or 0 or 1 for every class"),
             ("masks", self.masks, "one for each, bool [N, H, W]"),
         ):
             if values is not None and (not values.dim() or len(values) != self.samples):

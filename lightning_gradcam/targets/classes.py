@@ -206,7 +206,7 @@ def _several(output: Any, given: Given, name: str) -> Scored:
     if labels.shape != values.shape:
         raise TargetError(
             f"labels: got shape {list(labels.shape)} for an output {list(values.shape)}; pass one class for each input,"
-            " or a 0 or 1 for each of its classes"
+            " or 0 or 1 for every class"
         )
     if not bool(((labels == 0) | (labels == 1)).all()):
         raise TargetError(
