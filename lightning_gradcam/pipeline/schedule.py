@@ -79,8 +79,9 @@ class Schedule:
             return None
         self._said = True
         unit = "epochs" if self._by_epoch else "validations"
+        every = "an epoch takes" if self._by_epoch else "the time between validations is"
         return (
-            f"logging takes {self._cost:.2g} s and {unit} take {self._period:.2g} s each: from now on, maps are logged "
-            f"every {needed} {unit}, to stay within max_overhead={self._max_overhead:g} (even less often if that is "
-            "not enough)"
+            f"logging blocks training for {self._cost:.2g} s, and {every} {self._period:.2g} s: from now on, maps "
+            f"are logged every {needed} {unit}, to stay within max_overhead={self._max_overhead:g} (even less often "
+            "if that is not enough)"
         )

@@ -143,7 +143,7 @@ def cam_header(
     ]
     if "guided" in drawing.columns:
         lines += remarks(
-            "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0,",
+            "guided: Guided Grad-CAM, each scaled by its largest magnitude; grey is 0,",
             "white: a brighter pixel raises the score, black: a darker one does",
         )
     if listed := min(drawing.top, record.likeliest.shape[1]):

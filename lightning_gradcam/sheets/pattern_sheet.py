@@ -144,8 +144,7 @@ def pattern_sheet(
         *remarks(settings, f"colours: grey is a pattern's own mean, black and white two deviations from it{edges}"),
         # Every sheet states the number of silent filters: the layout must be the same in all epochs.
         *remarks(
-            f"{less}below each pattern: filter, mean activation reached; {silent.sum()} silent (no gradient at the "
-            "start)"
+            f"{less}below each pattern: filter, mean activation reached; {silent.sum()} silent (never had a gradient)"
         ),
         *remarks(f"crossed out: {broken.sum()} not finite" if broken.any() else "", color=WRONG),
     ]

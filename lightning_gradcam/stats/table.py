@@ -106,7 +106,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "The map's largest raw value, 0 if it is blank. Compare it only between steps of one layer and method.",
         ),
         "agreement": _share(
-            "agreement of label and predicted",
+            "agreement between label and predicted",
             "How similar the maps for the true and the predicted class are: 1 means the same map up to scale, as when "
             "the prediction is right; 0 means no overlap. Excludes probes with a blank map for either class.",
         ),

@@ -101,6 +101,6 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
     if len(wrong := flat[flat >= classes]):
         raise TargetError(
             f"labels: got class {wrong[0].item():g}, but the model's output has {classes} classes; valid: 0 to "
-            f"{classes - 1}; select the labels of this output (in a callback: label_key=), or the output of these "
+            f"{classes - 1}; select the labels for this output (in a callback: label_key=), or the output for these "
             "labels (output_key=); for an embedding, pass targets={'similar_to': 0}"
         )

@@ -264,7 +264,7 @@ def test_wrong_predictions_that_look_at_the_right_place(tmp_path: Path) -> None:
     found = the(archive, "wrong_inside")
     assert (found.probes, found.severity) == (("0", "1"), "medium")
     assert (found.figures["n"], found.figures["wrong"], found.figures["count"]) == (6, 2, 2)
-    assert "2 of 2 wrongly predicted probes (6 judged in all) look at the right place" in found.text
+    assert "2 of 2 wrongly predicted probes (6 probes judged) look at the right place" in found.text
     assert "right_elsewhere" not in kinds(archive)
 
 

@@ -927,7 +927,7 @@ def test_the_header_says_what_is_beside_the_maps() -> None:
     slices = Slices.of((2, 2, 2), probes.pixels.shape)
     drawing = Drawing(top=2, columns=("input", "guided"))
     lines = [text for text, _ in cam_header(ranked(0, 1, 2), "conv", "gradcam", drawing, "gradcam", probes, slices)]
-    assert "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0," in lines
+    assert "guided: Guided Grad-CAM, each scaled by its largest magnitude; grey is 0," in lines
     assert "above each probe: the 2 most likely classes; the true class has a green square" in lines
 
 
