@@ -121,7 +121,8 @@ def compute_cams(
     check_module(model, "whose layers are explained")
     if batch_size is not None:
         check_whole("batch_size", batch_size, instead=", or None for all")
-    if forward is None and getattr(model.forward, "__func__", None) is nn.Module.forward:
+    called = type(model).__call__ is not nn.Module.__call__
+    if forward is None and not called and getattr(model.forward, "__func__", None) is nn.Module.forward:
         raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or pass forward=")
     with preserved(model):
         whole = Inputs(inputs, picture)

@@ -27,9 +27,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
     """Puts ``model`` into evaluation mode and restores its exact state on exit.
 
     The restored state includes each submodule's mode, each parameter's ``requires_grad`` and ``.grad``, and the content
-    of buffers and of tensors and arrays stored in attributes, directly or in a list or dict. It also includes all other
-    attributes (counters, caches, lists, hooks), the random number generators (global ones and those in modules) and the
-    grad mode. Everything is restored even after an exception.
+    of buffers and of tensors and arrays stored in attributes, directly or in lists, dicts and tuples of up to 256
+    entries, also nested. It also includes all other attributes (counters, caches, lists, hooks), the random number
+    generators (global ones and those in modules) and the grad mode. Everything is restored even after an exception.
 
     Inference mode is turned off inside, because it forbids gradients and Lightning's ``validate`` and ``test`` run
     under it. Autocast's weight cache is turned off inside, too. Otherwise a cast made without a graph, or from

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_gradcam.guard.tensors import give_back
+
 T = TypeVar("T")
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
@@ -27,10 +29,12 @@ SMALL, _LARGE, _HUGE, _ENOUGH = 256, 1000, 100_000, 5000
 
 
 @lru_cache(maxsize=4096)
-def _kind(kind: type) -> Literal["container", "tensor", "array", "generator"] | None:
+def _kind(kind: type) -> Literal["container", "tuple", "tensor", "array", "generator"] | None:
     """Returns how values of a type are saved and restored; cached, because this check costs more than all the rest."""
     if issubclass(kind, _CONTAINERS):
         return "container"
+    if issubclass(kind, tuple):
+        return "tuple"
     if issubclass(kind, Tensor):
         return "tensor"
     if issubclass(kind, np.ndarray):
@@ -56,16 +60,16 @@ class Attributes:
         self._values = [*chain.from_iterable(map(dict.values, self._owners))]
         self._ids = [*map(id, self._values)]
         self.generators: list[Any] = []
-        found: dict[str | None, list[Any]] = {"container": [], "tensor": [], "array": [], "generator": self.generators}
+        found: dict[str | None, list[Any]] = {kind: [] for kind in ("container", "tuple", "tensor", "array")}
+        found["generator"] = self.generators
         kinds = [*map(_kind, map(type, self._values))]
         for name, value, kind in compress(zip(self._names, self._values, kinds, strict=True), kinds):
             found[kind].append(value)
-            # One more level, for caches such as {"layer": {"calls": 3}}.
-            if kind == "container" and value and name not in ("_modules", "_parameters"):
-                for entry in _entries(value) if name == "_buffers" or len(value) <= SMALL else ():
-                    exact: Any = type(entry)
-                    inner = _kind(exact)
-                    if inner is not None and (name == "_buffers" or not isinstance(entry, nn.Parameter)):
+            # Nearly all tuples are pairs of numbers.
+            searched = any(map(_kind, map(type, value))) if kind == "tuple" else kind == "container" and value
+            if searched and name not in ("_modules", "_parameters"):
+                for inner, entry in _inside(value, whole=name == "_buffers"):
+                    if name == "_buffers" or not isinstance(entry, nn.Parameter):
                         found[inner].append(entry)
         containers = found["container"]
         self._empty = [container for container in containers if not container]
@@ -91,13 +95,7 @@ class Attributes:
         if [*map(id, values)] != self._ids or [*chain.from_iterable(self._owners)] != self._names:
             self._restore_references()
         for tensor, content in self._tensors:
-            # Compare values even if the version is unchanged: writing through `.data` does not increase it. We write
-            # through `.data` for the same reason: training's own graph must not see a later version.
-            if tensor.shape != content.shape or tensor.dtype != content.dtype:
-                tensor.data = content
-            else:
-                strides = tensor.stride() if tensor.layout == torch.strided else ()
-                _once(tensor.data, strides).copy_(_once(content, strides))
+            give_back(tensor, content)
         for array, before in self._arrays:
             if array.flags.writeable and array.shape == before.shape:
                 array[...] = before
@@ -156,7 +154,9 @@ def _refill(container: Any, entries: list[Any]) -> None:
     container.clear()
     if isinstance(container, dict):
         size = len(entries) // 2
-        container.update(zip(entries[:size], entries[size:], strict=True))
+        # Not `update()`: a Counter would count the pairs.
+        for key, value in zip(entries[:size], entries[size:], strict=True):
+            container[key] = value
     elif isinstance(container, set):
         container.update(entries)
     else:
@@ -165,6 +165,29 @@ def _refill(container: Any, entries: list[Any]) -> None:
 
 def _entries(container: Any) -> list[Any]:
     return list(container.values()) if isinstance(container, dict) else list(container)
+
+
+def _inside(container: Any, *, whole: bool) -> Iterator[tuple[str, Any]]:
+    """Yields what is restored among a container's entries and those of the containers in it, with its kind.
+
+    Args:
+        container: A container or tuple.
+        whole: Whether to search it even if it is large.
+    """
+    seen, waiting, left = set[int](), deque([container]), _ENOUGH
+    while waiting and (left > 0 or whole):
+        searched = waiting.popleft()
+        if id(searched) in seen or not (whole or len(searched) <= SMALL):
+            continue
+        seen.add(id(searched))
+        left -= len(searched)
+        for entry in _entries(searched):
+            exact: Any = type(entry)
+            kind = _kind(exact)
+            if kind is not None:
+                yield kind, entry
+            if kind in ("container", "tuple"):
+                waiting.append(entry)
 
 
 def is_a(value: object, kinds: type[T] | tuple[type[T], ...]) -> TypeGuard[T]:
@@ -195,7 +218,7 @@ def generators_of(owners: Iterable[object]) -> list[Any]:
     for owner in owners:
         values = [owner, *(attributes_of(owner) or {}).values()]
         for value in values:
-            inner = _entries(value) if is_a(value, _CONTAINERS) and len(value) <= SMALL else [value]
+            inner = _entries(value) if is_a(value, (*_CONTAINERS, tuple)) and len(value) <= SMALL else [value]
             found.update((id(entry), entry) for entry in inner if is_a(entry, _GENERATORS))
     return list(found.values())
 
@@ -254,13 +277,3 @@ def state_of(generator: Any) -> Any:
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
-
-
-def _once(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """Returns a view with each memory location once; ``expand()`` repeats locations, which can't be written."""
-    if 0 not in strides:
-        return tensor
-    for axis, stride in enumerate(strides):
-        if stride == 0 and tensor.shape[axis] > 1:
-            tensor = tensor.narrow(axis, 0, 1)
-    return tensor

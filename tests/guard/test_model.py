@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 import threading
+import warnings
 import weakref
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from lightning_gradcam import ConfigurationError, compute_cams
 from lightning_gradcam.guard.data import isolated, isolated_rng
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.guard.snapshot import held_by
+from tests.children import answer_of
 from tests.conftest import TinyNet
 
 
@@ -496,6 +500,69 @@ def test_a_tensor_with_many_numbers_in_one_place_is_restored() -> None:
     assert torch.equal(model.buffer, torch.ones(2, 5))
     assert torch.equal(model.plain, torch.arange(3.0).expand(4, 3))
     assert model.buffer.stride() == (1, 0)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_restored() -> None:
+    module = nn.Identity()
+    module.kept = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])  # type: ignore[assignment]
+    nested: Any = module.kept
+    with preserved(module):
+        nested.mul_(7)
+    assert module.kept is nested
+    assert [part.tolist() for part in nested.unbind()] == [[1, 1], [1, 1, 1]]
+
+
+def _explain_beside(path: Path) -> float:
+    """Explains a model that holds a file's numbers, mapped read-only; writing to them would end the process."""
+    model = TinyNet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.bank = torch.from_numpy(np.load(path, mmap_mode="r"))  # type: ignore[assignment]
+    compute_cams(model, torch.rand(2, 1, 8, 8), "conv2")
+    return float(model.bank[0])  # type: ignore[index]
+
+
+def test_read_only_memory_is_not_written_to(tmp_path: Path) -> None:
+    np.save(tmp_path / "bank.npy", np.array([math.nan, -0.0, 3.0])[::-1])
+    assert answer_of(_explain_beside, tmp_path / "bank.npy") == 3.0
+
+
+def test_the_signs_of_zeros_are_restored() -> None:
+    module = nn.Identity()
+    module.register_buffer("sums", torch.zeros(2))
+    with preserved(module):
+        module.sums.neg_()  # type: ignore[operator]
+    assert not torch.signbit(module.sums).any()  # type: ignore[arg-type]
+
+
+def test_states_inside_tuples_and_nested_containers_are_restored() -> None:
+    module = nn.Identity()
+    generator = torch.Generator().manual_seed(1)
+    state: Any = (torch.zeros(2), [torch.zeros(2), {"calls": 0}], {"layer": {"key": torch.zeros(2)}}, generator)
+    state[1].append(state)
+    module.state = state
+    before = generator.get_state()
+    with preserved(module):
+        for changed in (state[0], state[1][0], state[2]["layer"]["key"]):
+            changed += 1
+        state[1][1]["calls"] += 1
+        state[2]["layer"]["value"] = torch.rand(1, generator=generator)
+    assert [state[0].tolist(), state[1][0].tolist(), state[2]["layer"]["key"].tolist()] == [[0, 0]] * 3
+    assert state[1][1] == {"calls": 0}
+    assert [*state[2]["layer"]] == ["key"]
+    assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("kind", [Counter, OrderedDict])
+def test_dicts_of_other_kinds_are_restored(kind: Any) -> None:
+    owner = Plain()
+    vars(owner)["seen"] = seen = kind({"cat": 3, "dog": 1})
+    with isolated(owner, deep=False):
+        seen["cat"] += 1
+        seen["bird"] = 5
+        del seen["dog"]
+    assert [*seen.items()] == [("cat", 3), ("dog", 1)]
 
 
 class Raising:
