@@ -17,7 +17,7 @@ from lightning_gradcam.checks.measuring import Measuring
 from lightning_gradcam.checks.redrawn import can_be_redrawn
 from lightning_gradcam.checks.result import MapCheck
 from lightning_gradcam.checks.variations import FULL, QUICK
-from lightning_gradcam.compute.callers import eager
+from lightning_gradcam.compute.callers import eager, outside_autocast
 from lightning_gradcam.compute.cam_maps import compute_cams
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
@@ -124,14 +124,15 @@ def check_maps(
             "model: it has no parameters that can be randomised (none at all, or only quantised ones), but the check "
             "compares the maps with those from random weights; pass the model as it was before quantisation"
         )
-    counter = Counter(caller(model, forward, output_key))
-    with preserved(model), eager(model):
+    run = caller(model, forward, output_key)
+    with preserved(model), eager(model), outside_autocast(run, inputs.device) as called:
+        counter = Counter(called)
         first = compute_cams(
             model, inputs, layers, methods=names, **{**options, "forward": counter, "output_key": None}
         )
         several, effort = check_score(score) == "sigmoid", QUICK if quick else FULL
-        run = Measuring(model, inputs, first, names, counter, several, batch_size, effort, seed, layout, progress)
-        found = run.checked(masks)
+        measuring = Measuring(model, inputs, first, names, counter, several, batch_size, effort, seed, layout, progress)
+        found = measuring.checked(masks)
     return replace(found, remarks=tuple(remarks))
 
 

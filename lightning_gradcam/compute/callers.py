@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +127,31 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
             "model before compilation (its _orig_mod), or use torch 2.6 or newer"
         )
     return nullcontext()
+
+
+@contextmanager
+def outside_autocast(run: Forward, device: torch.device) -> Iterator[Forward]:
+    """Turns autocast off for our own sums, which it would round to eight bits.
+
+    Args:
+        run: Calls the model.
+        device: The inputs' device.
+
+    Yields:
+        A function that calls the model under the caller's autocast.
+    """
+    kind = device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        yield run
+        return
+    dtype = torch.get_autocast_dtype(kind)
+
+    def as_called(values: Any) -> Any:
+        with torch.autocast(kind, dtype):
+            return run(values)
+
+    with torch.autocast(kind, enabled=False):
+        yield as_called
 
 
 @dataclass(frozen=True, eq=False)

@@ -215,7 +215,7 @@ def _explain(
                     noise[key] = layout.unfolded(rounded)
                 maps[key] = checked_maps(layout.unfolded(signed), unit, name, [samples, *layout.grid])
             looked = layout.of_rows(features[unit]), layout.of_rows(own)
-            causes.update(causes_of(maps, *looked, constant=scored.constant, noise=noise))
+            causes.update(causes_of(maps, *looked, constant=scored.constant, noise=noise, zero=scored.zero))
             found.update(maps)
     for name, method in asked.methods.items():
         for unit in features if method.needs == "activations" else ():

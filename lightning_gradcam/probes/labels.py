@@ -98,6 +98,30 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
     return Labels(numbers=values.float())
 
 
+def mark_of_none(labels: Tensor | None, classes: int) -> int | None:
+    """Returns the number that marks samples without a class: the only one that is not a class itself, such as 255.
+
+    Losses skip such samples (``ignore_index``).
+
+    Args:
+        labels: True classes, as in :class:`Labels`.
+        classes: The number of the model's classes.
+
+    Returns:
+        The number; ``None`` if all labels are classes, if several are not, or if classes may be counted from 1.
+
+    Example:
+        >>> mark_of_none(torch.tensor([3, 255, 0]), 4), mark_of_none(torch.tensor([3, 4, 1]), 4)
+        (255, None)
+    """
+    if labels is None or labels.dim() != 1:
+        return None
+    others = [*{*labels[labels >= classes].tolist()}]
+    if len(others) != 1 or (others[0] == classes and not bool((labels == 0).any())):
+        return None
+    return int(others[0])
+
+
 def class_in(label: Any) -> Hashable | None:
     """Returns the class in one sample's label, for a balanced draw.
 

@@ -33,6 +33,7 @@ class Cause(IntEnum):
     OUTWEIGHED = 6
     AT_LIMIT = 7
     ROUNDING = 8
+    NO_SCORE = 9
 
 
 HIRESCAM = 16
@@ -49,11 +50,13 @@ _WHY = {
     Cause.AT_LIMIT: "the similarity is at its maximum, as for a probe compared with itself",
     Cause.ROUNDING: "the gradient cancels out up to rounding, as before a norm layer that removes what the map "
     "measures",
+    Cause.NO_SCORE: "there is nothing to explain (no such pixel, box or true class, or a class compared with itself)",
 }
 _INSTEAD = {
     Cause.NO_GRADIENT: "Use a later layer, or score='logit'.",
     Cause.AT_LIMIT: "Compare with another probe.",
     Cause.ROUNDING: "Use a layer after the norm layer.",
+    Cause.NO_SCORE: "Choose another target or other probes.",
 }
 _EARLIER = "Use an earlier layer."
 _USE_HIRESCAM = "Use methods=['hirescam'] or an earlier layer."

@@ -119,6 +119,8 @@ class Scored:
         is_cut_off: Whether a callable detached its scores from the output's graph, by ``detach()`` or through NumPy.
         constant: Which scores have no gradient by definition, bool ``[N]``, such as a sample's similarity to itself.
             ``None`` if there are none.
+        zero: Which scores are zero because there is nothing to explain, bool ``[N]``: no true class, no pixel or box of
+            the class, or a class minus itself. ``None`` if there are none.
     """
 
     scores: Tensor
@@ -129,6 +131,7 @@ class Scored:
     is_cut_off: bool = False
     kind: OutputKind = "logits"
     constant: Tensor | None = None
+    zero: Tensor | None = None
 
 
 class Selector(ABC):
