@@ -88,7 +88,7 @@ class Feeding:
             ) from error
 
     def moved(self) -> str | None:
-        """Returns a warning if the transfer hooks move the parts of an image, which is drawn as it was before them."""
+        """Returns a warning if the transfer hooks move parts of the images, so maps would be misplaced."""
         host, drawn, key = self.host, self.drawn, self.options.probes.input_key
         if drawn.transferred or isinstance(drawn.batch, Apart) or not host.trainer.is_global_zero:
             return None

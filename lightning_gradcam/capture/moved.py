@@ -90,7 +90,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def move(self, shape: Sequence[int]) -> Move | None:
         """Returns how the operations so far moved the positions of a feature map ``[N, C, h, w]`` computed now."""
         if tuple(shape[-2:]) in self._spectra:
-            return Move("spectrum", "its locations are frequencies, between a Fourier transform and its inverse")
+            return Move(
+                "spectrum", "its locations are frequencies, as it lies between a Fourier transform and its inverse"
+            )
         return Move("warp", "the model resamples the image (grid_sample) before it") if self._warped else None
 
 

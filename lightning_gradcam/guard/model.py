@@ -30,9 +30,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
     temporarily replaced weights, would be reused outside.
 
     Parameters are not copied, because that would double the model's memory. If a ``forward`` overwrites its own weights
-    in evaluation mode, the changes are not undone. Of the other objects in a module's attributes and in their containers,
-    those that can be called (augmentations, functions, modules that are not registered) are restored like a data set (see
-    :func:`~lightning_gradcam.guard.data.isolated`); unregistered modules keep their mode.
+    in evaluation mode, the changes are not undone. Of the other objects in a module's attributes and in their
+    containers, those that can be called (augmentations, functions, modules that are not registered) are restored like a
+    data set (see :func:`~lightning_gradcam.guard.data.isolated`); unregistered modules keep their mode.
 
     Args:
         model: The model to explain.

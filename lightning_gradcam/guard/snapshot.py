@@ -205,7 +205,7 @@ def _inside(container: Any, *, whole: bool) -> Iterator[tuple[str, Any]]:
 
 
 def is_a(value: object, kinds: type[T] | tuple[type[T], ...]) -> TypeGuard[T]:
-    """Like ``isinstance``, but false for objects that can't tell their class: proxies whose object is gone."""
+    """Like ``isinstance``, but false for objects that can't report their class, such as proxies for deleted objects."""
     try:
         return isinstance(value, kinds)
     except Exception:
@@ -245,7 +245,7 @@ def changes_by_use(owner: object) -> bool:
 
 
 def held_by(owners: Iterable[object], apart: Iterable[object] = ()) -> Iterator[object]:
-    """Yields the owners and the objects inside them, each once, but not those ``apart`` and what only they hold."""
+    """Yields the owners and the objects inside them, each once, except those in ``apart`` and what only they hold."""
     seen: set[int] = {*map(id, apart)}
     queue: deque[object] = deque(owners)
     most = len(seen) + _ENOUGH

@@ -15,7 +15,7 @@ const FIELDS = {
   sort: 'Sort',
   size: 'Size',
 };
-const CHANGE = 'Next large change of the maps';
+const CHANGE = 'Next large change in the maps';
 const OF_TRAINING = ['drift', 'flips', 'flipped'];
 const OF_TRUTH = ['wrong', 'right'];
 
@@ -35,7 +35,7 @@ export class Bar {
       button(text, () => act.step(by), {class: 'step', 'aria-label': name, title: `${name} (${key})`});
     this.label = make('output.epoch-label', {for: sequence.slider.id});
     this.detail = make('span.epoch-detail');
-    this.right = make('span.epoch-right', {title: 'Probes whose most probable class is a true one, of those whose true class is known'});
+    this.right = make('span.epoch-right', {title: 'Probes whose most probable class is a true class, out of those with a known true class'});
     this.spoken = make('div.unseen', {'aria-live': 'polite'});
     this.more = button('Options', () => this.toggle(), {
       class: 'more',
@@ -93,7 +93,7 @@ export class Bar {
     this.check('region', 'Masks', 'Outline the mask or box of each probe (m)');
     this.check('signed', 'For and against', 'Also show what lowers the score, in blue (a)');
     this.before = select([], (before) => act.set({before}));
-    this.fields.before = labelled('Before', this.before, 'The earlier epoch of the difference (b: this one)');
+    this.fields.before = labelled('Before', this.before, 'Earlier epoch for the difference (b: the current epoch)');
     const drawing = 'Draw a rectangle on an image and follow the evidence inside it (e)';
     this.draw = button('Draw a region', act.region, {title: drawing});
     const group = (name, ...fields) => make('div.group', {role: 'group', 'aria-label': name}, fields);
