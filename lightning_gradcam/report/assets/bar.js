@@ -20,7 +20,7 @@ const OF_TRAINING = ['drift', 'flips', 'flipped'];
 const OF_TRUTH = ['wrong', 'right'];
 
 export class Bar {
-  // act: {set(changes), step(by)}; sequence: the Sequence for the positions.
+  // act: {set(changes), pick(place), step(by), move(by), region}; sequence: the Sequence for the positions.
   constructor(act, sequence) {
     Object.assign(this, {act, sequence});
     this.buildOptions();
@@ -95,7 +95,7 @@ export class Bar {
     this.before = select([], (before) => act.set({before}));
     this.fields.before = labelled('Before', this.before, 'The earlier epoch of the difference (b: this one)');
     const drawing = 'Draw a rectangle on an image and follow the evidence inside it (e)';
-    this.draw = button('Draw a region', act.region, {title: drawing});
+    this.draw = button('Draw a region', () => act.region.toggle(), {title: drawing});
     const group = (name, ...fields) => make('div.group', {role: 'group', 'aria-label': name}, fields);
     const {show, view, opacity, threshold} = this;
     const {layers, method, target, region, signed, scale, before, ...which} = this.fields;

@@ -118,8 +118,7 @@ export class Board {
     this.act = act;
     this.element = make('div.board');
     this.none = make('p.nothing', {hidden: true});
-    this.sizer = new ResizeObserver(() => this.fit());
-    this.sizer.observe(this.element);
+    new ResizeObserver(() => this.fit()).observe(this.element);
     this.watcher = new IntersectionObserver((entries) => this.seen(entries, 'visible'));
     // Cards near the window are drawn once the slider has stopped, before they are scrolled into view.
     this.outlook = new IntersectionObserver((entries) => this.seen(entries, 'near'), {rootMargin: '400px 0px'});
@@ -242,10 +241,5 @@ export class Board {
 
   focus(probe) {
     if (this.cards[probe]) this.cards[probe].title.focus();
-  }
-
-  stop() {
-    window.clearTimeout(this.timer);
-    for (const watcher of [this.watcher, this.outlook, this.sizer]) watcher.disconnect();
   }
 }

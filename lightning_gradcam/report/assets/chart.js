@@ -194,8 +194,7 @@ export class ChartPanel {
   constructor(height = 150) {
     this.height = height;
     this.element = make('div.chart-panel');
-    this.watcher = new ResizeObserver(() => this.redraw());
-    this.watcher.observe(this.element);
+    new ResizeObserver(() => this.redraw()).observe(this.element);
   }
 
   show(content, at) {
@@ -216,9 +215,5 @@ export class ChartPanel {
   move(at) {
     this.at = at;
     if (this.chart) this.chart.move(at);
-  }
-
-  stop() {
-    this.watcher.disconnect();
   }
 }

@@ -44,7 +44,7 @@ export class Detail {
     };
     const truth = run.trueNames(probe);
     this.heading = make('h2', {tabindex: '-1'}, `#${run.probes[probe].id}`, truth && make('span.truth', truth));
-    const back = button('← All probes', this.act.close, {class: 'back', title: 'Back (Esc)'});
+    const back = button('← All probes', () => this.act.close(), {class: 'back', title: 'Back (Esc)'});
     const [before, next] = [go(-1, '‹ previous', 'Previous probe'), go(1, 'next ›', 'Next probe')];
     return make('div.detail-head', back, this.heading, before, next);
   }
@@ -124,9 +124,5 @@ export class Detail {
     });
     const titles = make('thead', make('tr', make('th', {scope: 'col'}, 'number'), head));
     this.table.replaceChildren(make('table', titles, make('tbody', rows, scores)));
-  }
-
-  stop() {
-    this.panel.stop();
   }
 }

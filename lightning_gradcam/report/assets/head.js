@@ -10,16 +10,16 @@ const SIGNED = 'Red parts of the image raise the score of the explained class, b
 const MOTION = ' Press ▶ or drag the slider to see how they change during training.';
 
 export class Head {
-  // act: {set(changes), theme(), help()}.
+  // act: {set(changes), cycleTheme(), help: a dialog}.
   constructor(act, title) {
     this.title = make('h1', title);
     this.run = select([], (run) => act.set({run, compare: ''}));
     this.compare = select([], (compare) => act.set({compare}));
     this.runField = labelled('Run', this.run);
     this.compareField = labelled('Compare', this.compare, 'Another run with the same probes');
-    this.theme = button('◐', act.theme, {class: 'tool'});
+    this.theme = button('◐', () => act.cycleTheme(), {class: 'tool'});
     const name = 'Keyboard and reading';
-    const help = button('?', act.help, {class: 'tool', 'aria-label': name, title: `${name} (?)`});
+    const help = button('?', () => act.help.showModal(), {class: 'tool', 'aria-label': name, title: `${name} (?)`});
     this.headline = make('p.headline');
     this.facts = make('p.facts');
     this.note = make('p.note');

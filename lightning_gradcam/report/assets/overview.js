@@ -95,9 +95,4 @@ export class Overview {
     this.left.move(scene.at);
     this.right.move(scene.at);
   }
-
-  stop() {
-    this.left.stop();
-    this.right.stop();
-  }
 }

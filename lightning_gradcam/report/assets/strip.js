@@ -12,7 +12,7 @@ const STRIP_COLOURS = 'cividis';
 const TICK = 10;
 
 export class Strip {
-  // act: {pick(place), move(by)}; slider: the slider for the positions.
+  // act: {pick(place)}; slider: the slider for the positions.
   constructor(act, slider) {
     this.canvas = make('canvas.drifts', {role: 'img', width: 1, height: 1});
     this.ticks = make('div.flip-ticks');

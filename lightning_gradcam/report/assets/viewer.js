@@ -1,5 +1,4 @@
 // The viewer for report.html, TensorBoard and notebooks: assembles the parts and stores the state.
-import {actsOf} from './acts.js';
 import {Address} from './address.js';
 import {Bar} from './bar.js';
 import {Board} from './card.js';
@@ -9,8 +8,9 @@ import {Detail} from './detail.js';
 import {make, noticeBox, setText} from './dom.js';
 import {listFindings} from './findings.js';
 import {Head} from './head.js';
-import {helpDialog, keyHandler} from './keys.js';
+import {keyboard} from './keys.js';
 import {Library} from './library.js';
+import {nextMove} from './moves.js';
 import {Overview} from './overview.js';
 import {Region} from './region.js';
 import {Scene} from './scene.js';
@@ -23,41 +23,37 @@ const OF_COLOURS = ['opacity', 'threshold', 'colour', 'scale', 'signed'];
 const LIGHT = ['epoch', 'step', 'before', 'area', 'passed', ...OF_COLOURS, 'speed', 'theme', 'curves'];
 // Same as in viewer.css.
 const NARROW = window.matchMedia('(max-width: 700px)');
-const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
+const OPTIONS = {title: 'Grad-CAM', theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
-// root: an empty element. source: {runs(), load(name), watch?(callback), kin?(name): [{run, header}] for the runs that
-// differ only in their seed, including the named one}. options: {colours: URL of colormaps.png, title, hash: whether to
-// store the state in the address, theme: 'auto', 'light' or 'dark', empty: text shown without runs, beside: the run to
-// compare with if the address names no run, fixed: whether runs are selected elsewhere}. Returns {ready: Promise,
-// destroy(), show([run, compare]), theme(name)}.
-export function mount(root, source, options = {}) {
+// root: an empty element, in which the viewer stays for as long as the page. source: {runs(), load(name),
+// watch?(callback), kin?(name): [{run, header}] for the runs that differ only in their seed, including the named one}.
+// options: {colours: URL of colormaps.png, title, theme: 'auto', 'light' or 'dark', empty: text shown without runs,
+// beside: the run to compare with if the address names no run, fixed: whether runs are selected elsewhere}. Returns the
+// viewer, whose show([run, compare]) and wear(theme) are for the surrounding page.
+export function mount(root, source, options) {
   const viewer = new Viewer(root, source, {...OPTIONS, ...options});
-  return {
-    ready: viewer.start(),
-    destroy: () => viewer.destroy(),
-    show: (runs) => viewer.show(runs),
-    theme: (name) => viewer.wear(name),
-  };
+  viewer.start();
+  return viewer;
 }
 
 class Viewer {
   constructor(root, source, options) {
     Object.assign(this, {root, source, options, library: new Library(source), theme: new Theme(root, options.theme)});
     Object.assign(this, {scene: null, ticket: 0, frame: 0, pause: 0});
-    this.address = new Address(options.hash, (state) => this.follow(state));
+    this.address = new Address((state) => this.follow(state));
     this.state = this.address.state();
     if (!this.state.run && !this.state.compare) this.state.compare = options.beside;
     this.sequence = new Sequence('Epoch', (place) => this.moveTo(place), ' (space)');
-    const act = actsOf(this);
-    this.head = new Head(act, options.title);
-    this.bar = new Bar(act, this.sequence);
-    this.overview = new Overview(act);
-    this.board = new Board(act);
-    this.detail = new Detail(act);
-    this.region = new Region(act, root);
-    this.compared = new CompareLine(act, options.fixed);
+    // Each part uses only those methods that its constructor names.
+    this.head = new Head(this, options.title);
+    this.bar = new Bar(this, this.sequence);
+    this.overview = new Overview(this);
+    this.board = new Board(this);
+    this.detail = new Detail(this);
+    this.region = new Region(this, root);
+    this.compared = new CompareLine(this, options.fixed);
     this.findings = make('section.findings', {'aria-label': 'Findings'});
-    this.help = helpDialog();
+    this.help = keyboard(this);
     this.status = make('p.status', {role: 'status'}, 'Reading the maps…');
     this.count = make('p.count', {role: 'status'});
     this.notices = noticeBox();
@@ -69,26 +65,16 @@ class Viewer {
     root.classList.add('gradcam');
     root.append(head.element, this.status, bar.element, head.standIn, this.main, this.help);
     this.reveal(false);
-    this.listen(keyHandler(act));
+    this.listen();
     this.dress();
   }
 
-  listen(handler) {
-    this.stops = [];
-    const on = (target, name, listener) => {
-      target.addEventListener(name, listener);
-      this.stops.push(() => target.removeEventListener(name, listener));
-    };
-    on(document, 'keydown', (event) => this.scene && handler(event));
-    on(window.matchMedia('(prefers-color-scheme: dark)'), 'change', () => this.dress());
-    on(NARROW, 'change', () => this.scene && this.list());
-    on(window, 'beforeprint', () => this.print(true));
-    on(window, 'afterprint', () => this.print(false));
-    const stop = this.source.watch?.(() => this.renew());
-    if (stop) this.stops.push(stop);
-    for (const part of [this.address, this.sequence, this.board, this.overview, this.detail, this.region]) {
-      this.stops.push(() => part.stop());
-    }
+  listen() {
+    window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.dress());
+    NARROW.addEventListener('change', () => this.scene && this.list());
+    window.addEventListener('beforeprint', () => this.print(true));
+    window.addEventListener('afterprint', () => this.print(false));
+    this.source.watch?.(() => this.renew());
   }
 
   async start() {
@@ -107,13 +93,6 @@ class Viewer {
   // Sets the surrounding page's theme.
   wear(theme) {
     this.dress({around: theme});
-  }
-
-  destroy() {
-    for (const stop of this.stops) stop();
-    window.clearTimeout(this.pause);
-    window.cancelAnimationFrame(this.frame);
-    this.root.replaceChildren();
   }
 
   // Reloads the list of runs, and shows changes.
@@ -251,6 +230,20 @@ class Viewer {
     this.address.write(this.state);
     this.scene.at = place;
     this.refresh();
+  }
+
+  // Goes to a position, if there is one. A function of its own, to be passed to charts.
+  pick = (place) => {
+    if (place !== undefined) this.sequence.pick(place);
+  };
+
+  step(by) {
+    this.pick(this.sequence.at + by);
+  }
+
+  // Goes to the next large change, forwards or backwards.
+  move(by) {
+    this.pick(nextMove(this.scene, by));
   }
 
   toProbe(by) {

@@ -28,7 +28,7 @@ class Tab {
     this.source = new Source();
     this.host = new Host({
       reloaded: () => this.look(),
-      dressed: () => this.viewer?.theme(this.host.theme),
+      dressed: () => this.viewer?.wear(this.host.theme),
       named: () => this.picker.rebuild(),
     });
     const colours = (run, place) => this.host.colours(run, place);
