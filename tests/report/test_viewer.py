@@ -338,7 +338,8 @@ def test_every_key_does_what_the_help_says(report: Open) -> None:
     assert "signed=on" in shown.hash()
     assert "scale=layer" in shown.hash()
     assert shown.page.locator(".film").count() == 3
-    assert shown.page.locator("#gradcam").get_attribute("data-theme") == "dark"
+    assert shown.page.locator("html").get_attribute("data-theme") == "dark"
+    assert brightness(shown) < 60
     shown.press("t", "j", "j", "k")
     assert shown.page.evaluate("document.activeElement.textContent") == "#0"
     shown.press("Enter")
@@ -788,15 +789,16 @@ def test_printing_draws_every_probe_dark_on_white(report: Open) -> None:
     shown = report(garments(epochs=3, probes=24), color_scheme="dark")
     empty = "() => [...document.querySelectorAll('.card canvas')].filter(c => c.width < 2).length"
     assert shown.page.evaluate(empty) > 0
-    shown.page.evaluate(
-        """() => addEventListener('beforeprint', () => {
-          window.onPaper = getComputedStyle(document.querySelector('.card')).backgroundColor;
-        })"""
-    )
     assert shown.page.pdf().startswith(b"%PDF")
     assert shown.page.evaluate(empty) == 0
-    assert shown.page.evaluate("window.onPaper") == "rgb(255, 255, 255)"
-    assert brightness(shown) < 60
+    colours = "getComputedStyle(document.querySelector('.card'))"
+    for hash in ("#", "#theme=dark"):
+        shown.go(hash)
+        assert brightness(shown) < 60
+        shown.page.emulate_media(media="print")
+        assert shown.page.evaluate(f"{colours}.backgroundColor") == "rgb(255, 255, 255)"
+        assert shown.page.evaluate(f"{colours}.color") == "rgb(22, 24, 29)"
+        shown.page.emulate_media(media="screen")
 
 
 def test_bar_stays_in_sight(report: Open) -> None:

@@ -291,7 +291,7 @@ def test_a_reload_keeps_what_was_chosen(browser: Any, url: str, logs: Path) -> N
 def test_it_fits_every_window_and_follows_tensorboards_theme(browser: Any, url: str, logs: Path, scheme: str) -> None:
     grown(logs, "a_rather_long_name_of_an_experiment/with_parts/version_0", "version_1")
     with opened(browser, url, logs, framed=True, color_scheme=scheme) as tab:
-        tab.frame.wait_for_selector(f"#gradcam[data-theme={scheme}]")
+        tab.frame.wait_for_selector(f"html[data-theme={scheme}]")
         seen = "names => names.map((name) => getComputedStyle(document.querySelector(name)).backgroundColor)"
         papers = {"light": ["rgb(244, 245, 247)", "rgb(255, 255, 255)"], "dark": ["rgb(15, 17, 21)", "rgb(48, 48, 48)"]}
         assert tab.frame.evaluate(seen, ["body", ".runs"]) == papers[scheme]
@@ -303,7 +303,7 @@ def test_it_fits_every_window_and_follows_tensorboards_theme(browser: Any, url: 
         tab.frame.locator(".runs-toggle").click()
         assert not tab.frame.locator(".runs-list").is_visible()
         tab.page.evaluate("document.body.classList.toggle('dark-mode')")
-        tab.frame.wait_for_selector(f"#gradcam[data-theme={'light' if scheme == 'dark' else 'dark'}]")
+        tab.frame.wait_for_selector(f"html[data-theme={'light' if scheme == 'dark' else 'dark'}]")
 
 
 def test_on_a_telephone_the_list_of_runs_is_folded_at_first(browser: Any, url: str, logs: Path) -> None:

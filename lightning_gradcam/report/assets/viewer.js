@@ -15,7 +15,6 @@ import {Overview} from './overview.js';
 import {Region} from './region.js';
 import {Scene} from './scene.js';
 import {Sequence} from './sequence.js';
-import {Theme} from './theme.js';
 import {blankNotices, explainedWords, numberOf, scaleWords, summed} from './words.js';
 
 // Changes that require no new elements.
@@ -38,7 +37,7 @@ export function mount(root, source, options) {
 
 class Viewer {
   constructor(root, source, options) {
-    Object.assign(this, {root, source, options, library: new Library(source), theme: new Theme(root, options.theme)});
+    Object.assign(this, {root, source, options, library: new Library(source)});
     Object.assign(this, {scene: null, ticket: 0, frame: 0, pause: 0});
     this.address = new Address((state) => this.follow(state));
     this.state = this.address.state();
@@ -70,10 +69,8 @@ class Viewer {
   }
 
   listen() {
-    window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.dress());
     NARROW.addEventListener('change', () => this.scene && this.list());
-    window.addEventListener('beforeprint', () => this.print(true));
-    window.addEventListener('afterprint', () => this.print(false));
+    window.addEventListener('beforeprint', () => this.scene && this.openProbe() < 0 && this.board.drawAll());
     this.source.watch?.(() => this.renew());
   }
 
@@ -92,7 +89,8 @@ class Viewer {
 
   // Sets the surrounding page's theme.
   wear(theme) {
-    this.dress({around: theme});
+    this.options.theme = theme;
+    this.dress();
   }
 
   // Reloads the list of runs, and shows changes.
@@ -270,18 +268,19 @@ class Viewer {
     return this.board.focus(probe);
   }
 
+  // The user's choice, else the surrounding page's theme; 'auto' for the system's.
+  get theme() {
+    return this.state.theme === 'auto' ? this.options.theme : this.state.theme;
+  }
+
   cycleTheme() {
-    this.set({theme: this.theme.opposite});
+    const system = window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light';
+    const shown = this.theme === 'auto' ? system : this.theme;
+    this.set({theme: shown === 'dark' ? 'light' : 'dark'});
   }
 
-  // For printing, draws all probes in the light theme.
-  print(begins) {
-    this.dress({printing: begins});
-    if (begins && this.scene && this.openProbe() < 0) this.board.drawAll();
-  }
-
-  dress(changes = {}) {
-    this.theme.dress({chosen: this.state.theme, ...changes});
+  dress() {
+    document.documentElement.dataset.theme = this.theme;
     this.head.named(this.state.theme);
   }
 
