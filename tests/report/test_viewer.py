@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lightning_gradcam import Drawing
 from lightning_gradcam.render.drawing import lookup_table
@@ -124,13 +126,22 @@ def test_blank_map_leaves_the_picture_untouched_and_says_so(report: Open) -> Non
 def test_map_that_is_not_finite_is_crossed_out(report: Open) -> None:
     maps = np.ones((1, 2, 3, 3))
     maps[0, 1, 0, 0] = np.inf
-    pictures = np.full((2, 60, 60, 3), 200, np.uint8)
+    pictures = np.full((2, 60, 60, 3), [200, 100, 50], np.uint8)
     shown = report(made({KEY: maps}, pictures), hash="#view=both")
-    found = shown.pixels(canvas("map", 2))
-    assert found[5, 30].tolist() == [224, 224, 224, 255]
-    assert found[30, 30, 0] > 150
-    assert found[30, 30, 1] < 100
-    assert shown.pixels(canvas("overlay", 2))[5, 30].tolist() == [200, 200, 200, 255]
+    for kind, strip in (("overlay", False), ("map", False), ("overlay", True), ("map", True)):
+        shown.go(f"#view={kind}&show={'film' if strip else 'cards'}")
+        place = f".card:nth-of-type(2) {'.film-frame' if strip else f'.cell.{kind}'}"
+        # Only the image is drawn: the finite part of such a map would look like a map.
+        assert (shown.pixels(f"{place} canvas") == [200, 100, 50, 255]).all()
+        found = np.asarray(Image.open(io.BytesIO(shown.page.locator(f"{place} .frame").screenshot())).convert("RGB"))
+        side = len(found)
+        for y, x in ((side // 2, side // 2), (side // 4, side // 4), (side // 4, side - side // 4)):
+            near = found[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3).astype(int)
+            assert any(red > 150 and green < 100 for red, green, _ in near), (kind, strip, y, x)
+        between = found[side // 8, side // 2].astype(int)
+        assert np.ptp(between) < 6, "grey"
+        assert 150 < between.mean() < 210, "faded"
+    shown.go("#view=both")
     assert shown.texts(".card:nth-of-type(2) .caption-value")[1:] == ["map not finite"] * 2
     assert "not finite" not in " ".join(shown.texts(".card:nth-of-type(1) .caption-value"))
     assert shown.texts(".notices li")[0].endswith(": not finite: 1 of 2 maps")

@@ -115,14 +115,11 @@ export class Bar {
     this.more.setAttribute('aria-expanded', String(open));
   }
 
-  // Updates everything that depends on the runs.
+  // Updates everything that depends on the runs; dress() and move() follow.
   build(scene) {
     const {state} = scene;
     // With a single step, there is nothing to play.
     for (const element of [...this.motion, this.show.element]) element.hidden = scene.once;
-    for (const field of [this.sort, this.filter]) {
-      for (const option of field.options) option.hidden = scene.once && OF_TRAINING.includes(option.value);
-    }
     const all = ['all', 'all'];
     const titles = new Map(scene.runs.flatMap((run) => run.keys.map((key) => [key.method, key.method_title])));
     fill(this.method, [...scene.methods.map((name) => [name, titles.get(name)]), all], scene.method);
@@ -142,14 +139,9 @@ export class Bar {
     this.fields.filter.hidden = !scene.hasClasses();
     // Without true classes, no prediction is right or wrong.
     const judged = scene.runs[0].probes.some((probe) => probe.true.length > 0);
-    for (const option of this.filter.options) option.hidden ||= !judged && OF_TRUTH.includes(option.value);
-    this.show.press(state.show);
-    this.view.press(state.view);
-    for (const name of ['scale', 'size', 'sort', 'filter', 'speed']) this[name].value = state[name];
-    this.region.checked = state.region === 'on';
+    const unfit = [...(scene.once ? OF_TRAINING : []), ...(judged ? [] : OF_TRUTH)];
+    for (const option of [...this.sort.options, ...this.filter.options]) option.hidden = unfit.includes(option.value);
     if (!scene.once) this.strip.build(scene);
-    this.dress(scene);
-    this.move(scene);
   }
 
   layerButton(scene, layer) {
@@ -160,16 +152,16 @@ export class Bar {
     });
   }
 
-  // Updates everything that depends on the colours of the maps.
+  // Updates everything that depends on the user's selections.
   dress(scene) {
     const {state, look} = scene;
     if (this.painted !== look.colour) paintColourBar(this.colours, look.colour);
     this.painted = look.colour;
+    for (const name of ['show', 'view']) this[name].press(state[name]);
+    for (const name of ['scale', 'size', 'sort', 'filter', 'speed', 'colour']) this[name].value = state[name];
+    for (const name of ['region', 'signed']) this[name].checked = state[name] === 'on';
     this.before.value = state.before === '' ? '' : scene.nameAt(scene.before);
-    this.colour.value = state.colour;
     this.colour.hidden = look.signed;
-    this.signed.checked = look.signed;
-    this.scale.value = state.scale;
     const limit = scene.commonLimit();
     const number = limit === null ? '' : shortNumber(limit);
     const ends = look.signed ? [`against ${number && '−'}${number}`, `${number} for`] : ['0', number || 'max'];

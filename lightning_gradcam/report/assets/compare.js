@@ -2,7 +2,7 @@
 import {Cell} from './cell.js';
 import {DIVERGING, paintColourBar} from './colour.js';
 import {layDifference} from './difference.js';
-import {button, make, setText} from './dom.js';
+import {button, make} from './dom.js';
 import {largest, percent, smallest} from './numbers.js';
 import {resized} from './resize.js';
 
@@ -62,14 +62,9 @@ class ApartCell extends Cell {
     const [most, least] = shares ? [Math.max(0, largest(shares)), Math.max(0, -smallest(shares))] : [0, 0];
     // In signed maps, "brighter" would be wrong, because blue is also bright.
     const ends = `A ${scene.look.signed ? 'higher' : 'brighter'} by up to ${percent(most)}, B by ${percent(least)}`;
-    setText(this.value, other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference'));
-    this.element.classList.toggle('broken', state !== '');
+    const text = other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference');
     this.canvas.title = state ? APART_WORDS : `${APART_WORDS} Largest: ${ends}.`;
-    const {id} = a.probes[this.places[0]];
-    this.canvas.setAttribute(
-      'aria-label',
-      `Probe ${id}, layer ${this.column.layer}, A minus B: ${this.value.textContent}`,
-    );
+    this.tell(state, text, `Probe ${a.probes[this.probe].id}, layer ${this.column.layer}, A minus B: ${text}`);
   }
 }
 
@@ -91,18 +86,9 @@ export function apartPane(cells) {
   return cells.length > 0 && make('div.run-row.apart-row', head, make('div.cells', cells));
 }
 
-// Returns the number of panes, and of cells in a line. count: number of cells for one run, including its image;
-// room(n): a cell's width if a line has n cells; least: a cell's minimum width.
-export function lineOf(scene, count, room, least) {
-  const panes = 2 + Number(showsApart(scene));
-  let each = count - 1;
-  while (each > 1 && room(1 + panes * each) < least) each -= 1;
-  return {panes, all: 1 + panes * each};
-}
-
-// Returns the maximum number of cells side by side in a card.
-export function sidedWidth(scene, count) {
-  return 1 + (2 + Number(showsApart(scene))) * (count - 1);
+// Returns the number of panes side by side: one for each of two runs, and one for their difference; 0 otherwise.
+export function panesOf(scene) {
+  return isSided(scene) ? 2 + Number(showsApart(scene)) : 0;
 }
 
 // The line above the maps, which shows the runs A and B and explains the colours of the difference.

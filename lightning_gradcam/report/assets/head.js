@@ -53,7 +53,6 @@ export class Head {
     const headline = (run, r) => headlineOf(run, scene.prefix(r).replace(' ', ': '), scene.pictures[r], r === first);
     const moves = scene.runs.map(headline).filter(Boolean);
     this.headline.replaceChildren(...moves.map(([move, probe]) => make('span', make('strong', move), `${probe} `)));
-    this.headline.hidden = moves.length === 0;
     const shown = scene.runs.map((run, r) => scene.prefix(r).replace(' ', ': ') + run.name).join(', ');
     const facts = [
       this.title.textContent.endsWith(shown) ? '' : shown,
@@ -67,7 +66,6 @@ export class Head {
     const notes = new Set(scene.runs.flatMap((run) => [run.header.note, run.header.remark]));
     notes.add(header.pictures);
     setText(this.note, [...notes].filter(Boolean).join(' · '));
-    this.note.hidden = this.note.textContent === '';
     this.named(scene.state.theme);
   }
 
@@ -79,6 +77,5 @@ export class Head {
   move(scene) {
     setText(this.lead, (scene.look.signed ? SIGNED : LEAD) + (scene.positions.length > 1 ? MOTION : ''));
     setText(this.standIn, scene.standIn());
-    this.standIn.hidden = this.standIn.textContent === '';
   }
 }

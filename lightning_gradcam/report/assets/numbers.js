@@ -21,15 +21,11 @@ export function isOfPredictions(name) {
 // Returns the names of the map numbers that any step contains, in the header's order; the maximum is always included.
 export function mapNumbers(run) {
   const found = new Set();
-  for (const step of run.steps) {
-    for (const entry of step.maps) {
-      for (const [name, values] of Object.entries(entry.numbers)) if (values.some((v) => v !== null)) found.add(name);
-    }
+  for (const {numbers} of run.steps.flatMap(({maps}) => maps)) {
+    for (const [name, values] of Object.entries(numbers)) if (values.some(isKnown)) found.add(name);
   }
-  const order = Object.keys(run.header.stats);
-  const known = order.filter((name) => found.has(name));
-  const names = [...known, ...[...found].filter((name) => !order.includes(name))];
-  return names.includes('maximum') ? names : [...names, 'maximum'];
+  const described = Object.keys(run.header.stats).filter((name) => found.has(name));
+  return [...new Set([...described, ...found, 'maximum'])];
 }
 
 // Returns the number for the curves: the selected one if this run has it, else the share inside masks and boxes, or

@@ -117,8 +117,7 @@ export class Run {
   }
 
   className(index) {
-    const names = this.header.class_names;
-    return names && names[index] !== undefined ? names[index] : `class ${index}`;
+    return this.header.class_names?.[index] ?? `class ${index}`;
   }
 
   trueNames(probe) {
@@ -150,14 +149,12 @@ export class Run {
   }
 
   score(step, key, probe) {
-    const target = this.steps[step].targets[this.keys[key].target];
-    return target ? target.scores[probe] : null;
+    return this.steps[step].targets[this.keys[key].target]?.scores[probe] ?? null;
   }
 
   // Returns one of a map's numbers; null if it has no value.
   number(name, step, key, probe) {
-    const values = this.steps[step].maps[key].numbers[name];
-    return values === undefined || values[probe] === undefined ? null : values[probe];
+    return this.steps[step].maps[key].numbers[name]?.[probe] ?? null;
   }
 
   label(step) {

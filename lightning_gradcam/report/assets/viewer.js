@@ -64,13 +64,9 @@ class Viewer {
     root.classList.add('gradcam');
     root.append(head.element, this.status, bar.element, head.standIn, this.main, this.help);
     this.reveal(false);
-    this.listen();
     this.dress();
-  }
-
-  listen() {
     NARROW.addEventListener('change', () => this.scene && this.list());
-    window.addEventListener('beforeprint', () => this.scene && this.openProbe() < 0 && this.board.drawAll());
+    window.addEventListener('beforeprint', () => this.scene?.isBoard && this.board.drawAll());
     this.source.watch?.(() => this.renew());
   }
 
@@ -132,7 +128,7 @@ class Viewer {
   reveal(on) {
     this.status.hidden = on;
     for (const element of [this.bar.element, this.main]) element.hidden = !on;
-    this.head.standIn.hidden = true;
+    setText(this.head.standIn, '');
   }
 
   // Changes selections. If elements can stay the same, only pixels and texts are updated.
@@ -164,19 +160,16 @@ class Viewer {
     const {scene} = this;
     scene.take(this.state);
     this.sequence.setRate(Number(this.state.speed));
-    const probe = this.openProbe();
-    this.root.dataset.page = probe < 0 ? 'board' : 'detail';
+    this.root.dataset.page = scene.isBoard ? 'board' : 'detail';
     this.head.build(scene, this.library.entries);
     this.bar.build(scene);
     this.compared.build(scene, this.library.entries);
     this.list();
-    for (const element of [this.board.element, this.overview.element]) element.hidden = probe >= 0;
-    this.overview.element.hidden ||= scene.once;
-    this.detail.element.hidden = probe < 0;
-    if (probe < 0) {
+    this.overview.element.hidden = scene.once;
+    if (scene.isBoard) {
       this.overview.build(scene);
       this.board.build(scene);
-    } else this.detail.build(scene, probe);
+    } else this.detail.build(scene, scene.open);
     this.paint(true);
   }
 
@@ -206,7 +199,7 @@ class Viewer {
     this.head.move(scene);
     this.notices.show(blankNotices(scene));
     let shown = '';
-    if (this.openProbe() >= 0) this.detail.update(scene);
+    if (!scene.isBoard) this.detail.update(scene);
     else {
       this.overview.move(scene);
       this.board.update(scene);
@@ -217,10 +210,6 @@ class Viewer {
     setText(this.count, [shown, explainedWords(scene), scaleWords(scene)].filter(Boolean).join(' · '));
     this.region.update(scene, fresh);
     this.announceLater();
-  }
-
-  openProbe() {
-    return this.scene.open ?? -1;
   }
 
   moveTo(place) {
@@ -245,15 +234,14 @@ class Viewer {
   }
 
   toProbe(by) {
-    const open = this.openProbe();
+    if (this.scene.isBoard) return this.board.step(by);
     const order = this.scene.order();
-    const next = order[order.indexOf(open) + by];
-    if (open < 0) this.board.step(by);
-    else if (next !== undefined) this.open(next);
+    const next = order[order.indexOf(this.scene.open) + by];
+    return next !== undefined && this.open(next);
   }
 
   open(probe) {
-    if (this.openProbe() < 0) this.scrolled = window.scrollY;
+    if (this.scene.isBoard) this.scrolled = window.scrollY;
     this.set({probe: this.scene.runs[0].probes[probe].id});
     this.detail.heading?.focus({preventScroll: true});
     const top = this.root.getBoundingClientRect().top + window.scrollY;
@@ -261,8 +249,8 @@ class Viewer {
   }
 
   close() {
-    const probe = this.openProbe();
-    if (probe < 0) return this.set({area: ''});
+    const probe = this.scene.open;
+    if (this.scene.isBoard) return this.set({area: ''});
     this.set({probe: ''});
     if (this.scrolled !== undefined) window.scrollTo(0, this.scrolled);
     return this.board.focus(probe);

@@ -64,8 +64,8 @@ class Tab {
 
   async renew() {
     await this.source.refresh();
-    this.choice.take(this.source.entries);
-    this.picker.update(this.source.notes);
+    this.choice.take(this.source.entries, this.source.notes);
+    this.picker.update();
     this.show();
     this.remember();
   }

@@ -42,7 +42,7 @@ export class Picker {
 
   change(work) {
     work();
-    this.update([]);
+    this.update();
     this.act.chosen();
   }
 
@@ -52,14 +52,11 @@ export class Picker {
     this.update();
   }
 
-  // notes: remarks from the search through the log directory; [] leaves them unchanged.
-  update(notes = []) {
+  update() {
     const {choice} = this;
-    const drawn = JSON.stringify(choice.visible);
-    if (drawn !== this.drawn) {
-      this.drawn = drawn;
-      this.build(choice.visible);
-    }
+    const drawn = JSON.stringify([choice.visible, choice.remarks]);
+    if (drawn !== this.drawn) this.build(choice.visible);
+    this.drawn = drawn;
     const {names, note} = choice.shown;
     for (const [name, {box, side}] of this.rows) {
       box.checked = choice.has(name);
@@ -74,7 +71,6 @@ export class Picker {
     setText(this.note, note);
     this.pair.hidden = checked < 3 || names.length < 2;
     if (!this.pair.hidden) this.fillSides(names);
-    if (notes.length > 0) this.remarks.replaceChildren(...notes.map((text) => make('p', text)));
     setText(this.toggle, `Runs: ${checked} of ${choice.entries.length}`);
   }
 
@@ -94,6 +90,7 @@ export class Picker {
     const none = this.choice.entries.length ? 'No run matches.' : 'No runs yet.';
     if (items.length === 0) items.push(make('li.runs-none', none));
     this.list.replaceChildren(...items);
+    this.remarks.replaceChildren(...this.choice.remarks.map((text) => make('p', text)));
   }
 
   row(entry) {
