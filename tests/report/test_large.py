@@ -73,6 +73,7 @@ def test_cards_far_from_the_window_are_not_painted_but_keep_their_places(report:
     assert page.evaluate(PLACES) == places, "a scroll bar that does not jump"
     page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
     shown.until("document.querySelector('.card').classList.contains('far')")
+    shown.settle()
     painted = page.evaluate(PAINTED)
     assert painted[-1]
     assert not painted[0]

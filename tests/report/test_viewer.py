@@ -383,6 +383,18 @@ def test_keys_of_a_control_stay_its_own(report: Open) -> None:
     assert shown.page.get_by_role("button", name="Pause").count() == 0
 
 
+def test_a_button_that_is_pressed_keeps_the_focus(report: Open) -> None:
+    first = garments(epochs=3, probes=2)
+    others = [Payload({**first.header, "title": title, "id": title}, first.blocks) for title in ("second", "third")]
+    shown = report(first, *others, hash="#compare=second")
+    pressed = "[document.activeElement.textContent, document.activeElement.getAttribute('aria-pressed')]"
+    minus = "A \u2212 B"
+    for name, now in (("relu2", "true"), ("Map", "true"), (minus, "false"), ("third", "true"), ("third", "false")):
+        shown.page.get_by_role("button", name=name, exact=True).focus()
+        shown.press("Space")
+        shown.until(f"String({pressed}) === '{name},{now}'")
+
+
 def test_playing_goes_to_the_end_and_stops(report: Open) -> None:
     shown = report(garments(epochs=4, probes=2), hash="#speed=4")
     at = "Number(document.querySelector('.epoch').value) >= {}"
@@ -878,8 +890,8 @@ def test_pictures_explained_once_have_no_epochs(report: Open) -> None:
     shown = report(once, hash="#show=film")
     assert shown.texts(".facts")[0].startswith("3 images · maps explain the logit")
     assert shown.texts("h1") == ["Grad-CAM: version_0/gradcam"]
-    moving = shown.page.locator(".play, .epoch, .step, .now-label, .speed, .overview, .film")
-    assert moving.locator("visible=true").count() == 0
+    moving = ".play, .epoch, .step, .now-label, .speed, .overview, .film, [aria-label='One epoch or film strips']"
+    assert shown.page.locator(moving).locator("visible=true").count() == 0
     assert shown.page.locator(".card .cell canvas").count() == 9
     shown.press("t", "ArrowLeft", " ")
     assert shown.page.locator(".card .cell canvas").count() == 9

@@ -328,6 +328,19 @@ def test_damage_is_said_and_the_rest_goes_on(browser: Any, url: str, logs: Path)
         tab.errors[:] = [error for error in tab.errors if "run=a%2Fgradcam" not in error]
 
 
+def test_a_remark_goes_with_its_reason(browser: Any, url: str, logs: Path) -> None:
+    grown(logs, "a")
+    with opened(browser, url, logs) as tab:
+        remark = "b can't be read (PermissionError)."
+        listed = "**/gradcam/runs"
+        tab.page.route(listed, lambda route: route.fulfill(json={**route.fetch().json(), "notes": [remark]}))
+        tab.look()
+        tab.until(".runs-remarks", remark)
+        tab.page.unroute(listed)
+        tab.look()
+        tab.frame.wait_for_function("document.querySelector('.runs-remarks').textContent === ''")
+
+
 def test_what_could_not_be_read_once_is_asked_for_again(browser: Any, url: str, logs: Path) -> None:
     grown(logs, "a", "b")
     with opened(browser, url, logs) as tab:

@@ -30,8 +30,8 @@ export function lineKey({columns, positions}, {dash}) {
   return draw('svg', {class: 'line-key', viewBox: '0 0 16 4', preserveAspectRatio: 'none', 'aria-hidden': 'true'}, piece);
 }
 
-// Returns which of `count` places of equal width was clicked; left and width: the extent of all, in window pixels.
-export function placeOfClick(event, left, width, count) {
+// Returns which of `count` places of equal width is at the pointer; left, width: the extent of all, in window pixels.
+export function placeAt(event, {left, width}, count) {
   return Math.min(count - 1, Math.max(0, Math.floor(((event.clientX - left) / width) * count)));
 }
 
@@ -54,7 +54,7 @@ export function lineChart({series, info, ticks, width, height, name, onpick, roo
     const box = svg.getBoundingClientRect();
     const scale = box.width / width;
     const inside = (width - edge.left - edge.right) * scale;
-    onpick(placeOfClick(event, box.left + edge.left * scale, inside, count));
+    onpick(placeAt(event, {left: box.left + edge.left * scale, width: inside}, count));
   };
   const svg = draw(
     'svg',

@@ -50,10 +50,11 @@ export class Head {
     this.compareField.hidden = others.length === 0;
     this.headline.title = numberInfo(scene.runs[0], 'drift').reading;
     const first = scene.runs.findIndex((run) => largestMove(run));
-    const headline = (run, r) => headlineOf(run, scene.prefix(r).replace(' ', ': '), scene.pictures[r], r === first);
+    const mark = (r) => scene.prefix(r).replace(' ', ': ');
+    const headline = (run, r) => headlineOf(run, mark(r), scene.pictures[r], r === first);
     const moves = scene.runs.map(headline).filter(Boolean);
     this.headline.replaceChildren(...moves.map(([move, probe]) => make('span', make('strong', move), `${probe} `)));
-    const shown = scene.runs.map((run, r) => scene.prefix(r).replace(' ', ': ') + run.name).join(', ');
+    const shown = scene.runs.map((run, r) => mark(r) + run.name).join(', ');
     const facts = [
       this.title.textContent.endsWith(shown) ? '' : shown,
       numberOf(header.probes.length, scene.once ? 'image' : 'probe'),

@@ -25,7 +25,6 @@ function commandsOf(viewer) {
     const values = choicesOf(name).map(([value]) => value);
     viewer.set({[name]: values[(values.indexOf(viewer.state[name]) + 1) % values.length]});
   };
-  const [next, swap] = [() => viewer.compared.next(viewer.scene), () => viewer.compared.swap(viewer.scene)];
   return [
     ['← →', 'previous and next epoch (with Shift: ten epochs)', {ArrowLeft: step(-1), ArrowRight: step(1)}],
     ['Home End', 'first and last epoch', {Home: () => viewer.pick(0), End: () => viewer.pick(sequence.count - 1)}],
@@ -41,7 +40,7 @@ function commandsOf(viewer) {
     ['s', 'next colour scale', {s: cycle('scale')}],
     ['m', 'outlines of the masks or boxes', {m: cycle('region')}],
     ['e', 'draw a region, and follow the evidence inside it (Tab: its edges)', {e: () => viewer.region.toggle()}],
-    ['r  x', 'next run beside A; swap A and B', {r: next, x: swap}],
+    ['r  x', 'next run beside A; swap A and B', {r: () => viewer.compared.next(), x: () => viewer.compared.swap()}],
     ['w', 'difference A − B', {w: cycle('versus')}],
     ['j  k', 'next and previous probe; Enter opens it', {j: () => viewer.toProbe(1), k: () => viewer.toProbe(-1)}],
     ['Esc', 'back to all probes', {Escape: () => viewer.close()}],

@@ -1,21 +1,19 @@
 // The numbers shown in curves and tables, for maps and for predictions.
 
-const OF_PREDICTIONS = {
+// Those that a header does not describe.
+const KNOWN = {
   accuracy: {title: 'probes right', low: 0, high: 1, reading: 'Share of the probes whose prediction is right.'},
   confidence: {title: 'confidence', low: 0, high: 1, reading: 'Mean probability of the predicted class.'},
-};
-const SHAPES = {
   maximum: {title: 'map maximum', low: 0, high: null, reading: 'Largest value of the raw map, in its own unit.'},
 };
 
 // Returns {title, low, high, reading} for a number; if the header does not describe it, its name is the title.
 export function numberInfo(run, name) {
-  const known = {...SHAPES, ...OF_PREDICTIONS};
-  return run.header.stats[name] || known[name] || {title: name, low: null, high: null, reading: ''};
+  return run.header.stats[name] || KNOWN[name] || {title: name, low: null, high: null, reading: ''};
 }
 
 export function isOfPredictions(name) {
-  return name in OF_PREDICTIONS;
+  return name === 'accuracy' || name === 'confidence';
 }
 
 // Returns the names of the map numbers that any step contains, in the header's order; the maximum is always included.

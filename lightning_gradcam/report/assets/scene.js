@@ -9,7 +9,7 @@ export class Scene {
   constructor(shown, families) {
     const runs = shown.map(({run}) => run);
     Object.assign(this, {runs, families, pictures: shown.map(({pictures}) => pictures)});
-    this.positions = positions(runs[0], runs[1]);
+    this.positions = positions(runs);
     this.marks = ['A', 'B'];
     this.once = runs.every((run) => run.once);
     this.opening = this.openingPlace();
@@ -18,7 +18,8 @@ export class Scene {
   // Returns the position at which the page opens: the first run's largest change if that is large, else the last one.
   openingPlace() {
     const {step, value} = largestMove(this.runs[0]) ?? {};
-    return value >= LARGE ? this.positions.findIndex(({a, has}) => a === step && has[0]) : this.positions.length - 1;
+    const isThere = ({steps, has}) => steps[0] === step && has[0];
+    return value >= LARGE ? this.positions.findIndex(isThere) : this.positions.length - 1;
   }
 
   // Applies the user's selections; those that this run does not have are ignored.
@@ -135,7 +136,7 @@ export class Scene {
   }
 
   stepAt(place, r) {
-    return r === 0 ? this.positions[place].a : this.positions[place].b;
+    return this.positions[place].steps[r];
   }
 
   // Returns a position's epoch, and the fraction of the epoch's steps completed at it.
@@ -171,7 +172,7 @@ export class Scene {
 
   // Returns a note if a run has no step in this epoch.
   standIn() {
-    const r = this.positions[this.at].has.slice(0, this.runs.length).indexOf(false);
+    const r = this.positions[this.at].has.indexOf(false);
     if (r < 0) return '';
     return `${this.marks[r]} has no ${this.label()}; its ${this.runs[r].label(this.step(r))} is shown.`;
   }

@@ -33,7 +33,7 @@ class Tab {
     });
     const colours = (run, place) => this.host.colours(run, place);
     this.picker = new Picker(this.choice, {chosen: () => this.show()}, colours);
-    this.picker.fold(folded === undefined ? window.matchMedia(NARROW).matches : folded);
+    this.picker.details.open = !(folded ?? window.matchMedia(NARROW).matches);
     this.hash = hash || '';
     this.root = make('div', {id: 'gradcam'});
     this.away = make('p.runs-away', {role: 'alert', hidden: true}, 'TensorBoard does not answer. Still trying.');
@@ -67,7 +67,6 @@ class Tab {
     this.choice.take(this.source.entries, this.source.notes);
     this.picker.update();
     this.show();
-    this.remember();
   }
 
   // Shows the selected runs if they or their steps have changed.
@@ -100,7 +99,7 @@ class Tab {
   // Stores the state, because reloading TensorBoard's page creates a new frame.
   remember() {
     const hash = this.viewer ? window.location.hash : this.hash;
-    const state = {choice: this.choice.kept(), hash, folded: this.picker.folded};
+    const state = {choice: this.choice.kept(), hash, folded: !this.picker.details.open};
     try {
       window.sessionStorage.setItem(MEMORY, JSON.stringify(state));
     } catch {

@@ -1,5 +1,5 @@
 // The list of runs on the left, as in TensorBoard next to its charts.
-import {button, fill, labelled, make, select, setText} from './viewer/dom.js';
+import {fill, labelled, make, select, setText} from './viewer/dom.js';
 import {numberOf} from './viewer/words.js';
 import {usable} from './choice.js';
 
@@ -23,21 +23,14 @@ export class Picker {
     this.remarks = make('div.runs-remarks');
     const everything = make('label.runs-all', this.all, make('span', 'Run'));
     const parts = [this.filter, this.error, everything, this.list, this.note, this.pair, this.remarks];
-    const inner = make('div.runs-inner', {id: 'gradcam-runs'}, parts);
-    const fold = () => this.fold(!this.folded);
-    this.toggle = button('', fold, {class: 'runs-toggle', 'aria-controls': 'gradcam-runs'});
-    this.element = make('aside.runs', {'aria-label': 'Runs'}, this.toggle, inner);
-  }
-
-  fold(folded) {
-    this.folded = folded;
-    this.element.dataset.folded = String(folded);
-    this.toggle.setAttribute('aria-expanded', String(!folded));
+    this.toggle = make('summary.runs-toggle');
+    this.details = make('details', this.toggle, parts);
+    this.element = make('aside.runs', {'aria-label': 'Runs'}, this.details);
   }
 
   checkbox(work, disabled = false) {
-    const box = make('input', {type: 'checkbox', disabled, onchange: () => this.change(() => work(box.checked))});
-    return box;
+    const onchange = ({target}) => this.change(() => work(target.checked));
+    return make('input', {type: 'checkbox', disabled, onchange});
   }
 
   change(work) {
