@@ -65,7 +65,9 @@ def main() -> None:
     found = outcomes("tests/callbacks/test_purity.py", *files)
     test = "tests/callbacks/test_purity.py::test_training_ends_in_the_same_bits"
     page = HEAD.format(versions=versions)
-    page += table("one process: the same bits with and without", [(n, found[f"{test}[{n}]"]) for n in SETUPS])
+    page += table(
+        "one process: bit-identical with and without the callback", [(n, found[f"{test}[{n}]"]) for n in SETUPS]
+    )
     for heading, tests in PROCESSES.items():
         page += table(heading, [(title, found[name]) for title, name in tests])
     page += table("not run", list(NOT_RUN.items()))

@@ -301,9 +301,9 @@ def draw_garments(count: int, seed: int | list[int]) -> Garments:
         (20, 28, 28)
     """
     if count < 1:
-        raise ValueError(f"count must be at least 1, the number of images to draw; got {count}.")
+        raise ValueError(f"count: got {count}; pass the number of images to draw, 1 or more")
     if np.min(seed) < 0:
-        raise ValueError(f"seed must be an integer of at least 0; got {seed}.")
+        raise ValueError(f"seed: got {seed}; pass an integer, 0 or more")
     rng = np.random.Generator(np.random.PCG64(seed))
     classes = rng.permutation(len(CLASS_NAMES))
     labels = classes[rng.permutation(count) % len(CLASS_NAMES)].astype(np.int64)

@@ -55,7 +55,7 @@ class FashionMNISTDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if source not in ("auto", "fashion_mnist", "drawn"):
-            raise ValueError(f"source: got {source!r}; valid are 'auto', 'fashion_mnist' and 'drawn'")
+            raise ValueError(f"source: got {source!r}; valid: 'auto', 'fashion_mnist' and 'drawn'")
         if not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction: got {val_fraction}; pass a share between 0 and 1")
         self.root = root
@@ -78,7 +78,8 @@ class FashionMNISTDataModule(LightningDataModule):
         except (OSError, RuntimeError) as error:
             if self.source == "fashion_mnist":
                 raise FileNotFoundError(
-                    f"data.root: no Fashion-MNIST in {self.root!r} and no download ({error}); put its four idx files"
+                    f"data.root: no Fashion-MNIST in {self.root!r}, and it can't be downloaded ({error}); put its "
+                    "four idx files"
                     " into <root>/FashionMNIST/raw, or use --data.source drawn"
                 ) from error
 

@@ -240,7 +240,8 @@ def summary(outcomes: dict[str, Outcome], out: Path) -> str:
             "",
             *lines,
             "",
-            f"The callback warns of a run with less than {MIN_ENERGY_INSIDE} on the garment. To look at the maps:",
+            f"The callback warns about a run with a share of less than {MIN_ENERGY_INSIDE} on the garment. To look "
+            "at the maps:",
             f"  lightning-gradcam report {archives} -o {out / 'shortcut.html'}",
             f"  tensorboard --logdir {out}",
         ]

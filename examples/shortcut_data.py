@@ -70,7 +70,7 @@ class TaggedGarments(Dataset[tuple[Any, int]]):
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         if tag not in ("class", "random", "none"):
-            raise ValueError(f"tag: got {tag!r}; valid are 'class', 'random' and 'none'")
+            raise ValueError(f"tag: got {tag!r}; valid: 'class', 'random' and 'none'")
         self.dataset = DrawnGarments(train, count=count, seed=seed)
         self.tag = tag
         self.transform = transform

@@ -45,7 +45,7 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
         self._members = {_name(member): member for member in members}
         stated = json.loads(self.take("meta", "uint8", None).tobytes())
         if not isinstance(stated, dict):
-            raise TypeError(f"'meta' is a {type(stated).__name__}, expected an object")
+            raise TypeError(f"'meta' is a {type(stated).__name__}, expected a JSON object")
         self.meta: dict[str, Any] = stated
         del self._members["meta"]
 

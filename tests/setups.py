@@ -727,8 +727,8 @@ SETUPS: dict[str, Setup] = {
         {"num_sanity_val_steps": 0, "accumulate_grad_batches": 3, "val_check_interval": 2},
     ),
     "lazy modules, no validation": Setup(Lazy, lambda: loaders()[:1], {"num_sanity_val_steps": 0}),
-    "a module with generators, loaders asked for late": Setup(Stateful, lambda: (), LATE),
-    "a module with generators, loaders asked for again and again": Setup(
+    "a module with generators, loaders requested late": Setup(Stateful, lambda: (), LATE),
+    "a module with generators, loaders requested repeatedly": Setup(
         Stateful, lambda: (), {"reload_dataloaders_every_n_epochs": 1, **LATE}
     ),
     "two validation loaders, a list": Setup(ManyLoaders, lambda: several(list)),
@@ -747,7 +747,7 @@ SETUPS: dict[str, Setup] = {
             "sampler": WeightedRandomSampler([float(i > 9) for i in range(40)], 40, generator=it.generator),
         }
     ),
-    "a list as sampler": sampling(lambda it: {"batch_size": 8, "sampler": [*range(39, 9, -1)]}),
+    "a list as the sampler": sampling(lambda it: {"batch_size": 8, "sampler": [*range(39, 9, -1)]}),
     "a sampler with generators and a list that it shuffles": sampling(
         lambda it: {"batch_size": 8, "sampler": Shuffled(30, it.generator, it.numbers)}
     ),
@@ -762,24 +762,24 @@ SETUPS: dict[str, Setup] = {
     "a sampler and overfit_batches=2": sampling(
         lambda it: {"batch_size": 8, "sampler": Shuffled(30, it.generator, it.numbers)}, overfit_batches=2
     ),
-    "samples with names": Setup(data=lambda: both(lambda seed: DataLoader(Named(seed), 8, sampler=NAMES))),
-    "samples with names, no sanity check": Setup(
+    "samples indexed by name": Setup(data=lambda: both(lambda seed: DataLoader(Named(seed), 8, sampler=NAMES))),
+    "samples indexed by name, no sanity check": Setup(
         data=lambda: both(lambda seed: DataLoader(Named(seed), 8, sampler=NAMES)), options={"num_sanity_val_steps": 0}
     ),
-    "samples with names, no validation": Setup(data=lambda: (DataLoader(Named(), 8, sampler=NAMES),)),
-    "a data set of `__getitems__` alone": Setup(data=lambda: both(lambda seed: DataLoader(Several(seed), 8))),
-    "a data set that workers open": Setup(
+    "samples indexed by name, no validation": Setup(data=lambda: (DataLoader(Named(), 8, sampler=NAMES),)),
+    "a data set with only `__getitems__`": Setup(data=lambda: both(lambda seed: DataLoader(Several(seed), 8))),
+    "a data set opened by workers": Setup(
         data=lambda: both(lambda seed: DataLoader(Opened(seed), 8, num_workers=1, worker_init_fn=Opened.open))
     ),
     "batch_size=None": Setup(data=lambda: both(lambda seed: DataLoader(Batches(seed), batch_size=None))),
-    "a collate_fn that leaves samples out": Setup(
+    "a collate_fn that drops samples": Setup(
         data=lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=dropping))
     ),
-    "images of several sizes, batch_size=1": Setup(
+    "images of different sizes, batch_size=1": Setup(
         Pooled, lambda: both(lambda seed: DataLoader(Sizes(seed), batch_size=1))
     ),
     "images in tuples": Setup(Pooled, lambda: both(lambda seed: DataLoader(Augmented(seed), 8, collate_fn=listing))),
-    "images in tuples, of several sizes": Setup(
+    "images in tuples, of different sizes": Setup(
         Pooled, lambda: both(lambda seed: DataLoader(Sizes(seed), 8, collate_fn=listing))
     ),
     "no validation loader": Setup(data=lambda: loaders()[:1]),
@@ -801,7 +801,7 @@ SETUPS: dict[str, Setup] = {
     "trainer.test alone": Setup(run=test, logged=1),
     "trainer.test with ckpt_path": Setup(run=test_a_checkpoint, logged=1),
     "validate, fit and test with one Trainer": Setup(run=validate_fit_and_test, data=augmented_loaders),
-    "fit twice, validate and test by a Trainer each, one logger": Setup(
+    "two fits, validate and test, each with its own Trainer, one logger": Setup(
         data=augmented_loaders, run=train_again_and_look, logged=3
     ),
     "two modules with one Trainer": Setup(data=augmented_loaders, run=fit_two_modules, logged=4),
@@ -826,25 +826,25 @@ _LABELS = "tests/probes/test_labels.py::test_labels_of_classes_are_kept_in_train
 _FAULTS = "tests/pipeline/test_faults.py::test_"
 PROCESSES: dict[str, list[tuple[str, str]]] = {
     "two processes (gloo)": [
-        ("DDP: the same bits on both ranks, the maps of one process, one set of files", f"{_TOGETHER}[ddp]"),
+        ("DDP: bit-identical ranks, the same maps as in one process, one set of files", f"{_TOGETHER}[ddp]"),
         ("`ModelParallelStrategy`, `fully_shard` (FSDP2): the same as under DDP", f"{_TOGETHER}[sharded]"),
         (
-            "DDP: a wrong configuration ends both ranks before the first step",
+            "DDP: an invalid configuration stops both ranks before the first step",
             "tests/callbacks/test_distributed.py::test_a_wrong_configuration_ends_all_ranks_before_the_first_step[ddp]",
         ),
         (
-            "FSDP2: a wrong configuration ends both ranks before the first step",
+            "FSDP2: an invalid configuration stops both ranks before the first step",
             "tests/callbacks/test_distributed.py::test_a_wrong_configuration_ends_all_ranks_before_the_first_step[sharded]",
         ),
         ("DDP: the model fails during explaining; training continues", f"{_ON_ALL}[ddp-norm1]"),
         ("FSDP2: the model fails on all ranks; training continues", f"{_ON_ALL}[sharded-norm1]"),
         (
-            "FSDP2: one rank fails before the shared forward; training continues",
+            "FSDP2: one rank fails before the shared forward pass; training continues",
             "tests/callbacks/test_distributed.py"
             "::test_what_fails_on_one_rank_before_the_shared_forward_is_reported_and_training_goes_on",
         ),
         (
-            "FSDP2: one rank fails in the middle of the shared forward; the run ends and no rank waits forever",
+            "FSDP2: one rank fails in the middle of the shared forward pass; the run ends and no rank waits forever",
             "tests/callbacks/test_distributed.py"
             "::test_a_rank_that_fails_in_the_middle_of_a_shared_forward_leaves_no_other_waiting_for_ever[1]",
         ),
@@ -852,13 +852,16 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "DDP with an `IterableDataset`",
             "tests/callbacks/test_distributed.py::test_a_stream_is_explained_on_replicated_ranks",
         ),
-        ("DDP: numbers steer, and the alarm saves a checkpoint, the same on both ranks", f"{_STEERED}[ddp]"),
-        ("FSDP2: numbers steer, and the alarm saves a checkpoint, the same on both ranks", f"{_STEERED}[sharded]"),
+        ("DDP: numbers steer training and the alarm saves a checkpoint, identically on both ranks", f"{_STEERED}[ddp]"),
+        (
+            "FSDP2: numbers steer training and the alarm saves a checkpoint, identically on both ranks",
+            f"{_STEERED}[sharded]",
+        ),
         ("DDP with a custom sampler", f"{_SAMPLER}[ddp]"),
         ("FSDP2 with a custom sampler", f"{_SAMPLER}[sharded]"),
         *(
             (
-                f"`{strategy}`: the process that launched them opens the record",
+                f"`{strategy}`: the launching process opens the record",
                 "tests/callbacks/test_ending.py"
                 "::test_processes_of_the_strategys_own_leave_the_record_to_the_one_that_launched_them"
                 f"[{strategy}]",
@@ -877,7 +880,7 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
         ("nested entries, selected by a path", f"{_FORMS}[path as a list]"),
         ("a key that contains a dot, next to a path", f"{_FORMS}[literal key before path]"),
         ("`input_key` as a function", f"{_FORMS}[function]"),
-        ("two views, of which the first is used", f"{_FORMS}[first of two views]"),
+        ("two views; the first is used", f"{_FORMS}[first of two views]"),
         (
             "`forward_fn` without `input_key`",
             "tests/probes/test_batch_forms.py::test_a_forward_function_needs_no_input_key[dict]",
@@ -898,7 +901,7 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "tests/probes/test_labels.py::test_class_labels_of_hugging_face_are_read_without_decoding",
         ),
         (
-            "a class of 1 % without `targets`",
+            "a class with 1 % of the samples, without `targets`",
             "tests/probes/test_balance.py::test_a_class_of_one_percent_is_among_the_probes",
         ),
         (

@@ -176,7 +176,7 @@ def body() -> nn.Sequential:
 @pytest.mark.parametrize("compiled", [torch.jit.script, lambda part: torch.jit.trace(part, X)], ids=["script", "trace"])
 def test_a_scripted_part_is_named(compiled: Callable[[nn.Module], nn.Module]) -> None:
     model = Holder(compiled(body())).eval()
-    with pytest.raises(LayerError, match=r"'auto' finds no layer to explain: 'body' \(.*\) is compiled by torch.jit"):
+    with pytest.raises(LayerError, match=r"'auto' found no layer to explain: 'body' \(.*\) is compiled by torch.jit"):
         compute_cams(model, X)
     with pytest.raises(LayerError, match=r"'body.0' is compiled by torch.jit.*before torch.jit.script"):
         compute_cams(model, X, "body.0")

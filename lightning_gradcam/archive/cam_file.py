@@ -140,7 +140,7 @@ def unpacked_cams(
     count = len(ids)
     explained = [_pair(key) for key in meta.get("gradients", ())]
     if len(explained) * count * 16 * len(EDGES) > room(file.size):
-        raise ValueError(f"histograms of {len(explained)} gradients and {count} probes do not fit in the file")
+        raise ValueError(f"the file is too small for histograms of {len(explained)} gradients and {count} probes")
     read = {(key.layer, key.target) for key in places}
 
     def of_targets(name: str, dtype: str, required: bool = True) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def metrics_of(meta: Mapping[str, Any]) -> dict[str, float]:
     """Reads the trainer's metrics at a step; empty for archives from version 0.1.0."""
     found = meta.get("metrics", {})
     if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
-        raise TypeError("'metrics' is not an object of numbers")
+        raise TypeError("'metrics' is not a JSON object with numeric values")
     return {name: float(value) for name, value in found.items()}
 
 
@@ -258,7 +258,7 @@ def _unpacked_summary(file: Npz, place: int, samples: int) -> GradientSummary[Nu
     for group in _GROUPS:
         bins = file.take(f"{group}_bins{place}", "int16", None)
         if len(bins) and (bins[0] < 0 or bins[-1] >= len(EDGES) - 1 or (np.diff(bins) <= 0).any()):
-            raise ValueError(f"'{group}_bins{place}' are not ascending indices of {len(EDGES) - 1} bins")
+            raise ValueError(f"'{group}_bins{place}' is not a list of ascending indices below {len(EDGES) - 1}")
         counts = np.zeros((samples, len(EDGES) - 1), np.int64)
         counts[:, bins] = file.take(f"{group}_counts{place}", "unsigned", samples, len(bins))
         found[f"{group}.counts"] = counts

@@ -87,10 +87,10 @@ class Manifest:
             if values.get("kind", "cams") not in get_args(Kind):
                 raise ValueError(f"its kind is {values['kind']!r:.40}, which this version does not know")
             if not isinstance(values.get("settings", {}) or {}, dict):
-                raise TypeError("'settings' is not an object")
+                raise TypeError("'settings' is not a JSON object")
             shapes = values["map_shapes"]
             if not isinstance(shapes, dict) or not all(map(_is_shape, shapes.values())):
-                raise TypeError("'map_shapes' is not an object of lists of sizes")
+                raise TypeError("'map_shapes' is not a JSON object whose values are shapes")
             return cls(**{**values, **texts_of, **lists, "created": created})
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArchiveError(
@@ -138,4 +138,4 @@ def _check_entries(value: object, name: str) -> None:
     if value is not None and not (
         isinstance(value, dict) and all(isinstance(entry, str) or is_whole(entry) for entry in value.values())
     ):
-        raise TypeError(f"{name!r} is not an object of strings and numbers")
+        raise TypeError(f"{name!r} is not a JSON object whose values are strings or integers")

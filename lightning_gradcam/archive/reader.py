@@ -82,8 +82,8 @@ class Archive(ArchiveFolder):
             ) from error
         except OSError as error:
             raise ArchiveError(
-                f"archive: {name} can't be read ({type(error).__name__}: {error!s:.200}); check this process's"
-                " permissions, and the disk"
+                f"archive: {name} can't be read ({type(error).__name__}: {error!s:.200}); check the disk and"
+                " this process's permissions"
             ) from error
 
     def maps(

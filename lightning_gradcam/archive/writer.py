@@ -167,9 +167,9 @@ class ArchiveWriter(Archive):
         except (ArchiveError, OSError) as error:
             return f"the earlier steps could not be copied, so the record begins here ({error})"
         if files and source.manifest.run != parent["run"]:
-            return f"the earlier steps could not be copied, so the record begins here ({source.path!r}: another run)"
+            return f"{source.path!r} belongs to another run, so no earlier steps are copied and the record begins here"
         if changed := source.manifest.differences(self.manifest):
-            return f"the earlier steps remain only in {source.path!r}: {', '.join(changed)} changed since"
+            return f"the earlier steps remain only in {source.path!r}, because {', '.join(changed)} changed"
         self._written = None
         unreadable: list[str] = []
         for _, file in files:

@@ -247,7 +247,7 @@ class ProbeCallback(Callback):
             before = " and ".join(called_before(host.trainer, self, hook))
             rank_zero_warn(
                 "lightning-gradcam: the maps do not explain the validated weights: the weights changed after the last "
-                "batch and before this callback ran (perhaps by an EMA callback that swaps its weights out); "
+                "batch and before this callback ran (perhaps because an EMA callback swapped its weights out); "
                 + (f"list this callback before {before}" if before else f"change them later, at {hook[:-10]}_end")
             )
 

@@ -80,7 +80,9 @@ def never_started(lazy: Sequence[str]) -> str:
     """
     if not lazy:
         return "there was no validation batch to take probes from"
-    return f"{', '.join(lazy)} never ran, so the model is incomplete; remove them, or call them in its forward()"
+    return (
+        f"{', '.join(lazy)} never ran, so the model is incomplete; remove them, or call them in the model's forward()"
+    )
 
 
 def _layers(archive: Archive, chosen: bool) -> str:
@@ -94,7 +96,7 @@ def _shown(findings: Sequence[Finding]) -> str:
     if not (sentences := brief(findings)):
         return ""
     count = len(findings)
-    many = f"{count} findings in {FINDINGS}, first" if count > 1 else "1 finding"
+    many = f"{count} findings ({FINDINGS}), most severe first" if count > 1 else "1 finding"
     return f"; {many}: {' '.join(sentences)}"
 
 

@@ -88,7 +88,7 @@ class Feeding:
             ) from error
 
     def moved(self) -> str | None:
-        """Returns a warning if the transfer hooks move the parts of an image, which is drawn as it was before them."""
+        """Returns a warning if the transfer hooks move parts of the images, so maps would be misplaced."""
         host, drawn, key = self.host, self.drawn, self.options.probes.input_key
         if drawn.transferred or isinstance(drawn.batch, Apart) or not host.trainer.is_global_zero:
             return None
@@ -171,6 +171,9 @@ def check_forward(module: nn.Module) -> None:
     Raises:
         ConfigurationError: The module only inherits the base class's ``forward``.
     """
+    # A module may be given its ``forward`` in ``__init__``, or define ``__call__`` instead.
+    if "forward" in vars(module) or type(module).__call__ is not nn.Module.__call__:
+        return
     forward = type(module).forward
     inherited = forward.__qualname__ == "LightningModule.forward" and forward.__module__.split(".")[0] in _ROOTS
     if inherited or forward is nn.Module.forward:

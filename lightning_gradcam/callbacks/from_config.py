@@ -75,7 +75,7 @@ def check_kept(**options: Any) -> None:
     for name, value in options.items():
         if (text := _lost(value)) is not None:
             was = text.removeprefix(LOST)
-            instead = "write the option's value there" if was.startswith("<") else f"write {name}: {was:.120}"
+            instead = "write the option's value" if was.startswith("<") else f"write {name}: {was:.120}"
             raise ConfigurationError(
                 f"{name}: got {text!r:.160}, the text that lightning-gradcam 0.1.0 saved in config.yaml in place of"
                 f" the value; {instead} in that file, or use the configuration that the run was started with"
@@ -108,14 +108,14 @@ def function_at(path: str, argument: str) -> Callable[..., Any]:
         module = import_module(place)
     except ImportError as error:
         raise ConfigurationError(
-            f"{argument}: got {path!r}, and {place!r} can't be imported ({error!s:.150}); pass the import path of a"
+            f"{argument}: got {path!r}, but {place!r} can't be imported ({error!s:.150}); pass the import path of a"
             " function, package.module.function"
         ) from error
     found = getattr(module, name, None)
     if not callable(found):
         functions = [own for own, value in vars(module).items() if callable(value) and not own.startswith("_")]
         raise ConfigurationError(
-            f"{argument}: got {path!r}, and {place!r} has no function {name!r}{did_you_mean(name, functions, limit=5)}"
+            f"{argument}: got {path!r}, but {place!r} has no function {name!r}{did_you_mean(name, functions, limit=5)}"
         )
     made: Callable[..., Any] = found
     return made

@@ -1,4 +1,4 @@
-"""Compares what a validation step passes to ``forward()`` with what the probes pass to it: the images of a batch."""
+"""Checks whether a validation step passes a batch's images to ``forward()`` unchanged, as the probes are passed."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class _Compared:
 class PassedOn:
     """Watches ``forward()`` during one validation or test batch.
 
-    A step that calls a part of the module instead of ``forward()`` shows nothing, nor does one whose inputs can't be
-    images of the batch.
+    Nothing can be concluded if the step calls a part of the module instead of ``forward()``, or if none of its inputs
+    can be the batch's images.
 
     Args:
         options: The callback's options.
@@ -71,12 +71,12 @@ class PassedOn:
         self._step = ""
 
     def watch(self, host: Host, batch: Any, place: int) -> None:
-        """Begins to watch, if this is the first loader's first batch.
+        """Starts watching if this is the first loader's first batch.
 
         Args:
             host: The trainer.
-            batch: The batch, on the device, behind the transfer hooks.
-            place: The dataloader's place among several.
+            batch: The batch, on the device, after the transfer hooks.
+            place: The dataloader's index among several.
         """
         self.settle()
         # A training step may augment; a compiled module would be compiled again because of the hook.
@@ -94,7 +94,7 @@ class PassedOn:
                 self._hook = host.module.register_forward_pre_hook(self._compared, with_kwargs=True)
 
     def settle(self) -> None:
-        """Ends watching, and warns if ``forward()`` got other images than the batch holds."""
+        """Stops watching, and warns if ``forward()`` received images that differ from the batch's."""
         compared, self._compared = self._compared, None
         if self._hook is not None:
             self._hook.remove()

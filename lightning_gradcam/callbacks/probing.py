@@ -7,16 +7,20 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from lightning_gradcam.archive import Archive
 from lightning_gradcam.callbacks.host import Host, rank_zero_info, rank_zero_warn
 from lightning_gradcam.callbacks.ranks import Ranks, alone
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.probes.batches import Apart
 from lightning_gradcam.probes.dataset import Drawn
+from lightning_gradcam.probes.labels import mark_of_none
 from lightning_gradcam.probes.options import ProbeOptions
 from lightning_gradcam.probes.samplers import UnindexedError
 from lightning_gradcam.probes.source import obtain_probes
 from lightning_gradcam.probes.streaming import Passing
+from lightning_gradcam.targets.labels import LabelError
 
 # The action that all ranks perform here, for errors.
 _DRAWING = "drawing probes"
@@ -103,7 +107,7 @@ class Probing:
             wanted, found = self._options.num_probes, len(self.drawn.probes)
             if resumed and self._options.given is None and wanted not in (None, found) and not host.tries:
                 self._other_number = (
-                    f"num_probes: got {wanted}, but a resumed run keeps its probes, and the checkpoint's has {found}"
+                    f"num_probes: got {wanted}, but a resumed run keeps its probes, and the checkpoint has {found}"
                 )
         if not ranks.same(self.drawn.probes.fingerprint):
             raise ProbeError(
@@ -126,6 +130,25 @@ class Probing:
             self.streams = True
             self._unindexed = str(error).split(";")[0]
         return self.drawn
+
+    def unmarked(self, drawn: Drawn, error: LabelError) -> tuple[Drawn, str]:
+        """Returns the data set's probes without the label that marks samples without a class, and a warning.
+
+        Raises:
+            LabelError: ``error``, if the user gave the probes, or if the labels are of another kind.
+        """
+        labels = drawn.probes.labels
+        mark = mark_of_none(labels, error.classes) if self._options.given is None else None
+        if labels is None or mark is None:
+            raise error
+        known = torch.where(labels == mark, -1, labels)
+        warning = (
+            f"labels: {int((labels == mark).sum())} of {len(labels)} probes have the label {mark}, but the model's "
+            f"output has {error.classes} classes; it is read as a mark of samples without a class (ignore_index), so "
+            "these probes show no true class. If the labels belong to another output, select them with label_key=, or "
+            "that output with output_key="
+        )
+        return replace(drawn, probes=replace(drawn.probes, labels=known)), warning
 
     def reason(self) -> str:
         """Returns, once, why the probes come from the first batches; empty if they do not."""

@@ -130,6 +130,6 @@ class _Alone(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.namespace in ("c10d", "_c10d_functional"):
             raise ConfigurationError(
                 f"model: its forward() communicates with all ranks ({func}), but only rank zero computes the maps; "
-                "pass a forward_fn= that does not communicate, such as the network before that step"
+                "pass a forward_fn= that does not communicate, such as the part of the network before that call"
             )
         return func(*args, **(kwargs or {}))

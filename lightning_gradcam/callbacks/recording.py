@@ -25,6 +25,7 @@ from lightning_gradcam.pipeline.recorder import Recorder
 from lightning_gradcam.pipeline.worker import Worker
 from lightning_gradcam.probes.dataset import Drawn
 from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH
+from lightning_gradcam.targets.labels import LabelError
 
 # The action that all ranks perform here, for errors.
 _WRITING = "the archive"
@@ -152,11 +153,21 @@ class Recording:
                 recorder.rewind(resumed["step"])
         return True
 
+    def _tried(self, host: Host, drawn: Drawn, *, trial: bool) -> tuple[Drawn, Any]:
+        """Tries the configuration; returns the monitor's results, and the probes without labels that mark no class."""
+        try:
+            return drawn, self.feeding(host, drawn).tried(trial=trial)
+        except LabelError as error:
+            drawn, remark = self.probing.unmarked(drawn, error)
+        found = self.feeding(host, drawn).tried(trial=trial)
+        rank_zero_warn(f"lightning-gradcam: {remark}")
+        return drawn, found
+
     def _open(self, host: Host, resumed: dict[str, Any], *, baseline: bool) -> bool:
         drawn, warning = self.probing.take(host, resumed, self.ranks)
         baseline = baseline and host.fitting and host.untrained
         try:
-            found = self.feeding(host, drawn).tried(trial=not baseline)
+            drawn, found = self._tried(host, drawn, trial=not baseline)
         except ConfigurationError as error:
             # The model may need more of a batch than an archive stores.
             if not drawn.rebuilt:
@@ -164,8 +175,7 @@ class Recording:
             new = self.probing.replaced(host, self.ranks, str(error).split(";")[0])
             if new is None:
                 return False
-            drawn = new
-            found = self.feeding(host, drawn).tried(trial=not baseline)
+            drawn, found = self._tried(host, new, trial=not baseline)
         drawn = self.probing.drawn = replace(drawn, probes=drawn.probes.read_as(getattr(found, "axes", "")))
         # The other ranks only compute; rank zero records and draws.
         first = host.trainer.is_global_zero

@@ -166,7 +166,7 @@ class Steering:
         rings, self._alarm = self._alarm, False
         if not rings or not host.fitting or host.replays:
             return
-        said = f"lightning-gradcam: min_energy_inside={self._options.min_energy_inside:g} was not reached, and"
+        said = f"lightning-gradcam: min_energy_inside={self._options.min_energy_inside:g} was not reached, so"
         if self._options.on_alarm == "stop":
             host.trainer.should_stop = True
             rank_zero_warn(f"{said} on_alarm='stop' ends the training here, as EarlyStopping would")

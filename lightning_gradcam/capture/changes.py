@@ -101,6 +101,17 @@ def follows_content(plain: Tensor, swapped: Tensor, output: Any, other: Any) -> 
     return _stays(outputs[0].float(), outputs[1].float().flip(0))
 
 
+def are_exchanged(plain: Tensor, first: Tensor, second: Tensor) -> bool:
+    """Whether a change of either sample, ``first`` or ``second``, changes only the other sample's row of the layer."""
+    if not plain.shape == first.shape == second.shape or len(plain) != 2:
+        return False
+    return all(
+        apart(other[at], plain[at]) <= _ROUNDING * apart(other[1 - at], plain[1 - at])
+        and apart(other[1 - at], plain[1 - at]) > 0
+        for at, other in enumerate((first, second))
+    )
+
+
 def _stays(one: Tensor, two: Tensor) -> bool:
     """Whether two rows are unchanged rather than swapped; false if the two rows are alike."""
     size = apart(one[0], one[1])
@@ -134,13 +145,13 @@ def meaning(changes: Sequence[Tensor], *, alone: bool) -> Move | None:
     bare = [name for name, side in sides.items() if float(side.max()) <= _UNREACHED * float(whole.mean())]
     if bare:
         where = " and ".join([", ".join(bare[:-1]), bare[-1]] if bare[1:] else bare)
-        return Move("border", f"its values at the {where} do not depend on the image")
+        return Move("border", f"its values at the {where} of the map do not depend on the image")
     even = torch.stack([q.mean() for q in _quarters(whole)])
     if unseen and float(even.min()) * 3 > float(even.max()):
         named = ", ".join(_CORNER_NAMES[k] for k in unseen)
-        return Move("part", f"the image's {named} hardly change it")
+        return Move("part", f"changes at the image's {named} hardly affect the layer")
     if float(frame.mean()) <= _UNREACHED * float(whole.mean()):
-        return Move("part", "the outermost 1/16 of the image on each side does not change it")
+        return Move("part", "the outermost 1/16 of the image on each side does not affect the layer")
     return None
 
 

@@ -190,9 +190,9 @@ def _gradients(
         if "use_reentrant" not in str(error):
             raise
         raise CaptureError(
-            "layers: the model checkpoints activations with use_reentrant=True, which does not allow gradients without "
-            "changing the parameters' .grad; call torch.utils.checkpoint.checkpoint(…, use_reentrant=False) there, or "
-            "choose a later layer"
+            "layers: the model calls torch.utils.checkpoint.checkpoint with use_reentrant=True, so gradients can't be "
+            "computed without changing the parameters' .grad; pass use_reentrant=False in the model, or choose a later "
+            "layer"
         ) from error
     if scale == 1.0:
         return found

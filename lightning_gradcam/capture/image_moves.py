@@ -1,7 +1,7 @@
 """Tests whether a function of images, such as a transfer hook, leaves each part of an image in its place.
 
-As :mod:`lightning_gradcam.capture.moved` does for layers: parts of the images are changed, and each change must appear
-in the result where it was made. No layer spreads the changes here, so every image is judged by itself.
+The approach is that of :mod:`lightning_gradcam.capture.moved`: parts of the images are changed, and each change must
+appear in the result where it was made. Here, no layer spreads the changes, so every image is judged separately.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def image_moves(run: Callable[[Tensor], Tensor], images: Tensor) -> dict[int, st
     """Finds the images whose parts a function moves, crops or pads.
 
     Args:
-        run: From images to the images that the model gets. It must draw the same random numbers at each call.
-        images: ``[N, C, *S]`` or ``[N, *S, C]``, of any dtype; on other shapes nothing is found.
+        run: Maps images to the images that the model receives. It must draw the same random numbers at each call.
+        images: ``[N, C, *S]`` or ``[N, *S, C]``, of any dtype; for other shapes, nothing is found.
 
     Returns:
-        The number of each such image to what happens to it, one of ``"turned"``, ``"shifted"``, ``"part"`` and
+        A mapping from the index of each such image to what happens to it: ``"turned"``, ``"shifted"``, ``"part"`` or
         ``"border"`` (see :class:`~lightning_gradcam.capture.changes.Move`). Unclear cases are omitted.
 
     Example:

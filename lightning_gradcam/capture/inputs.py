@@ -253,7 +253,7 @@ class InputForm:
         """
         if not self.axes and input_size(self.own) is None:
             raise MethodError(
-                "methods: a map of the input needs an image [N, C, H, W], but the model's input is "
+                "methods: maps at the input's resolution need an image [N, C, H, W], but the model's input is "
                 f"{list(self.own.shape)}; use gradcam, hirescam or layercam, or choose another input with picture="
             )
         if gradient and not self.own.is_floating_point():

@@ -86,7 +86,7 @@ def resolve_layers(
             names = [public_name(spec)]
         elif spec == AUTO:
             if auto is None:
-                raise LayerError("layers: 'auto' needs a forward pass to choose from; specify the layer instead")
+                raise LayerError("layers: 'auto' needs a forward pass to choose a layer; specify the layer instead")
             _check_any_hook(available)
             names = [auto()]
             if split_call(names[0])[1] is not None and calls is not None:
@@ -149,7 +149,7 @@ def _check_any_hook(available: Mapping[str, nn.Module]) -> None:
     reasons = {name: no_hooks(module) for name, module in own.items()}
     if reasons and all(reasons.values()):
         name, reason = next(iter(reasons.items()))
-        raise LayerError(f"layers: 'auto' finds no layer that can be hooked: {name!r} {reason}")
+        raise LayerError(f"layers: 'auto' found no layer that can be hooked: {name!r} {reason}")
 
 
 def is_channels_first(module: nn.Module, shape: Sequence[int]) -> bool:

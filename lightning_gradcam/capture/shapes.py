@@ -160,7 +160,7 @@ class _Output:
         listed = ", ".join(f"{p}+{'x'.join(map(str, g))}" for p, _, g in fitting[:4])
         raise LayerError(
             f"layers: {self.name!r} returns {length} tokens {list(self.shape)}, whose grid can't be derived from "
-            f"inputs {'of unknown size' if self.picture is None else 'x'.join(map(str, self.picture))} "
+            f"inputs of {'unknown size' if self.picture is None else 'x'.join(map(str, self.picture))} "
             f"({f'possible: {listed}' if listed else 'none fits'}); specify it with layout={{{self.name!r}: "
             "'NLC:1+14x14'} (one class token, 14 rows, 14 columns), or choose a layer with a feature map"
         )

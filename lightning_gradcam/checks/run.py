@@ -17,7 +17,7 @@ from lightning_gradcam.checks.measuring import Measuring
 from lightning_gradcam.checks.redrawn import can_be_redrawn
 from lightning_gradcam.checks.result import MapCheck
 from lightning_gradcam.checks.variations import FULL, QUICK
-from lightning_gradcam.compute.callers import eager
+from lightning_gradcam.compute.callers import eager, outside_autocast
 from lightning_gradcam.compute.cam_maps import compute_cams
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
@@ -97,7 +97,7 @@ def check_maps(
     """
     _check_pictures(inputs, batch_size)
     if masks is not None and (masks.dtype != torch.bool or masks.dim() != 3 or len(masks) != len(inputs)):
-        raise ConfigurationError(f"masks: got {list(masks.shape)} of {masks.dtype}; pass bool [N, H, W]")
+        raise ConfigurationError(f"masks: got shape {list(masks.shape)} of type {masks.dtype}; pass bool [N, H, W]")
     (target, *more) = resolve_targets(targets, class_names)
     if more or not isinstance(target.select, Class):
         raise TargetError(
@@ -121,17 +121,18 @@ def check_maps(
         names, remarks = _working(model, inputs, layers, options)
     if not any(can_be_redrawn(weight) for weight in model.parameters()):
         raise ConfigurationError(
-            "model: it has no parameters that can be randomised (none at all, or only quantised ones), but a check "
-            "compares the maps with those of random weights; pass the model as it was before quantisation"
+            "model: it has no parameters that can be randomised (none at all, or only quantised ones), but the check "
+            "compares the maps with those from random weights; pass the model as it was before quantisation"
         )
-    counter = Counter(caller(model, forward, output_key))
-    with preserved(model), eager(model):
+    run = caller(model, forward, output_key)
+    with preserved(model), eager(model), outside_autocast(run, inputs.device) as called:
+        counter = Counter(called)
         first = compute_cams(
             model, inputs, layers, methods=names, **{**options, "forward": counter, "output_key": None}
         )
         several, effort = check_score(score) == "sigmoid", QUICK if quick else FULL
-        run = Measuring(model, inputs, first, names, counter, several, batch_size, effort, seed, layout, progress)
-        found = run.checked(masks)
+        measuring = Measuring(model, inputs, first, names, counter, several, batch_size, effort, seed, layout, progress)
+        found = measuring.checked(masks)
     return replace(found, remarks=tuple(remarks))
 
 

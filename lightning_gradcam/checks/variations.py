@@ -113,7 +113,7 @@ class Variations:
     def __post_init__(self) -> None:
         (self.classes,) = self.first.classes.values()
         if bool((self.classes < 0).any()):
-            raise TargetError("targets: an image has no class to explain; pass one class for each image")
+            raise TargetError("targets: at least one image has no class to explain; pass a class for every image")
         self.asked = Asked(self.counter, self.several, self.batch_size, self.moved)
 
     def moved(self, pictures: int) -> None:

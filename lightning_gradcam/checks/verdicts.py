@@ -111,7 +111,7 @@ def decide(figures: Mapping[str, float]) -> tuple[Verdict, str]:
         return "weak", f"no better than random maps of the same smoothness (p = {p:.2g})"
     if figures["channels_p"] > RIVALS:
         share = f"{figures['channels_p']:.0%} of them do as well"
-        return "weak", f"no better than this layer's channels weighted at random ({share})"
+        return "weak", f"no better than random weightings of this layer's channels ({share})"
     return "sound", f"more faithful to the model than random maps (p = {p:.2g})"
 
 
@@ -138,8 +138,8 @@ def advise(row: MapVerdict, others: Mapping[tuple[str, str], MapVerdict]) -> str
     layer, method = row.layer, row.method
     if row.verdict == "sound":
         if row.figures["blank"] > 0 or row.figures["largest_change"] > 0.5:
-            weak = "some of its maps are blank" if row.figures["blank"] > 0 else "it changes under invisible noise"
-            return f"Use it, and look at several images before drawing conclusions: {weak}."
+            weak = "some maps are blank" if row.figures["blank"] > 0 else "the maps change under invisible noise"
+            return f"Use it, but look at several images before drawing conclusions: {weak}."
         return "Use it."
     if row.figures["dependence"] < DEPENDS or row.figures["learnt"] < LEARNT:
         return "Train the model further, or check the weights that were loaded and how the images are preprocessed."

@@ -155,8 +155,8 @@ def _import_model(arguments: Sequence[str]) -> None:
     if named and not any(path for _, path in named):
         raise ConfigurationError(
             f"config: {named[0][0]} has a model's options but not its class, as in configurations of a script with its"
-            " own LightningCLI; give `model:` and `data:` a class_path (package.Class) each, and put their options"
-            " under init_args"
+            " own LightningCLI; specify a class_path (package.Class) under both `model:` and `data:`, and move their"
+            " options to init_args"
         )
     for _, path in named:
         # LightningCLI reports a missing module with more context.

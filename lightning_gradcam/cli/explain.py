@@ -38,13 +38,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_reading(parser)
     parser.add_argument("--top", type=int, default=1, metavar="K", help="list the K most likely classes, at most 10")
-    parser.add_argument("--boxes", action="store_true", help="draw the box around the largest part of each map")
+    parser.add_argument("--boxes", action="store_true", help="draw a box around the largest part of each map")
     parser.add_argument(
         "--box-threshold",
         type=float,
         metavar="SHARE",
         help=(
-            "draw that box around pixels above this share of the map's maximum (default: 0.15; for 7 x 7 maps, try 0.6)"
+            "draw the box around pixels above this share of the map's maximum; implies --boxes (default: 0.15; for "
+            "7 x 7 maps, try 0.6)"
         ),
     )
     what = "colour scale: run (default; one for all targets of an image), image (one per map), layer or minmax"
@@ -78,7 +79,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     """Adds the options for loading model and images, and for what to explain."""
     options.add_checkpoint(parser)
     options.add_preparation(parser)
-    options.add_plan(parser, "the run's, else auto")
+    options.add_plan(parser, "those of the run if known, otherwise auto")
     parser.add_argument("--device", default="cpu", help="device to compute on, such as cuda (default: %(default)s)")
 
 

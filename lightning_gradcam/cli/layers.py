@@ -8,7 +8,8 @@ Example:
   lightning-gradcam layers last.ckpt --input-shape 3,224,224 --trust      # your own, from a script
   lightning-gradcam layers --config config.yaml --json | jq -r .auto
 
-The star marks the layer that layers="auto" selects. Weights do not matter, but a checkpoint's are loaded.
+The star marks the layer that layers="auto" selects. The result does not depend on the weights, but those in a
+checkpoint are loaded.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _WIDEST = 120
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "list a model's layers with their outputs and calls, which of them have a map, and which one 'auto' selects"
+    what = "list a model's layers with their outputs and calls; show which ones have a map and which one 'auto' selects"
     parser = options.add_command(commands, "layers", what, doc=__doc__)
     parser.add_argument("checkpoint", nargs="?", metavar="CKPT", help="a checkpoint of the model")
     options.add_model(parser)

@@ -66,14 +66,16 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Adds the options for a checkpoint's class."""
     add_model(parser)
     parser.add_argument("--config", metavar="YAML", help="a LightningCLI config with the classes and their arguments")
-    parser.add_argument("--data", metavar="CLASS", help="the data module's class, for its transform and class names")
+    parser.add_argument(
+        "--data", metavar="CLASS", help="the data module's class, used for its transform and class names"
+    )
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds ``--config`` and ``--set``, which :func:`config_arguments` reads."""
     what = "a YAML file, as for `lightning-gradcam fit`; later files override earlier ones"
     parser.add_argument("-c", "--config", action="append", default=[], metavar="CONFIG", help=what)
-    what = "change an option of the configuration, such as data.root=FOLDER; may be repeated"
+    what = "override an option in the configuration, such as data.root=FOLDER; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
 
 

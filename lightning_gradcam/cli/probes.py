@@ -29,13 +29,15 @@ _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the parser."""
-    what = "draw, view and save a probe set once, and use it in many runs"
+    what = "draw, inspect and save a probe set to use in many runs"
     parser = options.add_command(commands, "probes", what, doc=__doc__)
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     what = "draw probes from a configuration's data, or read a folder of images"
     draw = options.add_command(actions, "draw", what, doc=_draw.__doc__)
     options.add_config(draw)
-    what = "the data module's class: draw from its validation data; with --folder, use its transform"
+    what = (
+        "the data module's class: probes are drawn from its validation data; with --folder, only its transform is used"
+    )
     draw.add_argument("--data", metavar="CLASS", help=what)
     draw.add_argument("--folder", metavar="FOLDER", help="use all images in this folder")
     draw.add_argument(

@@ -42,7 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("checkpoints", nargs="+", metavar="CKPT", help="checkpoints, or a folder of .ckpt files")
     parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="output folder (default: %(default)s)")
     options.add_checkpoint(parser)
-    options.add_plan(parser, "the config's, else the run's, else auto")
+    options.add_plan(parser, "those in the config, otherwise those of the run, otherwise auto")
     parser.add_argument("--probes", metavar="PATH", help="a saved probe set, or a folder of images")
     parser.add_argument("--num-probes", type=int, metavar="N", help="number of probes to draw (default: 8)")
     parser.add_argument("--seed", type=int, metavar="N", help="random seed for the draw (default: 0)")
@@ -104,7 +104,7 @@ def _run(chosen: argparse.Namespace) -> int:
     total = len(found.checkpoints)
     for archive in archives:
         steps = len(archive.steps)
-        rest = f"; the other {total - steps} are left out by its schedule (--all includes them)"
+        rest = f"; the other {total - steps} are not due under the callback's schedule (--all includes them)"
         if steps == total:
             rest = ""
         print(f"{archive.path}: {counted(steps, 'step')} from {counted(total, 'checkpoint')}{rest}")
@@ -157,7 +157,7 @@ def _callbacks(config: Mapping[str, Any], chosen: argparse.Namespace, recipe: Re
         made.append(build(kind, values, "callbacks", parsed=True, kept=kept))
     if chosen.name is not None and len(made) > 1:
         raise ConfigurationError(
-            f"--name: the config has {len(made)} callbacks of lightning-gradcam; leave --name out, or pass a config "
+            f"--name: the config has {len(made)} lightning-gradcam callbacks; leave --name out, or pass a config "
             "with only one of them"
         )
     # Use only the checkpoint: without a callback, the config does not specify layers.

@@ -25,6 +25,7 @@ def causes_of(
     slopes: Tensor,
     constant: Tensor | None = None,
     noise: Mapping[CamKey, Tensor] | None = None,
+    zero: Tensor | None = None,
 ) -> dict[CamKey, Tensor]:
     """Determines why maps are blank. On the CPU, a map that is not blank costs only one maximum.
 
@@ -35,6 +36,7 @@ def causes_of(
         constant: Which scores have no gradient by definition, bool ``[N]``; ``None`` if there are no such scores.
         noise: Which maps were only rounding error and have been set to zero, by key: bool ``[N]``, or ``[N, T]`` for
             frames.
+        zero: Which scores are zero because there is nothing to explain, bool ``[N]``; ``None`` if there are none.
 
     Returns:
         Codes of :class:`~lightning_gradcam.Cause` by key, int8 ``[N]``; on the CPU, keys without a blank map are
@@ -64,6 +66,8 @@ def causes_of(
             codes = torch.where(rounded, codes // HIRESCAM * HIRESCAM + int(Cause.ROUNDING), codes)
         if constant is not None:
             codes.masked_fill_(constant, int(Cause.AT_LIMIT))
+        if zero is not None:
+            codes.masked_fill_(zero, int(Cause.NO_SCORE))
         found[key] = codes * rows
     return found
 

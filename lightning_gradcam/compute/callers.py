@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ def held_module(wrapper: Any) -> str:
         >>> class Wrapper:
         ...     model = nn.ReLU()
         >>> held_module(Wrapper())
-        ': it wraps a ReLU, so pass its .model, and forward=lambda inputs: wrapper(inputs) if calling it differs'
+        ': it wraps a ReLU, so pass its .model, plus forward=lambda inputs: wrapper(inputs) if the wrapper does more'
     """
     if isinstance(wrapper, type) and issubclass(wrapper, nn.Module):
         return f": that is the class itself; pass an instance, {wrapper.__name__}(...)"
@@ -68,8 +68,8 @@ def held_module(wrapper: Any) -> str:
         held = inspect.getattr_static(wrapper, name, None)
         if isinstance(held, nn.Module):
             return (
-                f": it wraps a {type(held).__name__}, so pass its .{name}, and forward=lambda inputs: wrapper(inputs)"
-                " if calling it differs"
+                f": it wraps a {type(held).__name__}, so pass its .{name}, plus forward=lambda inputs: wrapper(inputs)"
+                " if the wrapper does more"
             )
     return ""
 
@@ -122,11 +122,36 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
         return stance
     if compiled := compiled_layers(model):
         raise ConfigurationError(
-            f"model: {', '.join(name or type(model).__name__ for name in compiled)} went through torch.compile, which "
-            f"does not call hooks, and torch {torch.__version__} can't disable that temporarily; pass the model before "
-            "compilation (its _orig_mod), or use torch 2.6 or newer"
+            f"model: {', '.join(name or type(model).__name__ for name in compiled)} is compiled by torch.compile, "
+            f"which does not call hooks, and torch {torch.__version__} can't disable that temporarily; pass the "
+            "model before compilation (its _orig_mod), or use torch 2.6 or newer"
         )
     return nullcontext()
+
+
+@contextmanager
+def outside_autocast(run: Forward, device: torch.device) -> Iterator[Forward]:
+    """Turns autocast off for our own sums, which it would round to eight bits.
+
+    Args:
+        run: Calls the model.
+        device: The inputs' device.
+
+    Yields:
+        A function that calls the model under the caller's autocast.
+    """
+    kind = device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        yield run
+        return
+    dtype = torch.get_autocast_dtype(kind)
+
+    def as_called(values: Any) -> Any:
+        with torch.autocast(kind, dtype):
+            return run(values)
+
+    with torch.autocast(kind, enabled=False):
+        yield as_called
 
 
 @dataclass(frozen=True, eq=False)

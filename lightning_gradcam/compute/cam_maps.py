@@ -16,7 +16,7 @@ from lightning_gradcam.capture.layout import parse_layouts
 from lightning_gradcam.capture.memory import is_out_of_memory
 from lightning_gradcam.compute.batches import explain_in_parts
 from lightning_gradcam.compute.blank import remarks_of
-from lightning_gradcam.compute.callers import Request, check_module, check_whole, several_arguments
+from lightning_gradcam.compute.callers import Request, check_module, check_whole, outside_autocast, several_arguments
 from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, TargetError
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.methods import resolve_methods
@@ -121,10 +121,12 @@ def compute_cams(
     check_module(model, "whose layers are explained")
     if batch_size is not None:
         check_whole("batch_size", batch_size, instead=", or None for all")
-    if forward is None and getattr(model.forward, "__func__", None) is nn.Module.forward:
+    called = type(model).__call__ is not nn.Module.__call__
+    if forward is None and not called and getattr(model.forward, "__func__", None) is nn.Module.forward:
         raise ConfigurationError(f"model: {type(model).__name__} defines no forward(); define it, or pass forward=")
-    with preserved(model):
+    with preserved(model), ExitStack() as stack:
         whole = Inputs(inputs, picture)
+        asked = replace(asked, run=stack.enter_context(outside_autocast(asked.run, whole.picture.device)))
         names = None if class_names is None else len(class_names)
         given = Given(whole.samples, _tensor("labels", labels), _tensor("masks", masks), kind, names=names)
         try:

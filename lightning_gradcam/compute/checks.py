@@ -123,7 +123,7 @@ def check_moves(search: Search, seen: Mapping[str, LayerMap], axes: str) -> None
         advice = (
             "choose a layer before the transform or after its inverse"
             if move.kind == "spectrum"
-            else "do that step before the model is called, or explain a part of the model that does not contain it"
+            else "perform that step before calling the model, or explain a part of the model that does not contain it"
             " (forward=; in a callback, forward_fn=)"
         )
         text = (
@@ -147,7 +147,7 @@ def remark_on_score(given: Given) -> None:
 
 
 def remark_on_names(output: Any, given: Given) -> None:
-    """Warns, once per run, if a data set names another number of classes than the model has.
+    """Warns, once per run, if the number of class names found with the data differs from the model's number of classes.
 
     Args:
         output: The model's output.
@@ -177,11 +177,11 @@ def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts
     shape = list(inputs.picture.shape)
     for layer, other in seen_elsewhere(run, inputs, modules).items() if inputs.pictures > 1 else ():
         name = layer_of(layer)
-        instead = f"call of it ({name + '#0'!r})" if search.calls(name) > 1 else "layer"
+        instead = f"a call ({name + '#0'!r}, …)" if search.calls(name) > 1 else "a layer"
         warn(
-            f"lightning-gradcam: layer {layer!r} sees a different input ({other}) from the image ({shape}): its maps "
-            f"show locations in that input. Pass that tensor as picture=, or choose another {instead} that sees the "
-            "image"
+            f"lightning-gradcam: layer {layer!r} sees a different input ({other}) from the explained image "
+            f"({shape}), so its maps show locations in that input. Pass that tensor as picture=, or choose {instead} "
+            "that sees the explained image"
         )
     flat = {name: module for name, module in modules.items() if len(layouts[name].grid) == 2}
     for layer, (axis, reached) in frames_seen(run, inputs, flat).items():

@@ -194,8 +194,9 @@ def _explain(
             continue
         if scored.is_cut_off:
             raise TargetError(
-                f"targets: the scores of the callable {target!r} have no gradient: it leaves the graph through "
-                "detach(), torch.no_grad() or NumPy; compute the scores from the output with torch functions only"
+                f"targets: the scores returned by the callable {target!r} have no gradient, because it leaves the "
+                "graph through detach(), torch.no_grad() or NumPy; use only torch functions to compute them from "
+                "the output"
             )
         if strict and is_whole_numbers(output) and not scored.scores.requires_grad:
             raise whole_numbers(output)
@@ -214,7 +215,7 @@ def _explain(
                     noise[key] = layout.unfolded(rounded)
                 maps[key] = checked_maps(layout.unfolded(signed), unit, name, [samples, *layout.grid])
             looked = layout.of_rows(features[unit]), layout.of_rows(own)
-            causes.update(causes_of(maps, *looked, constant=scored.constant, noise=noise))
+            causes.update(causes_of(maps, *looked, constant=scored.constant, noise=noise, zero=scored.zero))
             found.update(maps)
     for name, method in asked.methods.items():
         for unit in features if method.needs == "activations" else ():

@@ -157,7 +157,8 @@ def climb(
     """
     if not like.is_floating_point():
         raise ConfigurationError(
-            f"inputs: the model takes {like.dtype}, which has no gradient; pass a forward= that accepts floats"
+            f"inputs: the model takes {like.dtype}, which has no gradient; pass a forward= that accepts "
+            "floating-point images"
         )
     tell: Progress = progress or (lambda _done, _total: None)
     found: dict[str, LayerPatterns] = {}
@@ -203,7 +204,7 @@ def _climbed(
             gradients = route.gradients(moved, filters, like.dtype)
         if gradients is None:
             raise CaptureError(
-                f"layers: no gradient leads from {route.name!r} back to the input (a detach(), torch.inference_mode() "
+                f"layers: no gradient flows from {route.name!r} back to the input (a detach(), torch.inference_mode() "
                 "or NumPy in the model's own forward, or inputs that it looks up or rounds); choose a layer before "
                 "that step, or pass a forward= without it"
             )
@@ -220,7 +221,8 @@ def _chosen(name: str, filters: Filters, channels: int) -> list[int]:
     if filters is None:
         return list(range(channels))
     what = (
-        f"{name!r} has {channels} filters, 0 to {channels - 1}; pass some of these, how many to show, or None for all"
+        f"{name!r} has {channels} filters, 0 to {channels - 1}; pass a list of these, a number for the first ones, "
+        "or None for all"
     )
     try:
         if isinstance(filters, Sequence) and not isinstance(filters, str):

@@ -148,7 +148,7 @@ class Search:
             return self._search[0].auto(self._meant)
         except LayerError:
             if why := obstacle(self.model):
-                raise LayerError(f"layers: 'auto' finds no layer to explain: {why}") from None
+                raise LayerError(f"layers: 'auto' found no layer to explain: {why}") from None
             if any(method.needs == "gradients" for method in self.asked.methods.values()):
                 with torch.no_grad():
                     output = self.asked.run(self._look[1].fresh())

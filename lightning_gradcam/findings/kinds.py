@@ -53,20 +53,20 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "shortcut": Kind(
             "Evidence in a corner or at the border",
             "high",
-            f"At the last step, {MOSTLY:.0%} or more of at least {PLACED} probes have their map's maximum in the same"
-            f" corner (a third of the width and height), with more than {AT_CORNER} times the share of evidence that a"
-            " uniform map has there; or they have it at the border (a sixth of the width and height on each side), with"
-            f" a larger share of evidence than a uniform map has there. A probe with {INSIDE:.0%} or more of its"
-            " evidence inside its mask or box never meets this condition. Requires maps with"
-            f" {SIDE} or more locations along each side.",
+            f"At the last step, {MOSTLY:.0%} or more of the probes have their map's maximum in the same corner (a third"
+            f" of the width and height) and more than {AT_CORNER} times the share of evidence there that a uniform map"
+            " would have; or they have the maximum at the border (a sixth of the width and height on each side) and a"
+            f" larger share of evidence there than a uniform map would have. A probe with {INSIDE:.0%} or more of its"
+            f" evidence inside its mask or box never meets this condition. Requires at least {PLACED} probes, and maps"
+            f" with {SIDE} or more locations along each side.",
         ),
         "right_elsewhere": Kind(
             "Right, but looking elsewhere",
             "high",
-            f"At the last step, {ELSEWHERE:.0%} or more of at least {PROBES} correctly predicted probes, and at least"
-            f" {NAMED} of them, have no more of their evidence inside their mask or box than a uniform map would have."
-            " Judged at the layer with the largest mean share of evidence inside; requires `predicted` or `label` as"
-            " the first target.",
+            f"At the last step, {ELSEWHERE:.0%} or more of the correctly predicted probes, and at least {NAMED}, "
+            "have no more of their evidence inside their mask or box than a uniform map would have. Judged at the "
+            f"layer with the largest mean share of evidence inside. Requires at least {PROBES} correctly predicted "
+            "probes, and `predicted` or `label` as the first target.",
         ),
         "blank": Kind(
             "Blank maps",
@@ -77,31 +77,31 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "moved_out": Kind(
             "Evidence moved out of the masks",
             "medium",
-            f"For {NAMED} or more of at least {PROBES} probes, the mean share of evidence inside the mask or box is"
-            f" lower by {TRAVEL:g} or more in the last third of the logged steps than in the first third. Requires at"
-            f" least {TRAVEL_STEPS} logged steps, not counting the untrained model.",
+            f"For {NAMED} or more probes, the mean share of evidence inside the mask or box is lower by {TRAVEL:g} or "
+            f"more in the last third of the logged steps than in the first third. Requires at least {PROBES} probes "
+            f"and {TRAVEL_STEPS} logged steps, not counting the untrained model.",
         ),
         "late_jump": Kind(
             "Late jump while the loss is flat",
             "medium",
-            f"At a step in the second half of at least {JUMP_STEPS} logged steps, the mean drift over at least {PROBES}"
-            f" probes is {JUMP:g} or more and at least {JUMP_TIMES:g} times the median over all earlier steps, while"
-            f" the validation loss changed by {STILL:.0%} or less. Requires at least {JUMP_BEFORE} earlier steps with a"
-            " mean drift, and a logged metric with `val` and `loss` in its name.",
+            f"At a step in the second half of the logged steps, the mean drift is {JUMP:g} or more and at least"
+            f" {JUMP_TIMES:g} times its median over all earlier steps, while the validation loss changed by {STILL:.0%}"
+            f" or less. Requires at least {JUMP_STEPS} logged steps, a drift for at least {PROBES} probes, at least"
+            f" {JUMP_BEFORE} earlier steps with a mean drift, and a logged metric with `val` and `loss` in its name.",
         ),
         "same_for_classes": Kind(
             "Same map for all classes",
             "medium",
-            f"At the last step, among the first {TARGETS} targets, 90% or more of all pairs of a probe's maps for"
-            f" different classes have a cosine similarity of {ALIKE:g} or more. Requires such pairs for at least"
-            f" {PROBES} probes, and a method that uses a score.",
+            "At the last step, each probe's maps for different classes are compared in pairs, using the first"
+            f" {TARGETS} targets; 90% or more of all pairs have a cosine similarity of {ALIKE:g} or more. Requires such"
+            f" pairs for at least {PROBES} probes, and a method that uses a score.",
         ),
         "one_sided": Kind(
             "No evidence against",
             "medium",
-            f"At the last step, {MOSTLY:.0%} or more of at least {PROBES} maps are positive at {EVERYWHERE:.0%} or more"
-            f" of their locations, and so spread out that half of the evidence needs {FLAT:.0%} or more of the area."
-            f" Requires maps with {SIDE} or more locations.",
+            f"At the last step, {MOSTLY:.0%} or more of the maps are positive at {EVERYWHERE:.0%} or more of their "
+            f"locations, and so spread out that half of the evidence covers {FLAT:.0%} or more of the area. Requires "
+            f"at least {PROBES} maps with {SIDE} or more locations each.",
         ),
         "wrong_inside": Kind(
             "Wrong, but looking at the right place",
@@ -114,7 +114,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "moved_in": Kind(
             "Evidence moved into the masks",
             "low",
-            f"As for *Evidence moved out of the masks*, but the mean share is higher by {TRAVEL:g} or more.",
+            f"As for *Evidence moved out of the masks*, but the mean share rises by {TRAVEL:g} or more.",
         ),
         "moved_most": Kind(
             "Where the maps moved most",

@@ -49,8 +49,8 @@ def settled(survey: RunSurvey) -> Iterator[Finding]:
                 key,
                 np.ones(len(survey.probes), np.bool_),
                 {"n": n, "steps": after},
-                f"The maps of {survey.named(key)} are settled from {survey.when(row)} on: in the {after} logged steps"
-                f" after it they stay close to the last ones ({n} of {len(survey.probes)} probes).",
+                f"The maps of {survey.named(key)} have settled by {survey.when(row)}: in the {after} logged steps after"
+                f" it, they stay close to the maps at the last step ({n} of {len(survey.probes)} probes).",
                 "If the validation metric has settled too, shorter training gives the same maps.",
                 row=row,
             )
@@ -106,7 +106,7 @@ def moved_across_masks(survey: RunSurvey) -> Iterator[Finding]:
                 key,
                 flags,
                 {"n": n, "count": count, "inside_before": before, "inside_after": after},
-                f"The evidence of {count} of {n} probes moved {into} their masks in {survey.when(row)}"
+                f"For {count} of {n} probes, the evidence moved {into} the mask in {survey.when(row)}"
                 f" ({survey.named(key)}): {before:.0%} of it was inside at first, {after:.0%} at the end"
                 f" ({survey.listed(flags)}).",
                 "The model learnt to look at the marked part."

@@ -116,9 +116,9 @@ def same_for_classes(survey: RunSurvey) -> Iterator[Finding]:
                 main,
                 judged,
                 {"n": n, "pairs": pairs, "count": count, "agreement": np.nanmean(alike)},
-                f"The maps of {survey.named(main)} are the same for all classes: {count} of {pairs} pairs of classes of"
+                f"The maps of {survey.named(main)} are the same for all classes: {count} of {pairs} class pairs from"
                 f" {n} probes have a cosine similarity of {kinds.ALIKE:g} or more ({survey.when()}).",
-                "They show what the layer responds to and not what speaks for a class: use a later layer, or explain"
+                "They show what the layer responds to, not the evidence for a class: use a later layer, or explain"
                 " the difference between two classes (targets=Contrast(...)).",
             )
 

@@ -53,7 +53,7 @@ def predictions(survey: RunSurvey) -> Iterator[Finding]:
             key,
             flags,
             {"n": n, "wrong": wrong, "count": count, "inside": share},
-            f"{count} of {wrong} wrongly predicted probes, of {n}, look at the right place: {share:.0%} of their"
-            f" evidence is inside their masks ({survey.named(key)}, {when}; {survey.listed(flags)}).",
+            f"{count} of {wrong} wrongly predicted probes ({n} probes judged) look at the right place: {share:.0%} "
+            f"of their evidence is inside their masks ({survey.named(key)}, {when}; {survey.listed(flags)}).",
             "The location is right but the class is not: check their labels, and classes that look alike.",
         )

@@ -56,7 +56,8 @@ def isolated_rng() -> Iterator[None]:
 def seed_global_rng(seed: int = 0) -> None:
     """Seeds the generators that :func:`isolated_rng` restores.
 
-    Unlike ``torch.manual_seed``, this leaves a device alone that is not in use yet: its seed could not be taken back.
+    Unlike ``torch.manual_seed``, this does not seed a device that is not in use yet, because its previous seed could
+    not be restored.
 
     Args:
         seed: The seed of all of them.

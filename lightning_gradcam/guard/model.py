@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
-from itertools import chain, compress
-from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -18,26 +15,24 @@ from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.guard.snapshot import Attributes, restoring
 
-# Their objects, such as compilers, record what they did.
-_OWN = ("torch", "pytorch_lightning", "lightning", "builtins")
-
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
     """Puts ``model`` into evaluation mode and restores its exact state on exit.
 
     The restored state includes each submodule's mode, each parameter's ``requires_grad`` and ``.grad``, and the content
-    of buffers and of tensors and arrays stored in attributes, directly or in a list or dict. It also includes all other
-    attributes (counters, caches, lists, hooks), the random number generators (global ones and those in modules) and the
-    grad mode. Everything is restored even after an exception.
+    of buffers and of tensors and arrays stored in attributes, directly or in lists, dicts and tuples of up to 256
+    entries, also nested. It also includes all other attributes (counters, caches, lists, hooks), the random number
+    generators (global ones and those in modules) and the grad mode. Everything is restored even after an exception.
 
     Inference mode is turned off inside, because it forbids gradients and Lightning's ``validate`` and ``test`` run
     under it. Autocast's weight cache is turned off inside, too. Otherwise a cast made without a graph, or from
     temporarily replaced weights, would be reused outside.
 
     Parameters are not copied, because that would double the model's memory. If a ``forward`` overwrites its own weights
-    in evaluation mode, the changes are not undone. Of the other objects in a module's attributes, those that can be
-    called, such as augmentations, are restored like a data set (see :func:`~lightning_gradcam.guard.data.isolated`).
+    in evaluation mode, the changes are not undone. Of the other objects in a module's attributes and in their
+    containers, those that can be called (augmentations, functions, modules that are not registered) are restored like a
+    data set (see :func:`~lightning_gradcam.guard.data.isolated`); unregistered modules keep their mode.
 
     Args:
         model: The model to explain.
@@ -61,16 +56,15 @@ def preserved(model: nn.Module) -> Iterator[None]:
             "forward, which draws from the global random generator and so must be part of your training; run one batch "
             "through the model first"
         )
-    # An augmentation or noise that is no module may count, or draw from its own generator.
-    values = [*chain.from_iterable(map(dict.values, map(vars, modules)))]
-    called = [*compress(values, map(_is_called, map(type, values)))]
     trainers = [vars(module).get(name) for module in modules[:1] for name in ("_trainer", "_fabric")]
     parameters = [(p, p.requires_grad, p.grad) for p in held]
     attributes = Attributes(map(vars, modules))
     restore_generators = restoring(attributes.generators)
+    # An augmentation or noise may count, or draw from its own generator. So may a module that is not registered, such
+    # as a teacher in a list, whose buffers also change.
     grad_enabled, caching = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
     # If one part can't be restored, the others must still be.
-    with torch.inference_mode(False), isolated(*called, apart=[*modules, *trainers]), ExitStack() as stack:
+    with torch.inference_mode(False), isolated(*attributes.called, apart=[*modules, *trainers]), ExitStack() as stack:
         stack.callback(torch.set_autocast_cache_enabled, caching)
         stack.callback(torch.set_grad_enabled, grad_enabled)
         stack.callback(restore_generators)
@@ -151,16 +145,6 @@ def uninitialized(model: nn.Module) -> list[str]:
         if "_initialize_hook" in vars(module)
         or any(is_lazy(held) for held in (*module._parameters.values(), *module._buffers.values()))
     ]
-
-
-@lru_cache(maxsize=4096)
-def _is_called(kind: type) -> bool:
-    """Whether a type's objects can be called and may hold something: not modules, functions, types or torch's own."""
-    if issubclass(kind, (nn.Module, FunctionType, BuiltinFunctionType, MethodType, type)):
-        return False
-    own = kind.__module__.split(".")[0] in _OWN
-    # Every type has a `__call__` through its own type.
-    return not own and any("__call__" in vars(base) for base in kind.__mro__)
 
 
 def _modules(model: nn.Module) -> list[nn.Module]:

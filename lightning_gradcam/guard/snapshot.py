@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
 from inspect import isfunction
 from itertools import chain, compress, islice
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
@@ -17,25 +17,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_gradcam.guard.tensors import give_back
+
 T = TypeVar("T")
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _CONTAINERS = (dict, list, set, deque)
 # Types that contain neither a generator nor anything that indexing a data set would change.
 _LEAVES = (str, bytes, int, float, complex, type(None), type, ModuleType, Tensor, np.ndarray, np.generic)
+# Their objects, such as compilers, record what they did.
+_OWN = ("torch", "pytorch_lightning", "lightning", "builtins")
 SMALL, _LARGE, _HUGE, _ENOUGH = 256, 1000, 100_000, 5000
 
 
 @lru_cache(maxsize=4096)
-def _kind(kind: type) -> Literal["container", "tensor", "array", "generator"] | None:
+def _kind(kind: type) -> Literal["container", "tuple", "tensor", "array", "generator", "called"] | None:
     """Returns how values of a type are saved and restored; cached, because this check costs more than all the rest."""
     if issubclass(kind, _CONTAINERS):
         return "container"
+    if issubclass(kind, tuple):
+        return "tuple"
     if issubclass(kind, Tensor):
         return "tensor"
     if issubclass(kind, np.ndarray):
         return "array"
-    return "generator" if issubclass(kind, _GENERATORS) else None
+    if issubclass(kind, _GENERATORS):
+        return "generator"
+    return "called" if _is_called(kind) else None
+
+
+def _is_called(kind: type) -> bool:
+    """Whether a type's objects can be called and may hold something: not types, built-in functions or torch's own."""
+    if issubclass(kind, (nn.Module, FunctionType, MethodType)):
+        return True
+    own = issubclass(kind, (BuiltinFunctionType, type)) or kind.__module__.split(".")[0] in _OWN
+    # Every type has a `__call__` through its own type.
+    return not own and any("__call__" in vars(base) for base in kind.__mro__)
 
 
 class Attributes:
@@ -47,6 +64,10 @@ class Attributes:
     Args:
         owners: The ``__dict__``s.
         tensors: Whether to copy the content of tensors and arrays.
+
+    Attributes:
+        generators: The random generators found.
+        called: The functions, modules and other callable objects found, except hooks and a module's own parts.
     """
 
     def __init__(self, owners: Iterable[dict[str, Any]], *, tensors: bool = True) -> None:
@@ -56,16 +77,18 @@ class Attributes:
         self._values = [*chain.from_iterable(map(dict.values, self._owners))]
         self._ids = [*map(id, self._values)]
         self.generators: list[Any] = []
-        found: dict[str | None, list[Any]] = {"container": [], "tensor": [], "array": [], "generator": self.generators}
+        self.called: list[Any] = []
+        found: dict[str | None, list[Any]] = {kind: [] for kind in ("container", "tuple", "tensor", "array")}
+        found.update(generator=self.generators, called=self.called)
         kinds = [*map(_kind, map(type, self._values))]
         for name, value, kind in compress(zip(self._names, self._values, kinds, strict=True), kinds):
             found[kind].append(value)
-            # One more level, for caches such as {"layer": {"calls": 3}}.
-            if kind == "container" and value and name not in ("_modules", "_parameters"):
-                for entry in _entries(value) if name == "_buffers" or len(value) <= SMALL else ():
-                    exact: Any = type(entry)
-                    inner = _kind(exact)
-                    if inner is not None and (name == "_buffers" or not isinstance(entry, nn.Parameter)):
+            # Nearly all tuples are pairs of numbers.
+            searched = any(map(_kind, map(type, value))) if kind == "tuple" else kind == "container" and value
+            if searched and name not in ("_modules", "_parameters"):
+                for inner, entry in _inside(value, whole=name == "_buffers"):
+                    hook = inner == "called" and name.endswith("_hooks")
+                    if name == "_buffers" or not (hook or isinstance(entry, nn.Parameter)):
                         found[inner].append(entry)
         containers = found["container"]
         self._empty = [container for container in containers if not container]
@@ -91,13 +114,7 @@ class Attributes:
         if [*map(id, values)] != self._ids or [*chain.from_iterable(self._owners)] != self._names:
             self._restore_references()
         for tensor, content in self._tensors:
-            # Compare values even if the version is unchanged: writing through `.data` does not increase it. We write
-            # through `.data` for the same reason: training's own graph must not see a later version.
-            if tensor.shape != content.shape or tensor.dtype != content.dtype:
-                tensor.data = content
-            else:
-                strides = tensor.stride() if tensor.layout == torch.strided else ()
-                _once(tensor.data, strides).copy_(_once(content, strides))
+            give_back(tensor, content)
         for array, before in self._arrays:
             if array.flags.writeable and array.shape == before.shape:
                 array[...] = before
@@ -156,7 +173,9 @@ def _refill(container: Any, entries: list[Any]) -> None:
     container.clear()
     if isinstance(container, dict):
         size = len(entries) // 2
-        container.update(zip(entries[:size], entries[size:], strict=True))
+        # Not `update()`: a Counter would count the pairs.
+        for key, value in zip(entries[:size], entries[size:], strict=True):
+            container[key] = value
     elif isinstance(container, set):
         container.update(entries)
     else:
@@ -167,8 +186,26 @@ def _entries(container: Any) -> list[Any]:
     return list(container.values()) if isinstance(container, dict) else list(container)
 
 
+def _inside(container: Any, *, whole: bool) -> Iterator[tuple[str, Any]]:
+    """Yields entries of a container and of those in it, with their kinds; ``whole``: even if the container is large."""
+    seen, waiting, left = set[int](), deque([container]), _ENOUGH
+    while waiting and (left > 0 or whole):
+        searched = waiting.popleft()
+        if id(searched) in seen or not (whole or len(searched) <= SMALL):
+            continue
+        seen.add(id(searched))
+        left -= len(searched)
+        for entry in _entries(searched):
+            exact: Any = type(entry)
+            kind = _kind(exact)
+            if kind is not None:
+                yield kind, entry
+            if kind in ("container", "tuple"):
+                waiting.append(entry)
+
+
 def is_a(value: object, kinds: type[T] | tuple[type[T], ...]) -> TypeGuard[T]:
-    """Like ``isinstance``, but false for objects that can't tell their class: proxies whose object is gone."""
+    """Like ``isinstance``, but false for objects that can't report their class, such as proxies for deleted objects."""
     try:
         return isinstance(value, kinds)
     except Exception:
@@ -195,7 +232,7 @@ def generators_of(owners: Iterable[object]) -> list[Any]:
     for owner in owners:
         values = [owner, *(attributes_of(owner) or {}).values()]
         for value in values:
-            inner = _entries(value) if is_a(value, _CONTAINERS) and len(value) <= SMALL else [value]
+            inner = _entries(value) if is_a(value, (*_CONTAINERS, tuple)) and len(value) <= SMALL else [value]
             found.update((id(entry), entry) for entry in inner if is_a(entry, _GENERATORS))
     return list(found.values())
 
@@ -208,13 +245,16 @@ def changes_by_use(owner: object) -> bool:
 
 
 def held_by(owners: Iterable[object], apart: Iterable[object] = ()) -> Iterator[object]:
-    """Yields the owners and the objects inside them, each once, but not those ``apart`` and what only they hold."""
+    """Yields the owners and the objects inside them, each once, except those in ``apart`` and what only they hold."""
     seen: set[int] = {*map(id, apart)}
     queue: deque[object] = deque(owners)
     most = len(seen) + _ENOUGH
     while queue and len(seen) < most:
         owner = queue.popleft()
         if id(owner) in seen or attribute(owner, "__class__") is None or isinstance(owner, _LEAVES):
+            continue
+        # A compiled function leads to its compiler, which records what it did.
+        if str(type(owner).__module__).startswith(("torch._dynamo", "torch._inductor")):
             continue
         seen.add(id(owner))
         if isinstance(owner, (*_CONTAINERS, tuple)):
@@ -229,7 +269,9 @@ def held_by(owners: Iterable[object], apart: Iterable[object] = ()) -> Iterator[
 
 
 def bound_to(function: object) -> Iterator[object]:
-    """Yields the values in a function's closure and the object a method is bound to."""
+    """Yields a function's defaults, the values in its closure, and the object a method is bound to."""
+    for name in ("__defaults__", "__kwdefaults__"):
+        yield attribute(function, name)
     cells = attribute(function, "__closure__")
     for cell in cells if isinstance(cells, tuple) else ():
         with suppress(ValueError):  # a closure cell that is still empty
@@ -254,13 +296,3 @@ def state_of(generator: Any) -> Any:
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
-
-
-def _once(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """Returns a view with each memory location once; ``expand()`` repeats locations, which can't be written."""
-    if 0 not in strides:
-        return tensor
-    for axis, stride in enumerate(strides):
-        if stride == 0 and tensor.shape[axis] > 1:
-            tensor = tensor.narrow(axis, 0, 1)
-    return tensor

@@ -219,9 +219,10 @@ class AttentionLoss(nn.Module):
                     value = self._of_maps(watch, explain, masks, boxes, maps, inputs, graph=graph)
             except CheckpointError as error:
                 raise CaptureError(
-                    "AttentionLoss: a checkpointed part ran another attention kernel when it was recomputed; keep fused"
-                    " kernels off during the whole training (torch.backends.cuda.enable_flash_sdp(False), also on CPUs,"
-                    " and enable_mem_efficient_sdp(False)), or turn checkpointing off"
+                    "AttentionLoss: a checkpointed part of the model used a different attention kernel when it was"
+                    " recomputed; turn fused kernels off for the whole training"
+                    " (torch.backends.cuda.enable_flash_sdp(False), also on CPUs, and enable_mem_efficient_sdp(False)),"
+                    " or turn checkpointing off"
                 ) from error
         if not graph:
             return value.detach()

@@ -14,7 +14,7 @@ def share_outside(maps: Tensor, marked: Tensor, whole: Tensor) -> tuple[Tensor, 
     r"""Share of the evidence outside the mask: :math:`L = 1 - \sum_{s \in B} M_s / \sum_s M_s`.
 
     The maps are resized bilinearly to the mask's pixels :math:`s`, as in :func:`lightning_gradcam.energy_inside`; the
-    loss is 1 minus that. Resizing is linear, so the mask is resampled to the map's grid instead (see
+    loss is 1 minus that share. Resizing is linear, so the mask is resampled to the map's grid instead (see
     :func:`lightning_gradcam.losses.regions.on_grid`), which adds nothing to the graph.
 
     Rao et al., "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023 (energy loss).

@@ -53,18 +53,19 @@ def region_of(
     shape = tuple(masks.shape[1:])
     if sizes and shape not in sizes:
         raise ConfigurationError(
-            f"masks: got {list(masks.shape)} for images of {' or '.join('x'.join(map(str, p)) for p in sizes)}; pass "
+            f"masks: got shape {list(masks.shape)} for images of "
+            f"{' or '.join('x'.join(map(str, p)) for p in sizes)}; pass "
             "bool masks at the images' own size, cropped and resized like the images"
         )
     if not sizes and len(shape) > 1 and not same_proportions(like.shape[1:], shape):
         raise ConfigurationError(
-            f"masks: got {list(masks.shape)}, whose proportions differ from those of the maps {list(like.shape)} of "
-            f"{layer!r}; pass masks at the size of the model's images"
+            f"masks: got shape {list(masks.shape)}, whose proportions differ from those of the maps "
+            f"{list(like.shape)} at {layer!r}; pass masks at the size of the model's images"
         )
     # One mask applies to all slices.
     if layer and not 0 <= like.dim() - masks.dim() <= (like.dim() == 4):
         raise ConfigurationError(
-            f"masks: got {list(masks.shape)} for maps {list(like.shape)} of {layer!r}; pass"
+            f"masks: got shape {list(masks.shape)} for maps {list(like.shape)} of {layer!r}; pass"
             f" {'[N, L]' if like.dim() == 2 else '[N, H, W]'}"
         )
     own = masks.to(like.device)
@@ -129,16 +130,16 @@ def maps_on(given: Any, maps: Tensor, layer: str) -> Tensor:
     """
     if not isinstance(given, Tensor) or not given.is_floating_point() or given.dim() != maps.dim():
         raise ConfigurationError(
-            f"maps: got {described(given)}; pass floating-point maps [N, h, w] for those of {layer!r}"
-            f" {list(maps.shape)}, NaN for a sample without one, or a dict of these by layer"
+            f"maps: got {described(given)}; pass floating-point maps [N, h, w] for {layer!r}, whose own maps are"
+            f" {list(maps.shape)} (NaN for a sample without a map), or a dict of maps by layer"
         )
     if len(given) != len(maps):
         raise ConfigurationError(f"maps: got {len(given)} for {len(maps)} samples; pass one for each, NaN for none")
     shape, own = given.shape[1:], maps.shape[1:]
     if len(own) > 1 and not same_proportions(own, shape) and not same_proportions(shape, own):
         raise ConfigurationError(
-            f"maps: got {list(given.shape)}, whose proportions differ from those of the maps {list(maps.shape)} of "
-            f"{layer!r}; pass maps of the same images"
+            f"maps: got shape {list(given.shape)}, whose proportions differ from those of the maps "
+            f"{list(maps.shape)} at {layer!r}; pass maps computed for the same images"
         )
     others = given.detach().to(maps)
     if shape == own:

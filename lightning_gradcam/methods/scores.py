@@ -50,10 +50,10 @@ def cam(rerun: Rerun) -> Tensor:
     )
     # Non-finite activations can't be checked; their map is marked with NaN.
     if bool(change.isfinite().all()) and not (same and linear):
-        differs = "its gradient differs between locations; choose the last layer before the pooling"
+        differs = "its gradient differs between locations; choose the last layer before the pooling, or"
         raise MethodError(
             f"methods: 'cam' needs global average pooling and one linear layer right after layer {rerun.layer!r}, and"
-            f" the score as a logit; {'what follows is not linear' if same else differs}, or use gradcam or hirescam,"
+            f" the score as a logit; {'what follows is not linear;' if same else differs} use gradcam or hirescam,"
             " which equal CAM up to a factor on such heads and work on any head"
         )
     return torch.einsum("tnk,nk...->tn...", weights, activations)

@@ -219,8 +219,8 @@ class Meter(Reporter):
         count = len(record.probe_ids)
         listed = ", ".join(f"{tag}: {share:.0%}, mean of {known[tag]} of {count} probes" for tag, share in low.items())
         return (
-            f"min_energy_inside={least:g}: in epoch {record.epoch}, step {record.step}, a smaller share of the maps is "
-            f"inside the probes' masks or boxes ({listed}): the model may rely on something else, such as the "
+            f"min_energy_inside={least:g}: in epoch {record.epoch}, step {record.step}, the share of the maps inside "
+            f"the probes' masks or boxes is lower ({listed}): the model may rely on something else, such as the "
             "background or a mark. Look at the layer's sheets, and follow energy_inside over the next steps (reported "
             "once per run)"
         )

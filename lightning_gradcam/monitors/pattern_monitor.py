@@ -72,7 +72,7 @@ class PatternMonitor(ChannelMonitor):
         shape = tuple(first.picture.shape[1:])
         if len(spatial_axes(shape)) != 2:
             raise ConfigurationError(
-                f"inputs: got {list(shape)} for a sample, but patterns are drawn for images [C, H, W]; call"
+                f"inputs: got shape {list(shape)} for a sample, but patterns are drawn for images [C, H, W]; call"
                 " lightning_gradcam.filter_patterns() for patterns of clips and volumes"
             )
         short = trial or (not self.tried and not self.log_untrained)

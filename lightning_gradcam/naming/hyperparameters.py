@@ -72,7 +72,7 @@ def parse_hyperparameters(raw: bytes) -> dict[str, str]:
     import yaml
 
     if len(raw) > MOST_BYTES or b"<<" in raw:  # keys merged from aliases can grow without bound
-        raise ValueError("these are no hyperparameters")
+        raise ValueError("these are not hyperparameters")
     found: dict[str, str] = {}
     _flatten(yaml.safe_load(raw), "", found, 0, count())
     return found
@@ -86,7 +86,7 @@ def _read(place: str, name: str) -> dict[str, str]:
 def _flatten(value: Any, name: str, found: dict[str, str], depth: int, visited: count[int]) -> None:
     # Aliases can repeat a few values endlessly, even if none is kept.
     if depth > _DEEPEST or next(visited) > _MOST_VALUES:
-        raise ValueError("these are no hyperparameters")
+        raise ValueError("these are not hyperparameters")
     if isinstance(value, (dict, list)):
         for key, each in value.items() if isinstance(value, dict) else enumerate(value):
             # LightningCLI adds the level `init_args` and the entry `_instantiator`.

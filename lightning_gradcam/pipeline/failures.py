@@ -19,8 +19,8 @@ OnError = Literal["warn", "raise"]
 _MEANS = {
     "explaining": "no maps and no sheets for this step",
     "taking probes": "these samples can't be used as probes; the next batch is tried",
-    "reading the trainer's metrics": "this step's record has none; its maps are still in the archive",
-    "reading an earlier step": "it is not included in the scale of later sheets",
+    "reading the trainer's metrics": "this step's record has no metrics; its maps are still in the archive",
+    "reading an earlier step": "that step is not included in the scale of later sheets",
     "measuring": "no numbers for this step; its maps are still in the archive",
     "the end of the run": "no film strips, final numbers or report for the whole run; its maps are in the archive",
     "the check of the maps": "there is no verdict on the maps; they are still in the archive",
@@ -33,8 +33,8 @@ _MEANS = {
     "drawing": "no sheets for this step; its maps are still in the archive",
     "the background worker": "later jobs are kept in memory, up to a limit, and run if that job ends; nothing waits "
     "for it again",
-    "closing": "whatever was not flushed by then may be missing there",
-    "the sink": "this step is missing there; other loggers and the archive are not affected",
+    "closing": "data that was not flushed before may be missing from that logger",
+    "the sink": "this step is missing from that logger; other loggers and the archive are not affected",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -119,7 +119,7 @@ class Failures:
 
 def _advice(error: Exception) -> str:
     if isinstance(error, LightningGradCAMError):
-        return "What to do: see the last line."
+        return "What to do: follow the advice in the last line."
     if isinstance(error, OSError) and error.errno in _FULL:
         return "What to do: make room on that disk, or raise its quota."
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
@@ -127,6 +127,6 @@ def _advice(error: Exception) -> str:
     if isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)):
         return "What to do: check whether a folder was moved, deleted or replaced by a file, and restore it."
     return (
-        "What to do: see where the traceback ends; if that is neither your own code nor your logger's, please report "
-        "it with this text."
+        "What to do: look at the end of the traceback; if that is neither your own code nor your logger's, please "
+        "report it with this text."
     )

@@ -66,8 +66,9 @@ class Processor:
     """Owns the state with which steps are compared, the archive's writer, and drawing.
 
     All work is done on the recording thread. Steps are archived as they arrive, even while an earlier one is being
-    drawn, so a killed process loses none that only wait to be drawn. They are drawn one after the other, each with the
-    data known when it was archived: its sheets do not depend on how far training has advanced since.
+    drawn, so a process that is killed does not lose steps that are only waiting to be drawn. Steps are drawn one after
+    the other, each with the data known when it was archived, so its sheets do not depend on how far training has
+    advanced since then.
 
     Args:
         reporter: Measures and draws.

@@ -34,12 +34,12 @@ class Schedule:
         self._said = False
 
     def state(self) -> dict[str, Any]:
-        """Returns the state for a checkpoint: the count, and which option ``max_overhead`` has widened, to what."""
+        """Returns the state for a checkpoint: the count, and any value that ``max_overhead`` has increased."""
         widened = {"widened": self.every, "widened_from": self._option} if self.every > self._least else {}
         return {"validations": self.validations, **widened}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Continues from a checkpoint; an option that has changed since replaces the earlier widening.
+        """Continues from a checkpoint; an option that has changed since then replaces the increased value.
 
         Args:
             state: As :meth:`state` returned it.
@@ -79,8 +79,9 @@ class Schedule:
             return None
         self._said = True
         unit = "epochs" if self._by_epoch else "validations"
+        every = "an epoch takes" if self._by_epoch else "the time between validations is"
         return (
-            f"logging takes {self._cost:.2g} s and {unit} take {self._period:.2g} s each: from now on, maps are logged "
-            f"every {needed} {unit}, to stay within max_overhead={self._max_overhead:g} (even less often if that is "
-            "not enough)"
+            f"logging blocks training for {self._cost:.2g} s, and {every} {self._period:.2g} s: from now on, maps "
+            f"are logged every {needed} {unit}, to stay within max_overhead={self._max_overhead:g} (even less often "
+            "if that is not enough)"
         )

@@ -135,7 +135,7 @@ class Worker:
 
     def wait_for_room(self, name: str) -> None:
         """Waits, as :meth:`wait_until`, until there is room for more jobs; ``name`` is the caller's job."""
-        self.wait_until(lambda: len(self._waiting) <= self._size, f"{name} waits for it in memory")
+        self.wait_until(lambda: len(self._waiting) <= self._size, f"{name} waits in memory")
 
     def finish(self) -> None:
         """Waits, as :meth:`wait_until`, until all jobs have ended."""

@@ -18,7 +18,9 @@ def check_boxes(boxes: Tensor) -> None:
         ProbeError: A box is invalid; the message shows it and the valid form.
     """
     if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise ProbeError(f"boxes: got {list(boxes.shape)}; pass left, top, right and bottom for each probe, [N, 4]")
+        raise ProbeError(
+            f"boxes: got shape {list(boxes.shape)}; pass left, top, right and bottom for each probe, [N, 4]"
+        )
     wrong = ((boxes[:, :2] >= boxes[:, 2:]).any(dim=1) | boxes.isinf().any(dim=1)).nonzero()
     if len(wrong):
         row = int(wrong[0])

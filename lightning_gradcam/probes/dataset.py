@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from lightning_gradcam.capture.tensors import entries_of
 from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.data import isolated
-from lightning_gradcam.probes.batches import Apart, differ_in_size, is_listed, one_size, origins
+from lightning_gradcam.probes.batches import Apart, differ_in_size, is_listed, origins
 from lightning_gradcam.probes.display import choose, displayed, find_normalization, normalization
 from lightning_gradcam.probes.entries import entry_of, input_of, label_of, split_batch
 from lightning_gradcam.probes.labels import chosen_names, class_in, read_labels
@@ -22,7 +22,14 @@ from lightning_gradcam.probes.options import DEFAULT_PROBES, ProbeOptions
 from lightning_gradcam.probes.paths import Key, tensors_in
 from lightning_gradcam.probes.probe_set import ProbeSet
 from lightning_gradcam.probes.samplers import UnindexedError, balanced, balanced_of, looked_up
-from lightning_gradcam.probes.wrapped import find_class_names, find_labels, has_indices, locate, nested_datasets
+from lightning_gradcam.probes.wrapped import (
+    find_class_names,
+    find_labels,
+    find_masks,
+    has_indices,
+    nested_datasets,
+    noting_reads,
+)
 
 
 @dataclass(frozen=True)
@@ -116,12 +123,16 @@ def draw(
         else:
             _check_indices(indices, len(dataset))
         indices = [int(index) for index in indices]
-        samples = [_sample(dataset, index) for index in indices]
+        samples, read = [], dict[int, list[int]]()
+        for index in indices:
+            with noting_reads(dataset, index) as read[index]:
+                samples.append(_sample(dataset, index))
         batch = _collated(samples, collate_fn or default_collate, options)
         if not isinstance(batch, Apart):
             indices = _collated_order(indices, samples, input_of(batch, options.input_key))
-        masks = _masks(dataset, indices)
-    return drawn_from(dataset, batch, options, indices=indices, masks=masks)
+        masks, why = find_masks(dataset, indices, read)
+    drawn = drawn_from(dataset, batch, options, indices=indices, masks=masks)
+    return replace(drawn, remark="; ".join(filter(None, [drawn.remark, why])) or None)
 
 
 def drawn_from(
@@ -147,7 +158,7 @@ def drawn_from(
     """
     inputs, found = split_batch(batch, options.input_key, options.label_key)
     if indices is not None and len(inputs) != len(indices):
-        raise UnindexedError(f"probes: collate_fn returned {len(inputs)} samples for {len(indices)}")
+        raise UnindexedError(f"probes: collate_fn returned {len(inputs)} samples for {len(indices)} indices")
     own = find_class_names(dataset, options.label_key)
     names = own if options.class_names is None else tuple(options.class_names)
     labels = read_labels(found, len(inputs), names)
@@ -192,8 +203,8 @@ def _renumbered(
     for index, label in zip(indices, labels.tolist(), strict=True):
         if label != listed[index]:
             return (
-                f"sample {index} has the label {label} but is listed with {listed[index]} (did a target_transform or a "
-                "wrapper renumber the labels?)"
+                f"sample {index} has the label {label}, but the data set lists {listed[index]} for it (did a "
+                "target_transform or a wrapper renumber the labels?)"
             )
     return None
 
@@ -281,11 +292,3 @@ def _collated_order(indices: list[int], samples: list[Any], pictures: Tensor) ->
     if len(set(places)) < len(places):
         raise UnindexedError("probes: collate_fn replaces samples with others")
     return [indices[place] for place in places]
-
-
-def _masks(dataset: Any, indices: Sequence[int]) -> Tensor | None:
-    located = [locate(dataset, index) for index in indices]
-    if not all(hasattr(base, "probe_mask") for base, _ in located):
-        return None
-    masks = [torch.as_tensor(base.probe_mask(index), device="cpu").bool()[None] for base, index in located]
-    return one_size(masks, "nearest")

@@ -43,8 +43,8 @@ def normalization(mean: float | Sequence[float] | None, std: float | Sequence[fl
     stds = (float(std),) if isinstance(std, (int, float)) else tuple(map(float, std))
     if len(means) != len(stds) or not means or min(stds) <= 0:
         raise ProbeError(
-            f"mean, std: got mean={mean!r} and std={std!r}; pass as many positive deviations as means: one, or one per "
-            "channel"
+            f"mean, std: got mean={mean!r} and std={std!r}; pass the same number of means and positive standard "
+            "deviations: one each, or one per channel"
         )
     return Normalization(means, stds, "mean and std as given")
 

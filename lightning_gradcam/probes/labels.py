@@ -90,12 +90,36 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
         return Labels(remark=f"labels: got {came} for {samples} samples, not one class for each; {_NAME_THEM}")
     values = values.reshape(samples, *[size for size in values.shape[1:] if size != 1])
     if values.dim() > 2:
-        why = f"labels: got {list(values.shape)}, not one class for each sample; sheets show no true classes"
+        why = f"labels: got shape {list(values.shape)}, not one class for each sample; sheets show no true classes"
         return Labels(remark=f"{why} (label_key= selects a different entry of the batch)")
     fraction = values.is_floating_point() and not (whole and bool((values == values.round()).all()))
     if (values.dim() == 1 and not fraction) or bool(((values == 0) | (values == 1)).all()):
         return Labels(classes=values.long())
     return Labels(numbers=values.float())
+
+
+def mark_of_none(labels: Tensor | None, classes: int) -> int | None:
+    """Returns the number that marks samples without a class: the only one that is not a class itself, such as 255.
+
+    Losses skip such samples (``ignore_index``).
+
+    Args:
+        labels: True classes, as in :class:`Labels`.
+        classes: The number of the model's classes.
+
+    Returns:
+        The number; ``None`` if all labels are classes, if several are not, or if classes may be counted from 1.
+
+    Example:
+        >>> mark_of_none(torch.tensor([3, 255, 0]), 4), mark_of_none(torch.tensor([3, 4, 1]), 4)
+        (255, None)
+    """
+    if labels is None or labels.dim() != 1:
+        return None
+    others = [*{*labels[labels >= classes].tolist()}]
+    if len(others) != 1 or (others[0] == classes and not bool((labels == 0).any())):
+        return None
+    return int(others[0])
 
 
 def class_in(label: Any) -> Hashable | None:

@@ -92,9 +92,9 @@ def _given(options: ProbeOptions, find_loader: Callable[[], Any]) -> Drawn:
     transform = find_transform(dataset)
     if transform is None and options.mean is not None:
         raise ProbeError(
-            "mean, std: these undo a normalization for display, but the validation data set has no transform= that"
+            "mean, std: these undo a normalisation for display, but the validation data set has no transform= that"
             f" applies it to the images in {str(path)!r}; pass probes=ProbeSet.from_folder({str(path)!r}, mean=...,"
-            " std=..., size=...), which applies it, or a file of `lightning-gradcam probes draw --folder`"
+            " std=..., size=...), which applies it, or a file written by `lightning-gradcam probes draw --folder`"
         )
     grey = transform is not None and has_indices(dataset) and _draw(options, loader, [0]).probes.inputs.shape[1] == 1
     how = Preparation(transform, None, options.mean, options.std, "L" if grey else "RGB")
@@ -163,7 +163,10 @@ def _drawn_again(
         return _recalled(options, resumed, archived), f"{changed}; the archived inputs are used{used}"
     except LightningGradCAMError as error:
         fresh, few = _fresh(options, find_loader(), batches)
-        why = f"{changed}, and its archive can't be read ({error}); new probes are drawn, so maps can't be compared"
+        why = (
+            f"{changed}, and the checkpoint's archive can't be read ({error}); new probes are drawn, so maps can't be "
+            "compared"
+        )
         return fresh, f"{why}; {few}" if few else why
 
 

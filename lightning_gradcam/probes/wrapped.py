@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
+from lightning_gradcam.probes.batches import one_size
 from lightning_gradcam.probes.labels import read_labels
 
 # Common names of labels in a sample or a batch.
@@ -143,3 +146,70 @@ def locate(dataset: Any, index: int) -> tuple[Any, int]:
     if wrapped is not None and len(wrapped) == len(dataset) and not hasattr(dataset, "probe_mask"):
         return locate(wrapped, index)
     return dataset, index
+
+
+def find_masks(
+    dataset: Any, indices: Sequence[int], read: Mapping[int, Sequence[int]]
+) -> tuple[Tensor | None, str | None]:
+    """Returns the masks of samples, bool ``[N, H, W]``, from the ``probe_mask(index)`` of the data sets they are in.
+
+    Args:
+        dataset: The data set.
+        indices: The indices of the samples.
+        read: What :func:`noting_reads` noted for each of them.
+
+    Returns:
+        The masks, ``None`` if any sample has none; and a note for the user if a wrapper moved the samples, so that the
+        masks would be those of other samples.
+    """
+    located = [locate(dataset, index) for index in indices]
+    if not all(hasattr(base, "probe_mask") for base, _ in located):
+        return None, None
+    for index, (base, place) in zip(indices, located, strict=True):
+        if read[index] and place not in read[index]:
+            return None, (
+                f"probe_mask: the masks of {type(base).__name__} are not used, because sample {index} of "
+                f"{type(dataset).__name__} is its sample {read[index][0]}; define probe_mask(index) on the wrapper"
+            )
+    masks = [torch.as_tensor(base.probe_mask(index), device="cpu").bool()[None] for base, index in located]
+    return one_size(masks, "nearest"), None
+
+
+@contextmanager
+def noting_reads(dataset: Any, index: int) -> Iterator[list[int]]:
+    """Yields a list of the samples read from the data set inside wrappers that is assumed to contain a sample.
+
+    The list stays empty if that data set has no ``probe_mask``, or if its samples are read other than by indexing it.
+
+    Args:
+        dataset: The data set.
+        index: The sample's index.
+    """
+    read = list[int]()
+    try:
+        base = locate(dataset, index)[0]
+    except Exception:  # reading the sample raises it again
+        base = dataset
+    kind: Any = type(base)
+    if base is dataset or not hasattr(base, "probe_mask"):
+        yield read
+        return
+    own, whole = vars(kind).get("__getitem__"), kind.__getitem__
+
+    def noted(self: Any, place: Any) -> Any:
+        if self is base and isinstance(place, (int, np.integer)):
+            read.append(int(place))
+        return whole(self, place)
+
+    try:
+        kind.__getitem__ = noted
+    except (AttributeError, TypeError):  # a class that can't be changed
+        yield read
+        return
+    try:
+        yield read
+    finally:
+        if own is None:
+            del kind.__getitem__
+        else:
+            kind.__getitem__ = own

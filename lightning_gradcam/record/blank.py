@@ -33,6 +33,7 @@ class Cause(IntEnum):
     OUTWEIGHED = 6
     AT_LIMIT = 7
     ROUNDING = 8
+    NO_SCORE = 9
 
 
 HIRESCAM = 16
@@ -42,17 +43,20 @@ _WHY = {
     Cause.NOWHERE_POSITIVE: "the method finds no evidence for the score anywhere",
     Cause.NO_GRADIENT: "no gradient reaches the layer (dead ReLUs after it, or a saturated probability)",
     Cause.NO_ACTIVATION: "the layer's own output is zero everywhere (dead ReLUs)",
-    Cause.CANCELLED: "the gradient mostly cancels in its mean over locations, as before a linear layer on flattened"
-    " features",
+    Cause.CANCELLED: "the gradient mostly cancels out when averaged over locations, as is common before a linear layer"
+    " on flattened features",
     Cause.NEGATIVE: "the gradient's mean over locations is negative for every active channel",
-    Cause.OUTWEIGHED: "at every location the channels against the score outweigh those for it",
+    Cause.OUTWEIGHED: "at every location, the channels against the score outweigh those for it",
     Cause.AT_LIMIT: "the similarity is at its maximum, as for a probe compared with itself",
-    Cause.ROUNDING: "the gradient cancels up to rounding, as before a norm that removes what the map measures",
+    Cause.ROUNDING: "the gradient cancels out up to rounding, as before a norm layer that removes what the map "
+    "measures",
+    Cause.NO_SCORE: "there is nothing to explain (no such pixel, box or true class, or a class compared with itself)",
 }
 _INSTEAD = {
     Cause.NO_GRADIENT: "Use a later layer, or score='logit'.",
     Cause.AT_LIMIT: "Compare with another probe.",
-    Cause.ROUNDING: "Use a layer after the norm.",
+    Cause.ROUNDING: "Use a layer after the norm layer.",
+    Cause.NO_SCORE: "Choose another target or other probes.",
 }
 _EARLIER = "Use an earlier layer."
 _USE_HIRESCAM = "Use methods=['hirescam'] or an earlier layer."

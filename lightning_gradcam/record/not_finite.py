@@ -17,8 +17,8 @@ _OF_SCORE = (
 )
 _OF_GRADIENT = (
     "although the explained score is finite: an activation or a gradient there is NaN or infinite. Half precision"
-    " may have overflowed (then use precision='bf16-mixed'), or the model divides by zero or takes the root of zero"
-    " after that layer."
+    " may have overflowed (then use precision='bf16-mixed'), or the model divides by zero or takes the square root"
+    " of zero after that layer."
 )
 
 

@@ -53,7 +53,7 @@ def charted(
     elif channels > _MOST_CURVES:
         curves = f"curve: mean of {channels} channels; grey: their range"
     what = f"{channels} channels of {length} samples" if channels > 1 else f"{length} samples"
-    source = f"{_SOURCE}{what}, time from left to right; {curves}; band below: the map of the samples above it"
+    source = f"{_SOURCE}{what}, time from left to right; {curves}; band below: the map for the samples above it"
     pixels = np.stack([_chart(signal, size) for signal in probes.signals])
     return replace(probes, pixels=pixels, boxes=None, display_source=source), replace(drawing, boxes=False)
 

@@ -28,7 +28,7 @@ _COLORS = {"sound": "#1a7f37", "weak": "#7a5c00", "blank": "#57606a"}
 _MEANINGS: dict[Verdict, str] = {
     "sound": "The maps mark places that matter to the model.",
     "weak": "There is no evidence that the maps mark places that matter to the model.",
-    "class-blind": "The maps are the same whichever class is explained, so they say nothing about any one class.",
+    "class-blind": "The maps are the same whichever class is explained, so they say nothing about a particular class.",
     "not learnt": "The maps do not depend on what the model has learned.",
     "backwards": "The maps mark the evidence against the class and leave out the evidence for it.",
     "blank": "Most maps are blank.",
@@ -39,13 +39,13 @@ _SCALED = (
 )
 _TITLES = {
     "map": "map",
-    "other class": "map of another class",
+    "other class": "map for another class",
     "random weights": "map with random weights",
 }
 _QUESTIONS = {
     "map": "Red: evidence for the class. No colour at all: the map is blank.",
-    "other class": "On the same colour scale as the map. It should differ from the map.",
-    "random weights": "The same network with its weights randomised. It should differ from the map.",
+    "other class": "On the same colour scale as the first map, from which it should differ.",
+    "random weights": "For the same network with randomised weights. It should differ from the first map.",
 }
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1f2328;

@@ -41,8 +41,8 @@ def cams_html(cams: Cams) -> str:
         body += f"<tr><th>{row}</th>{cells}</tr>"
     left_out = f"{len(rows)} of {count} samples, evenly chosen; " if len(rows) < count else ""
     note = (
-        f"{left_out}after the ReLU, a sample's maps of one layer and method share one colour scale, which ends at the "
-        f"{PERCENTILE:g}th percentile of the strongest"
+        f"{left_out}maps are shown after the ReLU; all maps of a sample for one layer and method share a colour scale, "
+        f"which ends at the {PERCENTILE:g}th percentile of the strongest map"
     )
     return f"<table><caption>{note}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
 

@@ -181,5 +181,5 @@ def _mismatch(state: Mapping[str, Tensor], module: nn.Module, *, strict: bool) -
     missing = [name for name in own if name not in state and not name.endswith("_extra_state")]
     unexpected = [name for name in state if name not in own]
     found = {"missing": missing, "unexpected": unexpected} if strict else {}
-    parts = {**found, "of another shape": shapes}.items()
+    parts = {**found, "with a different shape": shapes}.items()
     return "; ".join(f"{what}: {some(names)}" for what, names in parts if names) or None

@@ -210,7 +210,7 @@ def _imported(place: str, argument: str) -> Any:
     except SystemExit as error:
         raise ConfigurationError(
             f"{argument}: importing {place!r} ended the program (SystemExit: {error.code}), as in a script that parses"
-            " its command line on import; put that under if __name__ == '__main__':"
+            " its command line on import; put that code under if __name__ == '__main__':"
         ) from error
     except ImportError as error:
         raise ConfigurationError(

@@ -191,7 +191,7 @@ def check_free(folder: str, *, force: bool = False) -> None:
         there = next((path for path in (Path(folder), *Path(folder).resolve().parents) if path.exists()), Path("."))
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             why = "is not a folder" if not there.is_dir() else "can't be written to"
-            raise ConfigurationError(f"output: got {folder!r}, and {str(there)!r} {why}; pass another folder (-o)")
+            raise ConfigurationError(f"output: got {folder!r}, but {str(there)!r} {why}; pass another folder (-o)")
     storage = Storage(folder)
     if not storage.exists(MANIFEST):
         if storage.exists(REPORT) and not force:

@@ -238,7 +238,7 @@ def _names_remark(record: CamRecord, probes: ProbeSet) -> list[str]:
         return [f"{known} more classes: class {largest} has no name; pass a name for each class, in order"]
     # The record lists all classes, up to `MOST_LISTED`.
     if (classes := max(2, record.likeliest.shape[1])) < min(named, MOST_LISTED):
-        return [f"{known} {classes} classes: they may belong to another model, and be wrong here"]
+        return [f"{known} {classes} classes: the names may belong to another model and be wrong here"]
     return []
 
 
@@ -250,7 +250,7 @@ def _layers_in(module: nn.Module, of_run: Sequence[str]) -> tuple[LayerSpec, str
         resolve_layers(module, list(of_run), calls=lambda _: 1)
         return list(of_run), None
     except LayerError:
-        return "auto", f"the run explained {listed(of_run)}, which this model does not have; 'auto' is used"
+        return "auto", f"the run explained {listed(of_run)}, which this model does not have; 'auto' is used instead"
 
 
 def _classes_named(targets: Any, names: Sequence[str]) -> Any:
@@ -291,7 +291,7 @@ def _cams(
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigurationError(
-            f"model: the forward pass failed on the images {list(probes.inputs.shape)} ({reason:.300}); pass the size "
+            f"model: the forward pass failed on images {list(probes.inputs.shape)} ({reason:.300}); pass the size "
             "(--size), mode or transform (--data) that the model was trained with, or forward="
         ) from error
     progress(len(probes), len(probes))

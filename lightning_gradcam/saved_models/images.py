@@ -70,12 +70,12 @@ def prepare_for(
             transform = found
         if asked and transform is None:
             raise ConfigurationError(
-                f"data: {type(datamodule).__name__} has no transform that can be found ({why}); add an attribute "
+                f"data: no transform can be found in {type(datamodule).__name__} ({why}); add an attribute "
                 f"{' or '.join(_ATTRIBUTES[:2])}, pass transform=, or leave data out and pass mean and std (--mean, "
                 "--std)"
             )
         if changed := _changes_batches(module, datamodule):
-            remarks += (f"{changed} change batches on the device, and are not applied here",)
+            remarks += (f"{changed} change batches on the device and are not applied here",)
     return replace(
         given,
         transform=transform,

@@ -242,8 +242,8 @@ def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = F
         return None, None
     if data is None and of_given is None and not recipe.names:
         return None, (
-            f"the data module that the checkpoint names ({name!r:.200}) is not imported, because you specified the "
-            "model yourself; if you trust it, specify it as well (--data)"
+            f"the data module named in the checkpoint or its config ({name!r:.200}) is not imported, because you "
+            "specified the model yourself; if you trust it, specify it as well (--data)"
         )
     try:
         if data is None:
@@ -266,5 +266,5 @@ def find_data(recipe: Recipe, data: str | type | None = None, *, asked: bool = F
     except ConfigurationError as error:
         if asked or data is not None or recipe.given is not None or isinstance(error, RefusedError):
             raise
-        return None, f"the data module that the checkpoint names is left out ({error})"
+        return None, f"the data module named in the checkpoint or its config is not used ({error})"
     return made, None

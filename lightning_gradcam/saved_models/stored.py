@@ -50,7 +50,7 @@ def stored_arguments(
             own = " or the value (--model-args)" if argument == "model" else ""
             raise RefusedError(
                 f"{argument}: the value of {name!r} in the file, {reprlib.repr(value)}, {error}; nothing in it was"
-                f" imported or called; if the file is your own, pass --trust, or its --config{own}"
+                f" imported or called; if the file is your own, pass --trust, or its config (--config){own}"
             ) from None
     return found
 

@@ -137,9 +137,9 @@ def animate(
         foot = film_footer(film, inner) + remarks(
             PERCENT if film.classed else "", note, of_probes(len(rows), len(whole.rows))
         )
-        shorter = {"images are smaller": side < SIDE, "frames are fewer": len(steps) < len(whole.records)}
+        shorter = {"images are reduced": side < SIDE, "frames are left out": len(steps) < len(whole.records)}
         if less := " and ".join(word for word, short in shorter.items() if short):
-            foot += remarks(f"{less}, to keep the file below {MAX_BYTES / 1e6:g} MB")
+            foot += remarks(f"{less} to keep the file below {MAX_BYTES / 1e6:g} MB")
         expected, last = 0.0, (side, len(steps)) == _LEAST[-1]
         if len(steps) * len(rows) * math.prod(film.size) > MAX_BYTES:
             # Estimate the size from a few frames before drawing all of them.

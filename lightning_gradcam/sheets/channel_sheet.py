@@ -28,7 +28,8 @@ _STRIPE = 6
 _WIDEST_GAP = 4
 _NARROWEST = 820
 _SCALES = {
-    "channel": "colours: one scale for each map, its mean in the middle; plain lowest colour: zero everywhere",
+    "channel": "colours: each map has its own scale, centred on its mean; a map in the lowest colour only is zero "
+    "everywhere",
     "layer": "colours: one scale for all channels and probes of this layer and step",
 }
 _ENDS = "mean - 2 deviations", "mean + 2 deviations"

@@ -25,7 +25,7 @@ def film_header(film: Film, title: str, total: int | None, width: int) -> list[L
     records, key, count = film.records, film.key, len(film.records)
     steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
     total = max(total or 0, count)
-    which = f"all {count} {steps}" if total == count else f"{count} of {total} {steps}, more where maps change"
+    which = f"all {count} {steps}" if total == count else f"{count} of {total} {steps}, more of them where maps change"
     what = f"{header.method_title(key.method)} of {header.explained_title(records[-1].score, key.target, film.probes)}"
     lines = [(f"{what}; {'one logged step' if total == 1 else which}", INK), *remarks(film.probes.note, color=WRONG)]
     return [(f"{title}  {header.layer_title(key.layer, key.method)}", INK), *_wrapped(lines, width)]
@@ -48,17 +48,17 @@ def film_footer(film: Film, width: int) -> list[Line]:
     lines = remarks(f"colours: {meaning}", signed, *_slice_lines(records[-1].maps[key].shape, probes.pixels.shape))
     if len(records) > 1:
         lines += remarks(
-            "drift: how far the map has moved since the previous one, 0 to 1; only between maps of one class"
+            "drift: how far the map has moved since the previous one, 0 to 1; only between maps for the same class"
         )
     if drawing.boxes:
         dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
         least = f"{drawing.box_threshold * 100:g} %"
-        lines += remarks(f"line: box around the map's largest part over {least} of its maximum{dashed}")
+        lines += remarks(f"outline: box around the map's largest part above {least} of its maximum{dashed}")
     lines += remarks(*source_lines(probes.display_source))
     # With "minmax", a map without a positive value is also coloured.
     if drawing.scale != "minmax":
         codes = np.concatenate([header.blank_codes(one, [key], drawing) for one in records])
-        lines += remarks(header.blank_remark(codes, drawing, "maps of these steps"), color=INK)
+        lines += remarks(header.blank_remark(codes, drawing, "maps in these steps"), color=INK)
     return _wrapped(lines, width)
 
 
@@ -70,5 +70,5 @@ def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:
     depth, length = (maps[1] if len(maps) == 4 else 0), (display[1] if len(display) == 5 else 0)
     if depth < 2:
         return [f"drawn on frame {length // 2 + 1} of {length}, the middle one"] if length else []
-    under = f"on the frame at its centre, of {length}" if length else "on the probe's image"
-    return [f"shown: of {depth} slices (time or depth), the one with the most evidence over all steps, {under}"]
+    under = f"its central frame, of {length}" if length else "the probe's image"
+    return [f"shown: the slice, of {depth} (time or depth), with the most evidence over all steps, drawn on {under}"]

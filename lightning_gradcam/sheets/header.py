@@ -30,7 +30,7 @@ _SCALES = {
     ),
     "run": (
         "one scale for each probe, over all targets and logged steps so far;",
-        f"it ends at the {PERCENTILE:g}th percentile of the strongest map, stated below it",
+        f"it ends at the {PERCENTILE:g}th percentile of the strongest map, stated below the first image",
     ),
     "minmax": (
         "each signed map from its minimum to its maximum (no ReLU);",
@@ -40,7 +40,10 @@ _SCALES = {
 _SIGNED_SCALES = {
     "image": ("each map by itself, up to its largest magnitude;", _SCALES["image"][1]),
     "layer": ("one scale for all maps of this layer and step (largest magnitude);", _SCALES["layer"][1]),
-    "run": (_SCALES["run"][0], f"both ends: {PERCENTILE:g}th percentile of the magnitudes, stated below it"),
+    "run": (
+        _SCALES["run"][0],
+        f"both ends: {PERCENTILE:g}th percentile of the magnitudes, stated below the first image",
+    ),
 }
 _METHODS = {
     "gradcam": "Grad-CAM",
@@ -93,7 +96,7 @@ def explained_title(score: str, target: str, probes: ProbeView) -> str:
     title = score_title(score)
     if target == "label" and any(len(probes.true_classes(row)) > 1 for row in range(len(probes))):
         many = {"softmax probability": "softmax probabilities"}.get(title, f"{title}s")
-        return f"the sum of the {many} of the true classes"
+        return f"the summed {many} of the true classes"
     if target.isascii() and target.isdigit():
         return f"the {title} of class {probes.class_name(int(target))}"
     if other := target_words(target, probes):
@@ -104,7 +107,7 @@ def explained_title(score: str, target: str, probes: ProbeView) -> str:
 
 def signed_line(method: str) -> str:
     """Returns the header text that explains the two colours of a signed map."""
-    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; images have no colours here")
+    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; images are drawn in grey")
     return meaning.format(method_title(method))
 
 
@@ -140,7 +143,7 @@ def cam_header(
     ]
     if "guided" in drawing.columns:
         lines += remarks(
-            "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0,",
+            "guided: Guided Grad-CAM, each scaled by its largest magnitude; grey is 0,",
             "white: a brighter pixel raises the score, black: a darker one does",
         )
     if listed := min(drawing.top, record.likeliest.shape[1]):
@@ -200,11 +203,13 @@ def _slice_lines(slices: Slices) -> list[str]:
     """Returns the lines about slices and frames; empty for single images."""
     depth, length = slices.depth, slices.length
     if depth < 2:
-        middle = f"drawn on frame {slices.frames[0] + 1} of {length}, the middle one: the maps have no time or depth"
+        middle = (
+            f"drawn on frame {slices.frames[0] + 1} of {length}, the middle one, because the maps have no time or depth"
+        )
         return [middle] if length else []
     numbers = ", ".join(str(place + 1) for place in slices.chosen)
     shown = f"all {depth} slices of each map" if len(slices.chosen) == depth else f"slices {numbers} of {depth}"
-    under = "its own frame" if length == depth else f"the frame at its centre, of {length} frames"
+    under = "its own frame" if length == depth else f"its central frame, of {length}"
     return [
         f"{shown}, left to right = time or depth, on one colour scale",
         f"each slice is drawn on {under if length else 'the same image'}",

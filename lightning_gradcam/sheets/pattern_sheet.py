@@ -136,9 +136,7 @@ def pattern_sheet(
     broken = np.asarray(~np.isfinite(whole[:shown]).all(axis=(1, 2, 3)))
     columns, (height, width) = min(drawing.columns, shown), tiles.shape[1:3]
     edges = "; an eighth of each side is cropped" if drawing.crop else ""
-    less = (
-        f"{shown} of {len(numbers)} patterns, the first ones; all are in the archive; " if shown < len(numbers) else ""
-    )
+    less = f"first {shown} of {len(numbers)} patterns; all are in the archive; " if shown < len(numbers) else ""
     header = [
         (f"{title}  {layer}", INK),
         step_line("the pattern that each filter responds to most strongly", record),
@@ -146,7 +144,7 @@ def pattern_sheet(
         *remarks(settings, f"colours: grey is a pattern's own mean, black and white two deviations from it{edges}"),
         # Every sheet states the number of silent filters: the layout must be the same in all epochs.
         *remarks(
-            f"{less}below: filter, mean activation reached; {silent.sum()} silent (without a gradient from the start)"
+            f"{less}below each pattern: filter, mean activation reached; {silent.sum()} silent (never had a gradient)"
         ),
         *remarks(f"crossed out: {broken.sum()} not finite" if broken.any() else "", color=WRONG),
     ]

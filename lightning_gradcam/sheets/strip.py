@@ -168,7 +168,7 @@ def _legend(film: Film) -> list[list[tuple[Pixels | str | None, str]]]:
     ]
     if film.classed:
         seen.append((None, PERCENT))
-        missing.insert(0, ("frame", "class changed, new one below"))
+        missing.insert(0, ("frame", "class changed, new class below"))
     return [*([seen] if seen else []), missing]
 
 

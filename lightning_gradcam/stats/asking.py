@@ -47,7 +47,9 @@ class Case:
         if classes is None:
             classes = values.argmax(dim=1)
         elif classes.shape != (len(inputs),) or classes.is_floating_point() or classes.is_complex():
-            raise ConfigurationError(f"classes: got {described(classes)}; pass one class for each of {len(inputs)}")
+            raise ConfigurationError(
+                f"classes: got {described(classes)}; pass one class for each of {len(inputs)} inputs"
+            )
         elif bool(((classes < 0) | (classes >= values.shape[1])).any()):
             came, last = sorted(set(classes.tolist())), values.shape[1] - 1
             raise ConfigurationError(f"classes: got {came}; valid: 0 to {last}, the model's output classes")

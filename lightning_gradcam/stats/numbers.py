@@ -267,7 +267,8 @@ def check_pair(maps: Any, others: Any) -> None:
     check_arrays(others, "others")
     if maps.shape != others.shape:
         raise ConfigurationError(
-            f"others: got {list(others.shape)} for maps {list(maps.shape)}; pass maps of the same probes and layer"
+            f"others: got shape {list(others.shape)} for maps of shape {list(maps.shape)}; pass maps of the same "
+            "probes and layer"
         )
 
 

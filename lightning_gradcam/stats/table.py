@@ -80,7 +80,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
         ),
         "entropy": _share("spread (entropy)", "How spread out the map is: 0 means a single pixel, 1 a uniform map."),
         "half_area": Stat(
-            "area that holds half",
+            "area containing half the map",
             0,
             0.5,
             "The smallest share of the area that contains half of the map. Smaller means more focused; 0.5 means a "
@@ -106,7 +106,7 @@ STATS: Mapping[str, Stat] = MappingProxyType(
             "The map's largest raw value, 0 if it is blank. Compare it only between steps of one layer and method.",
         ),
         "agreement": _share(
-            "agreement of label and predicted",
+            "agreement between label and predicted",
             "How similar the maps for the true and the predicted class are: 1 means the same map up to scale, as when "
             "the prediction is right; 0 means no overlap. Excludes probes with a blank map for either class.",
         ),

@@ -74,7 +74,7 @@ class Given:
             TargetError: The number of labels or masks differs from the number of samples.
         """
         for name, values, wanted in (
-            ("labels", self.labels, "one class for each, or a 0 or 1 for each of its classes"),
+            ("labels", self.labels, "one class for each, or 0 or 1 for every class"),
             ("masks", self.masks, "one for each, bool [N, H, W]"),
         ):
             if values is not None and (not values.dim() or len(values) != self.samples):
@@ -119,6 +119,8 @@ class Scored:
         is_cut_off: Whether a callable detached its scores from the output's graph, by ``detach()`` or through NumPy.
         constant: Which scores have no gradient by definition, bool ``[N]``, such as a sample's similarity to itself.
             ``None`` if there are none.
+        zero: Which scores are zero because there is nothing to explain, bool ``[N]``: no true class, no pixel or box of
+            the class, or a class minus itself. ``None`` if there are none.
     """
 
     scores: Tensor
@@ -129,6 +131,7 @@ class Scored:
     is_cut_off: bool = False
     kind: OutputKind = "logits"
     constant: Tensor | None = None
+    zero: Tensor | None = None
 
 
 class Selector(ABC):

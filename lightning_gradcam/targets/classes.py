@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -84,7 +84,8 @@ class Contrast(Selector):
     def explain(self, output: Any, given: Given, name: str) -> Scored:
         """Explains the difference; the explained class is the first."""
         first, second = _indices(output, given, name, self.first, self.second)
-        return _scored(output, given, first, lambda scores, m: _at(scores, first, m) - _at(scores, second, m))
+        found = _scored(output, given, first, lambda scores, m: _at(scores, first, m) - _at(scores, second, m))
+        return replace(found, zero=first == second)
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _several(output: Any, given: Given, name: str) -> Scored:
     if labels.shape != values.shape:
         raise TargetError(
             f"labels: got shape {list(labels.shape)} for an output {list(values.shape)}; pass one class for each input,"
-            " or a 0 or 1 for each of its classes"
+            " or 0 or 1 for every class"
         )
     if not bool(((labels == 0) | (labels == 1)).all()):
         raise TargetError(
@@ -215,7 +216,8 @@ def _several(output: Any, given: Given, name: str) -> Scored:
         )
     chosen = labels.to(values)
     classes = torch.where(chosen.any(dim=1), chosen.argmax(dim=1), -1)
-    return _scored(output, given, classes, lambda scores, m: (scores * chosen.repeat(m, 1)).sum(dim=1))
+    found = _scored(output, given, classes, lambda scores, m: (scores * chosen.repeat(m, 1)).sum(dim=1))
+    return replace(found, zero=classes < 0)
 
 
 def _check_classes(which: Any, output: Any, given: Given, name: str) -> None:

@@ -55,7 +55,7 @@ class Detect(Selector):
             return torch.stack(rows)
 
         classes = torch.tensor([-1 if entry is None else entry[0] for entry in chosen], device=scores[0].device)
-        return Scored(torch.stack(scores), classes, again)
+        return Scored(torch.stack(scores), classes, again, zero=classes < 0)
 
     @staticmethod
     def _checked(output: Any, samples: int, name: str) -> list[Mapping[str, Tensor]]:

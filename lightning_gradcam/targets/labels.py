@@ -11,6 +11,18 @@ from lightning_gradcam.errors import TargetError
 from lightning_gradcam.probes.class_names import named_classes
 
 
+class LabelError(TargetError):
+    """A label is not one of the model's classes.
+
+    Attributes:
+        classes: The number of the model's classes.
+    """
+
+    def __init__(self, text: str, classes: int = 0) -> None:
+        super().__init__(text)
+        self.classes = classes
+
+
 def check_names(names: Any) -> Any:
     """Returns the class names, resolving a string; rejects a dict, whose values would be ignored.
 
@@ -83,7 +95,8 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
         names: Number of class names given by the user; ``None`` if there are none.
 
     Raises:
-        TargetError: The number of names differs from the number of classes, or a label is not one of the classes.
+        TargetError: The number of names differs from the number of classes.
+        LabelError: A label is not one of the classes.
     """
     classes = number_of_classes(output, labels)
     if classes is None:
@@ -99,8 +112,9 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
     flat = labels.flatten()
     # Negative values mark samples without a label.
     if len(wrong := flat[flat >= classes]):
-        raise TargetError(
+        raise LabelError(
             f"labels: got class {wrong[0].item():g}, but the model's output has {classes} classes; valid: 0 to "
-            f"{classes - 1}; select the labels of this output (in a callback: label_key=), or the output of these "
-            "labels (output_key=); for an embedding, pass targets={'similar_to': 0}"
+            f"{classes - 1}; select the labels for this output (in a callback: label_key=), or the output for these "
+            "labels (output_key=); for an embedding, pass targets={'similar_to': 0}",
+            classes,
         )

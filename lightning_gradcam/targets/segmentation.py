@@ -64,7 +64,7 @@ class Segment(Selector):
             # Sums over an image exceed the range of half precision.
             return inside.flatten(1).sum(dim=1, dtype=torch.promote_types(inside.dtype, torch.float32))
 
-        return Scored(again(output, 1), category, again)
+        return Scored(again(output, 1), category, again, zero=~region.flatten(1).any(dim=1))
 
     def _checked(self, output: Any, name: str) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() not in (4, 5) or not output.is_floating_point():

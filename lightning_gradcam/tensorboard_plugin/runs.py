@@ -148,7 +148,7 @@ class Namer:
                 known = entry.state, _values(place, folder, entry)
             self._known[key] = known
             if known[1] is None:
-                raise ValueError("these are no hyperparameters")
+                raise ValueError("these are not hyperparameters")
             return known[1]
 
         settings = [

@@ -702,7 +702,7 @@ def test_changed_layers_are_remarked_and_nothing_is_copied(tmp_path: Path) -> No
     parent = {"archive": str(tmp_path / "a"), "run": "first", "step": 20}
     changed = manifest("second", layers=("conv1",), map_shapes={"conv1": [5, 4]})
     writer, remark = ArchiveWriter.start(str(tmp_path / "b"), changed, probe_set(), parent=parent)
-    assert remark == f"the earlier steps remain only in '{tmp_path}/a': layers, map_shapes changed since"
+    assert remark == f"the earlier steps remain only in '{tmp_path}/a', because layers, map_shapes changed"
     assert writer.steps == ()
     assert writer.manifest.parent == parent
 

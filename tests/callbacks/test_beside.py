@@ -168,7 +168,7 @@ def test_a_callback_in_anothers_place_that_looks_elsewhere_has_its_own_record(tm
     made = running(tmp_path)
     made.fit(model, *loaders())
     model.options, made.fit_loop.max_epochs = {"layers": "net.conv1"}, 3
-    with pytest.warns(UserWarning, match="the earlier steps remain only in .*: layers, map_shapes changed since"):
+    with pytest.warns(UserWarning, match="the earlier steps remain only in .*, because layers, map_shapes changed"):
         made.fit(model, *loaders())
     assert epochs(tmp_path / "gradcam") == (0, 1)
     assert Archive.open(tmp_path / "gradcam-1").layers == ("net.conv1",)

@@ -84,7 +84,7 @@ def test_training_ends_in_the_same_bits_in_every_set_up(tmp_path: Path, name: st
 
 def test_a_layer_without_a_way_back_to_the_input_is_refused(tmp_path: Path) -> None:
     callback = FilterPatternCallback("net.conv1")
-    with pytest.raises(CaptureError, match="no gradient leads from 'net.conv1' back to the input"):
+    with pytest.raises(CaptureError, match="no gradient flows from 'net.conv1' back to the input"):
         trainer(tmp_path, callbacks=[callback]).fit(Checkpointed(), *loaders())
 
 
@@ -237,7 +237,7 @@ def test_a_run_goes_on_only_with_the_filters_and_the_ascent_it_began_with(
         resumed = go(other, str(tmp_path / "kept" / "epoch=0.ckpt"))
     assert resumed.archive is not None
     assert resumed.archive.epochs == ((0, 1) if changed is None else (1,))
-    assert [text.split("': ")[-1] for text in texts] == ([] if changed is None else [f"{changed} changed since"])
+    assert [text.split("', ")[-1] for text in texts] == ([] if changed is None else [f"because {changed} changed"])
     assert resumed.archive.channels("net.conv1").shape[1:] == (3 if other.get("filters") == 3 else 2, 1, 8, 8)
 
 

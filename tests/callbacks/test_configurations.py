@@ -311,7 +311,7 @@ def test_numbers_of_numpy_tuples_and_modules() -> None:
     ("options", "said"),
     [
         ({"targets": f"{LOST}['predicted', 'label']"}, "write targets: ['predicted', 'label'] in that file"),
-        ({"targets": ["label", f"{LOST}<function f at 0x7f>"]}, "write the option's value there"),
+        ({"targets": ["label", f"{LOST}<function f at 0x7f>"]}, "write the option's value in that file"),
         ({"output_key": f"{LOST}logits"}, "write output_key: logits in that file"),
     ],
 )

@@ -518,6 +518,33 @@ def test_a_model_without_forward_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, callbacks=GradCAMCallback("net.relu2")).fit(NoForward(), loaders()[0])
 
 
+class Assigned(NoForward):
+    """Is given its `forward` when it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = self.net.forward
+
+
+class Called(NoForward):
+    """Defines `__call__` instead."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+@pytest.mark.parametrize("kind", [Assigned, Called])
+def test_a_model_that_can_be_called_is_accepted_without_a_forward_of_its_class(tmp_path: Path, kind: Any) -> None:
+    module, callback = kind(), GradCAMCallback("net.relu2", on_error="raise")
+    trainer(tmp_path, callbacks=callback).fit(module, loaders()[0])
+    assert callback.archive is not None
+    assert callback.probes is not None
+    x, key = callback.probes.inputs, ("net.relu2", "gradcam", "predicted")
+    assert torch.equal(compute_cams(module, x, key[0])[key], compute_cams(module.net, x, "relu2")[("relu2", *key[1:])])
+    expected = compute_cams(module.net, x, "relu2", relu=False)[("relu2", *key[1:])]
+    np.testing.assert_allclose(callback.archive.maps(*key, relu=False)[-1], expected, rtol=2e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("layers", [("net.conv1", "net.relu2"), ("net.conv1", "net.conv1")])
 def test_two_callbacks_of_one_name_are_refused(tmp_path: Path, layers: tuple[str, str]) -> None:
     with pytest.raises(

@@ -61,7 +61,7 @@ def test_another_number_of_probes_than_the_run_has_is_said(tmp_path: Path, said:
     run(tmp_path, 1, num_probes=4)
     resumed = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0), num_probes=6)
     assert len(resumed.probes) == 4
-    text = "num_probes: got 6, but a resumed run keeps its probes, and the checkpoint's has 4"
+    text = "num_probes: got 6, but a resumed run keeps its probes, and the checkpoint has 4"
     assert [line for line in said if "num_probes" in line] == [f"lightning-gradcam: {text}"]
     run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0))
     run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0), num_probes=4)
@@ -149,12 +149,12 @@ def test_a_vanished_archive_is_said(tmp_path: Path) -> None:
 
 def test_changed_layers_are_not_mixed(tmp_path: Path) -> None:
     first = run(tmp_path, 1)
-    with pytest.warns(UserWarning, match=r"the earlier steps remain only in .*: layers, map_shapes changed since"):
+    with pytest.warns(UserWarning, match=r"the earlier steps remain only in .*, because layers, map_shapes changed"):
         second = run(tmp_path, 2, ckpt=checkpoint(tmp_path, 0), layers="net.relu2")
     assert second.archive.epochs == (1,)
     assert Archive.open(first.archive.path).epochs == (-1, 0)
     # In the folder of its own run, too.
-    with pytest.warns(UserWarning, match=r"the earlier steps remain only in .*: layers, map_shapes changed since"):
+    with pytest.warns(UserWarning, match=r"the earlier steps remain only in .*, because layers, map_shapes changed"):
         third = run(tmp_path, 3, ckpt=checkpoint(tmp_path, 1), layers="net.conv1", version=1)
     assert third.archive.path == f"{second.archive.path}-1"
     assert third.archive.epochs == (2,)

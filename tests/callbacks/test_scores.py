@@ -124,5 +124,25 @@ def test_names_and_labels_that_do_not_fit_are_refused_before_the_first_step(
         fit(tmp_path, module, torch.arange(45) % labels, callback)
 
 
+@pytest.mark.parametrize("mark", [255, 5])
+def test_the_label_that_a_loss_ignores_is_no_class_and_stops_nothing(tmp_path: Path, mark: int) -> None:
+    module = Ended(5, nn.Identity(), nn.CrossEntropyLoss(ignore_index=mark))
+    labels = torch.arange(40) % 5
+    labels[::4] = mark
+    archive, said = fit(tmp_path, module, labels, GradCAMCallback("net.relu2", num_probes=6))
+    assert archive.steps
+    assert archive.probes.labels is not None
+    assert archive.probes.labels.tolist().count(-1) == 1
+    assert archive.probes.view.true == (*((index,) for index in range(5)), ())
+    (told,) = (text for text in said if "labels:" in text)
+    assert f"1 of 6 probes have the label {mark}, but the model's output has 5 classes" in told
+
+
+def test_a_label_of_classes_that_may_be_counted_from_one_is_no_mark(tmp_path: Path) -> None:
+    module = Ended(5, nn.Identity(), never)
+    with pytest.raises(TargetError, match="labels: got class 5, but the model's output has 5 classes"):
+        fit(tmp_path, module, 1 + torch.arange(40) % 5, GradCAMCallback("net.relu2", num_probes=5))
+
+
 def never(*_args: Any) -> Tensor:
     raise AssertionError("a step was taken")

@@ -153,7 +153,7 @@ def test_a_torch_that_cannot_leave_compilation_out_refuses_compiled_models(
         model.block.compile(backend="eager")
     expected = compute_cams(model, pictures(), "tail")["tail"]
     monkeypatch.delattr(torch.compiler, "set_stance")
-    with pytest.raises(ConfigurationError, match=r"model: \w+ went through torch.compile, .*use torch 2.6 or newer"):
+    with pytest.raises(ConfigurationError, match=r"model: \w+ is compiled by torch.compile, .*use torch 2.6 or newer"):
         compute_cams(model, pictures(), "tail")
     assert torch.equal(compute_cams(net(), pictures(), "tail")["tail"], expected)
 
@@ -414,5 +414,5 @@ def test_a_single_sample_has_nobody_to_be_influenced_by() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # The norm removes the mean over places, which is all that Grad-CAM weighs by.
-        warnings.filterwarnings("ignore", ".* blank .* cancels up to rounding")
+        warnings.filterwarnings("ignore", ".* blank .* cancels out up to rounding")
         compute_cams(model, torch.rand(1, 1, 5, 5), "0")

@@ -105,13 +105,13 @@ def test_gradients_of_whole_numbers_and_of_no_picture_are_refused(method: str) -
     with pytest.raises(MethodError, match=r"an input of torch.uint8 has no gradient; pass floating-point images"):
         maps(model, pictures, method)
     flat = Taking(Net(), lambda x: x.reshape(-1, 3, 12, 12))
-    with pytest.raises(MethodError, match=r"needs an image \[N, C, H, W\], but the model's input is \[2, 432\]"):
+    with pytest.raises(MethodError, match=r"need an image \[N, C, H, W\], but the model's input is \[2, 432\]"):
         maps(flat, torch.rand(2, 432), method)
 
 
 def test_scorecam_needs_a_picture_and_smooth_gradients_do_not() -> None:
     flat = Taking(Net(), lambda x: x.reshape(-1, 3, 12, 12))
-    with pytest.raises(MethodError, match=r"needs an image \[N, C, H, W\], but the model's input is \[2, 432\]"):
+    with pytest.raises(MethodError, match=r"need an image \[N, C, H, W\], but the model's input is \[2, 432\]"):
         maps(flat, torch.rand(2, 432), "scorecam")
     assert maps(flat, torch.rand(2, 432), "smoothgradcam++")["net.conv2", "smoothgradcam++", "0"].shape == (2, 6, 6)
 

@@ -183,7 +183,7 @@ def test_auto_within_a_list_stands_for_the_layer_it_names() -> None:
 
 def test_auto_without_a_forward_is_refused() -> None:
     with pytest.raises(
-        LayerError, match="layers: 'auto' needs a forward pass to choose from; specify the layer instead"
+        LayerError, match="layers: 'auto' needs a forward pass to choose a layer; specify the layer instead"
     ):
         resolve_layers(TinyNet(), "auto")
 

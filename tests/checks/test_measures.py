@@ -58,7 +58,7 @@ def test_one_of_two_tests_is_enough_at_twice_its_p() -> None:
 
 def test_why_a_map_is_weak_is_reported() -> None:
     assert "random maps" in decide({**SOUND, "p": 0.3})[1]
-    assert "channels weighted at random" in decide({**SOUND, "channels_p": 0.3})[1]
+    assert "random weightings of this layer's channels" in decide({**SOUND, "channels_p": 0.3})[1]
 
 
 def test_a_figure_that_is_one_of_many_has_any_rank_alike() -> None:

@@ -104,7 +104,7 @@ def test_what_can_not_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["a.ckpt", "pictures"], "is not known: it was not saved by LightningCLI"),
         (["a.ckpt", "pictures", *MODEL, "--layers", "net.rely1"], "did you mean 'net.relu1'"),
         (["a.ckpt", "pictures", *MODEL, "--targets", "cow"], "'cow'"),
-        (["a.ckpt", "pictures", *MODEL, "--size", "9"], "the forward pass failed on the images [3, 1, 9, 9]"),
+        (["a.ckpt", "pictures", *MODEL, "--size", "9"], "the forward pass failed on images [3, 1, 9, 9]"),
         (["a.ckpt", "pictures", *MODEL, "--top", "11"], "--top: got 11; pass 1 to 10"),
         (["a.ckpt", "pictures", *MODEL, "--size", "9", "9", "9"], "size: got [9, 9, 9]"),
         (["a.ckpt", "pictures", *MODEL, "--device", "gpu"], "device: got 'gpu'"),

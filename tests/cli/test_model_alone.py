@@ -128,7 +128,7 @@ def test_more_names_than_classes(capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", "tests.cli.tiny:Module", "--mean", "0", "--std", "1", "--layers", "net.relu1", "--force"]
     assert main(["explain", "a.pth", "pictures", *model, "--class-names", *NAMES, *"fgh"]) == 0
     classes = Module().net(torch.zeros(1, 1, 8, 8)).shape[1]
-    known = f"class_names: 8 names are known, but the model has {classes} classes: they may belong to another"
+    known = f"class_names: 8 names are known, but the model has {classes} classes: the names may belong to another"
     assert known in capsys.readouterr().err
     assert main(["explain", "a.pth", "pictures", *model, "--class-names", *(NAMES + list("fgh"))[:classes]]) == 0
     assert "class_names" not in capsys.readouterr().err

@@ -133,7 +133,9 @@ def test_the_layers_are_those_of_the_run_unless_others_are_asked_for(
     capsys.readouterr()
     assert main([*commands(Path("changed.ckpt"))["explain"][:-1], "fourth", *model]) == 0
     assert Archive.open("fourth").layers == ("net.relu2",)
-    assert "the run explained net.gone, which this model does not have; 'auto' is used" in capsys.readouterr().err
+    assert (
+        "the run explained net.gone, which this model does not have; 'auto' is used instead" in capsys.readouterr().err
+    )
 
 
 def test_the_layers_of_a_config(project: Path) -> None:

@@ -105,7 +105,7 @@ def test_the_configs_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert main(["replay", CHECKPOINTS, "-o", "again"]) == 0
     assert (
-        "1 step from 3 checkpoints; the other 2 are left out by its schedule (--all includes them)"
+        "1 step from 3 checkpoints; the other 2 are not due under the callback's schedule (--all includes them)"
     ) in capsys.readouterr().out
     assert Archive.open("again/gradcam").epochs == (1,)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,8 +70,8 @@ def test_one_warning_a_layer_says_how_many_why_and_what_to_use() -> None:
     said = [str(warning.message) for warning in caught]
     assert said == [
         f"lightning-gradcam: layer {layer!r}, method 'gradcam': 3 of 3 maps are blank (zero after the ReLU): in 2 the "
-        "gradient mostly cancels in its mean over locations, as before a linear layer on flattened features. Use "
-        "methods=['hirescam'] or an earlier layer."
+        "gradient mostly cancels out when averaged over locations, as is common before a linear layer on flattened "
+        "features. Use methods=['hirescam'] or an earlier layer."
         for layer in ("0", "1")
     ]
 
@@ -169,7 +170,7 @@ class Normed(nn.Module):
 def test_what_rounding_alone_has_made_is_blank_at_any_scale(size: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     net, x = Normed(size).to(dtype).eval(), torch.rand(2, 3, 12, 12, dtype=dtype)
-    with pytest.warns(UserWarning, match=r"2 of 2 maps are blank .* cancels up to rounding"):
+    with pytest.warns(UserWarning, match=r"2 of 2 maps are blank .* cancels out up to rounding"):
         cams = compute_cams(net, x, "conv", targets=1)
     signed = compute_cams(net, x, "conv", targets=1, relu=False)
     assert not signed["conv"].any()
@@ -188,3 +189,47 @@ def test_a_small_gradient_is_no_rounding(size: float) -> None:
         assert maps.abs().flatten(1).amax(1).gt(0).all()
         torch.testing.assert_close(maps / size, expected[key], rtol=1e-4, atol=1e-7)
     assert not any((codes % HIRESCAM == Cause.ROUNDING).any() for codes in found.causes.values())
+
+
+class Pixels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).relu())
+
+
+class Boxes(Pixels):
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:  # type: ignore[override]
+        scores = super().forward(x).mean((2, 3))
+        label = torch.tensor([1])
+        return [{"boxes": torch.rand(1, 4), "labels": label + row, "scores": s[:1]} for row, s in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    ("net", "targets", "labels"),
+    [
+        (Embedding, {"contrast": ["label", 2]}, [0, 2]),
+        (Embedding, "label", [[0, 1, 0, 0, 1, 0], [0] * 6]),
+        (Pixels, {"segment": 1}, None),
+        (Boxes, {"detect": 1}, None),
+    ],
+)
+def test_a_map_of_nothing_is_not_blamed_on_the_gradient(net: type[nn.Module], targets: Any, labels: Any) -> None:
+    torch.manual_seed(0)
+    made, x = net().eval(), torch.rand(2, 3, 9, 9)
+    if net is Pixels:
+        with torch.no_grad():
+            # The first image is of class 1, the second, which is black, of class 2.
+            made.body.weight.abs_()
+            made.body.bias.zero_()
+            made.head.weight.copy_(torch.tensor([0.0, 1.0, 0.0])[:, None, None, None].expand_as(made.head.weight))
+            made.head.bias.copy_(torch.tensor([-1.0, 0.0, 1.0]))
+            x[1] = 0
+    given = None if labels is None else torch.tensor(labels)
+    with pytest.warns(UserWarning, match=r"maps? (is|are) blank .* there is nothing to explain \(no such pixel, box"):
+        cams = compute_cams(made, x, "body", targets=targets, labels=given)
+    (codes,) = cams.causes.values()
+    assert codes[1] == Cause.NO_SCORE
+    assert codes[0] % HIRESCAM != Cause.NO_SCORE

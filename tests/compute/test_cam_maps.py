@@ -367,3 +367,20 @@ def test_shapleycam_names_what_has_no_second_derivative() -> None:
         MethodError, match=r"'shapleycam' differentiates twice, which .* after layer 'conv' does not support .*; use"
     ):
         compute_cams(Net(), torch.rand(2, 1, 6, 6), "conv", methods="shapleycam")
+
+
+@pytest.mark.parametrize("method", ["gradcam", "scorecam", "finercam"])
+def test_a_callers_autocast_applies_to_the_model_and_not_to_the_sums_of_a_map(method: str) -> None:
+    model, inputs = tutorial_network().float(), torch.randn(3, 1, 28, 28)
+
+    def cast(values: Tensor) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(values)
+
+    expected = compute_cams(model, inputs, "5", methods=method, forward=cast, relu=False)["5", method, "predicted"]
+    assert (expected != 0).flatten(1).any(1).all()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = compute_cams(model, inputs, "5", methods=method, relu=False)["5", method, "predicted"]
+        assert torch.is_autocast_enabled("cpu")
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)

@@ -270,7 +270,7 @@ def test_a_backbone_under_the_models_own_no_grad(layer: str) -> None:
 
 
 def test_a_layer_that_no_gradient_leads_back_from() -> None:
-    with pytest.raises(CaptureError, match=r"no gradient leads from 'head' back to the input .*detach"):
+    with pytest.raises(CaptureError, match=r"no gradient flows from 'head' back to the input .*detach"):
         filter_patterns(Frozen(cut=True), "head", SHAPE)
 
 

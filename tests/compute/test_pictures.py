@@ -53,8 +53,10 @@ def said(model: nn.Module, inputs: Any, layers: Any, **options: Any) -> list[str
 def test_a_layer_that_sees_another_picture_is_reported_once() -> None:
     inputs = pictures((16, 8), (8, 8))
     (message,) = said(Pair(), inputs, ["a", "b", "both"], batch_size=1)
-    assert message.startswith("lightning-gradcam: layer 'b' sees a different input ([1, 1, 8, 8]) from the image")
-    assert message.endswith("Pass that tensor as picture=, or choose another layer that sees the image")
+    assert message.startswith(
+        "lightning-gradcam: layer 'b' sees a different input ([1, 1, 8, 8]) from the explained image"
+    )
+    assert message.endswith("Pass that tensor as picture=, or choose a layer that sees the explained image")
     (named,) = said(Pair(), inputs, ["a", "b", "both"], picture=inputs[1])
     assert named.startswith("lightning-gradcam: layer 'a' sees a different input ([3, 1, 16, 8])")
 
@@ -63,7 +65,7 @@ def test_the_call_that_sees_the_picture_is_named() -> None:
     inputs = pictures((8, 8), (8, 8))
     (message,) = said(Siamese(), inputs, "auto")
     assert "layer 'encoder' sees a different input" in message
-    assert message.endswith("another call of it ('encoder#0') that sees the image")
+    assert message.endswith("choose a call ('encoder#0', …) that sees the explained image")
     assert said(Siamese(), inputs, "encoder#0") == []
     assert said(Siamese(), inputs, "encoder", picture=inputs[1]) == []
 

@@ -170,11 +170,11 @@ def test_default_sizes() -> None:
 @pytest.mark.parametrize("count", [0, -3])
 def test_too_small_a_count_is_named_in_the_error(count: int) -> None:
     for make in (lambda: draw_garments(count, seed=0), lambda: DrawnGarments(count=count)):
-        with pytest.raises(ValueError, match=rf"count must be at least 1.*got {count}\."):
+        with pytest.raises(ValueError, match=rf"count: got {count}; pass the number of images to draw, 1 or more"):
             make()
 
 
 @pytest.mark.parametrize("make", [draw_garments, lambda n, seed: DrawnGarments(count=n, seed=seed)])
 def test_a_negative_seed_is_named_in_the_error(make: Callable[[int, int], object]) -> None:
-    with pytest.raises(ValueError, match=r"seed must be an integer of at least 0; got .*-1"):
+    with pytest.raises(ValueError, match=r"seed: got .*-1.*; pass an integer, 0 or more"):
         make(10, -1)

@@ -115,7 +115,7 @@ def test_items_are_what_the_other_data_sets_give() -> None:
 
 
 def test_a_tag_that_is_none_of_the_three_is_named() -> None:
-    with pytest.raises(ValueError, match=r"tag: got 'label'; valid are 'class', 'random' and 'none'"):
+    with pytest.raises(ValueError, match=r"tag: got 'label'; valid: 'class', 'random' and 'none'"):
         TaggedGarments(tag="label", count=10)  # type: ignore[arg-type]
 
 

@@ -103,7 +103,7 @@ def test_evidence_that_crosses_the_masks(tmp_path: Path, begin: int, end: int, k
     low, high = sorted([found.figures["inside_before"], found.figures["inside_after"]])
     assert low < 0.05
     assert high > 0.6
-    assert f"4 of 6 probes moved {'into' if begin else 'out of'} their masks in epoch 3" in found.text
+    assert f"For 4 of 6 probes, the evidence moved {'into' if begin else 'out of'} the mask in epoch 3" in found.text
     assert not kinds(archive) & ({"moved_in", "moved_out"} - {kind})
 
 
@@ -231,7 +231,7 @@ def test_the_same_map_for_all_classes(tmp_path: Path) -> None:
     found = the(of_classes(tmp_path, 3 * spots(*SPREAD), [0, 1, 2, 3, 4, 5]), "same_for_classes")
     # The first probe's two classes are one.
     assert (found.probes, found.figures["n"], found.figures["pairs"]) == (tuple("12345"), 5, 5)
-    assert "5 of 5 pairs of classes of 5 probes" in found.text
+    assert "5 of 5 class pairs from 5 probes" in found.text
 
 
 def test_maps_that_differ_by_class_or_may_not(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_wrong_predictions_that_look_at_the_right_place(tmp_path: Path) -> None:
     found = the(archive, "wrong_inside")
     assert (found.probes, found.severity) == (("0", "1"), "medium")
     assert (found.figures["n"], found.figures["wrong"], found.figures["count"]) == (6, 2, 2)
-    assert "2 of 2 wrongly predicted probes, of 6, look at the right place" in found.text
+    assert "2 of 2 wrongly predicted probes (6 probes judged) look at the right place" in found.text
     assert "right_elsewhere" not in kinds(archive)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 import threading
+import warnings
 import weakref
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from lightning_gradcam import ConfigurationError, compute_cams
 from lightning_gradcam.guard.data import isolated, isolated_rng
 from lightning_gradcam.guard.model import preserved
 from lightning_gradcam.guard.snapshot import held_by
+from tests.children import answer_of
 from tests.conftest import TinyNet
 
 
@@ -498,6 +502,69 @@ def test_a_tensor_with_many_numbers_in_one_place_is_restored() -> None:
     assert model.buffer.stride() == (1, 0)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_restored() -> None:
+    module = nn.Identity()
+    module.kept = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])  # type: ignore[assignment]
+    nested: Any = module.kept
+    with preserved(module):
+        nested.mul_(7)
+    assert module.kept is nested
+    assert [part.tolist() for part in nested.unbind()] == [[1, 1], [1, 1, 1]]
+
+
+def _explain_beside(path: Path) -> float:
+    """Explains a model that holds a file's numbers, mapped read-only; writing to them would end the process."""
+    model = TinyNet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.bank = torch.from_numpy(np.load(path, mmap_mode="r"))  # type: ignore[assignment]
+    compute_cams(model, torch.rand(2, 1, 8, 8), "conv2")
+    return float(model.bank[0])  # type: ignore[index]
+
+
+def test_read_only_memory_is_not_written_to(tmp_path: Path) -> None:
+    np.save(tmp_path / "bank.npy", np.array([math.nan, -0.0, 3.0])[::-1])
+    assert answer_of(_explain_beside, tmp_path / "bank.npy") == 3.0
+
+
+def test_the_signs_of_zeros_are_restored() -> None:
+    module = nn.Identity()
+    module.register_buffer("sums", torch.zeros(2))
+    with preserved(module):
+        module.sums.neg_()  # type: ignore[operator]
+    assert not torch.signbit(module.sums).any()  # type: ignore[arg-type]
+
+
+def test_states_inside_tuples_and_nested_containers_are_restored() -> None:
+    module = nn.Identity()
+    generator = torch.Generator().manual_seed(1)
+    state: Any = (torch.zeros(2), [torch.zeros(2), {"calls": 0}], {"layer": {"key": torch.zeros(2)}}, generator)
+    state[1].append(state)
+    module.state = state
+    before = generator.get_state()
+    with preserved(module):
+        for changed in (state[0], state[1][0], state[2]["layer"]["key"]):
+            changed += 1
+        state[1][1]["calls"] += 1
+        state[2]["layer"]["value"] = torch.rand(1, generator=generator)
+    assert [state[0].tolist(), state[1][0].tolist(), state[2]["layer"]["key"].tolist()] == [[0, 0]] * 3
+    assert state[1][1] == {"calls": 0}
+    assert [*state[2]["layer"]] == ["key"]
+    assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("kind", [Counter, OrderedDict])
+def test_dicts_of_other_kinds_are_restored(kind: Any) -> None:
+    owner = Plain()
+    vars(owner)["seen"] = seen = kind({"cat": 3, "dog": 1})
+    with isolated(owner, deep=False):
+        seen["cat"] += 1
+        seen["bird"] = 5
+        del seen["dog"]
+    assert [*seen.items()] == [("cat", 3), ("dog", 1)]
+
+
 class Raising:
     """Its `__getattr__` raises what it likes for attributes that are not there; it counts how often it is indexed."""
 
@@ -597,3 +664,51 @@ def test_augmentations_that_are_no_modules_are_restored_but_not_what_they_lead_t
         model(torch.zeros(1))
     assert (augmentation.calls, augmentation.inner.calls, model._trainer.callback.calls) == (0, 0, 1)
     assert (augmentation.generator.getstate(), augmentation.inner.generator.getstate()) == before
+
+
+class Noise:
+    """Counts, and draws from its own generator."""
+
+    def __init__(self) -> None:
+        self.calls, self.generator = 0, torch.Generator().manual_seed(1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x + torch.rand(1, generator=self.generator)
+
+
+def _in_closure(noise: Noise) -> Any:
+    return lambda x: noise(x)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda noise: [noise],
+        lambda noise: {"train": (noise,)},
+        lambda noise: noise.__call__,
+        _in_closure,
+        lambda noise: lambda x, noise=noise: noise(x),
+    ],
+    ids=["list", "dict", "method", "closure", "default"],
+)
+def test_augmentations_in_containers_and_functions_are_restored(held: Any) -> None:
+    noise, model = Noise(), nn.Sequential(nn.Identity())
+    model[0].held = held(noise)
+    before = noise.generator.get_state()
+    with preserved(model):
+        noise(torch.zeros(1))
+    assert noise.calls == 0
+    assert torch.equal(noise.generator.get_state(), before)
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple in a dict", "attribute"])
+def test_modules_that_are_not_registered_keep_their_mode_and_get_their_buffers_back(kind: str) -> None:
+    teacher, model = nn.Sequential(nn.BatchNorm1d(3)), nn.Sequential(nn.Linear(3, 3))
+    held: Any = {"list": [teacher], "tuple in a dict": {"teacher": (teacher,)}, "attribute": teacher}[kind]
+    vars(model[0])["held"] = held
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    with preserved(model):
+        assert teacher[0].training
+        teacher(model(torch.rand(4, 3)))
+    assert_same(before, teacher.state_dict(), "teacher")

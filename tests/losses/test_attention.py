@@ -393,7 +393,12 @@ def call(options: dict[str, Any], **given: Any) -> Tensor:
     ("options", "given", "error", "text"),
     [
         ({"layers": "actt"}, {}, LayerError, "layer 'actt' not found; did you mean 'act'?"),
-        ({"layers": "act"}, {"masks": halves(5, 5)}, ConfigurationError, r"masks: got \[4, 5, 5\] for images of 6x6"),
+        (
+            {"layers": "act"},
+            {"masks": halves(5, 5)},
+            ConfigurationError,
+            r"masks: got shape \[4, 5, 5\] for images of 6x6",
+        ),
         ({"layers": "act"}, {"masks": halves(6, 6)[:2]}, TargetError, r"masks: got shape \[2, 6, 6\] for 4 inputs"),
         ({"layers": "act"}, {"masks": torch.ones(4, 6, 6)}, ConfigurationError, "pass a bool tensor"),
         ({"layers": "act"}, {}, ConfigurationError, "masks: got neither masks nor boxes"),

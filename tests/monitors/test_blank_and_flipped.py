@@ -28,8 +28,8 @@ PICTURES = torch.tensor([[4.0, 1.0], [1.0, 4.0], [2.0, 2.0]], dtype=torch.float6
 # The head's weights for class 0 in each epoch; class 1 has them with the opposite sign, class 0 and 1 a bias.
 WEIGHTS = [[1.0, 0.0], [1.0, -1.5], [0.0, 1.0]]
 SENTENCE = (
-    "1 of 3 maps is blank (zero after the ReLU): the gradient mostly cancels in its mean over locations, as before a"
-    " linear layer on flattened features. Use methods=['hirescam'] or an earlier layer."
+    "1 of 3 maps is blank (zero after the ReLU): the gradient mostly cancels out when averaged over locations, as is"
+    " common before a linear layer on flattened features. Use methods=['hirescam'] or an earlier layer."
 )
 
 
@@ -128,7 +128,7 @@ def test_sheet_strip_and_page_have_the_same_sentence(run: tuple[Archive, MemoryS
     records = [archive.record(n) for n in range(3)]
     film = Film.of(records, archive.probes, key=key, drawing=Drawing(), limits=None, side=112)
     strip = [text for text, _ in film_footer(film, 5000)]
-    assert SENTENCE.replace("3 maps is", "9 maps of these steps is") in strip
+    assert SENTENCE.replace("3 maps is", "9 maps in these steps is") in strip
     steps = Payload.of(archive).header["steps"]
     assert [step["maps"][0].get("blank") for step in steps] == [None, SENTENCE, None]
     assert steps[1]["maps"][0]["numbers"]["flipped"] == [0, 1, 1]

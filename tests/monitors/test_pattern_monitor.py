@@ -99,7 +99,9 @@ def test_the_first_look_is_short_where_it_is_not_logged() -> None:
 def test_clips_and_whole_numbers_are_refused() -> None:
     clips = torch.rand(1, 1, 4, 6, 6)
     model = nn.Sequential(nn.Conv3d(1, 2, 3))
-    with pytest.raises(ConfigurationError, match=r"got \[1, 4, 6, 6\] for a sample, but patterns are drawn for images"):
+    with pytest.raises(
+        ConfigurationError, match=r"got shape \[1, 4, 6, 6\] for a sample, but patterns are drawn for images"
+    ):
         looked(PatternMonitor("patterns", "0"), model, clips, ProbeSet(clips), model)
     whole = torch.zeros(1, 1, 6, 6, dtype=torch.uint8)
     scaled = nn.Sequential(nn.Conv2d(1, 2, 3))

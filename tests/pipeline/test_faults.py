@@ -589,9 +589,14 @@ def test_the_first_report_of_a_kind_says_what_it_means_and_what_to_do() -> None:
     cases: list[tuple[str, Exception, str, str]] = [
         ("explaining", ValueError("x"), "no maps and no sheets for this step", "report it with this text"),
         ("the archive", OSError(28, "No space left"), "this step's maps are lost", "make room on that disk"),
-        ("the sink X", PermissionError(13, "no"), "this step is missing there", "make that folder writable"),
-        ("closing the sink X", FileNotFoundError(2, "no"), "not flushed by then", "restore it"),
-        ("drawing", ArchiveError("archive: so and so"), "its maps are still in the archive", "see the last line"),
+        ("the sink X", PermissionError(13, "no"), "this step is missing from that logger", "make that folder writable"),
+        ("closing the sink X", FileNotFoundError(2, "no"), "data that was not flushed before", "restore it"),
+        (
+            "drawing",
+            ArchiveError("archive: so and so"),
+            "its maps are still in the archive",
+            "follow the advice in the last line",
+        ),
     ]
     for kind, error, meaning, advice in cases:
         reports: list[str] = []

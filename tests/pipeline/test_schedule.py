@@ -46,7 +46,8 @@ def test_it_is_said_once_and_never_narrowed() -> None:
             said.append(schedule.spent(0.25 if epoch < 10 else 0.75))
     remarks = [remark for remark in said if remark]
     assert remarks == [
-        "logging takes 0.25 s and epochs take 10 s each: from now on, maps are logged every 3 epochs, to stay within"
+        "logging blocks training for 0.25 s, and an epoch takes 10 s: from now on, maps are logged every 3 epochs, "
+        "to stay within"
         " max_overhead=0.01 (even less often if that is not enough)"
     ]
     assert schedule.every == 8

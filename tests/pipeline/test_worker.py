@@ -85,7 +85,7 @@ def test_a_job_that_hangs_is_waited_for_once_and_what_waits_is_done_when_it_come
     worker, go, done = Worker(size=1, patience=0.2), threading.Event(), []
     worker.submit("step 4", go.wait)
     worker.submit("step 8", lambda: done.append(8))
-    with pytest.raises(StalledError, match="step 4 has not finished after 0.2 seconds; step 12 waits for it in mem"):
+    with pytest.raises(StalledError, match="step 4 has not finished after 0.2 seconds; step 12 waits in mem"):
         worker.submit("step 12", lambda: done.append(12))
     # Nobody waits for it again, whatever its patience.
     worker._patience = 1e9
@@ -111,7 +111,7 @@ def test_what_waits_behind_a_job_that_hangs_is_bounded(monkeypatch: pytest.Monke
     monkeypatch.setattr(lightning_gradcam.pipeline.worker, "_MOST_BYTES", 100)
     worker, go, done = Worker(size=0, patience=0.1), threading.Event(), []
     worker.submit("step 4", go.wait, wait=False)
-    with pytest.raises(StalledError, match="step 8 waits for it"):
+    with pytest.raises(StalledError, match="step 8 waits in memory"):
         worker.submit("step 8", lambda: done.append(8), nbytes=60)
     with pytest.raises(StalledError, match="step 12 is left out, because 1 jobs are already waiting"):
         worker.submit("step 12", lambda: done.append(12), nbytes=60)

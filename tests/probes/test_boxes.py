@@ -26,7 +26,7 @@ def test_a_pixel_belongs_to_a_box_where_its_centre_lies_inside() -> None:
 @pytest.mark.parametrize(
     ("boxes", "says"),
     [
-        ([[0, 0, 2]], r"boxes: got \[1, 3\]; pass left, top, right and bottom"),
+        ([[0, 0, 2]], r"boxes: got shape \[1, 3\]; pass left, top, right and bottom"),
         ([[3.0, 0.0, 2.0, 2.0]], r"boxes: got \[3.0, 0.0, 2.0, 2.0\] for probe 0"),
         ([[0.0, 2.0, 2.0, 2.0]], "left < right and top < bottom"),
         ([[0.0, 0.0, float("inf"), 2.0]], "boxes: got"),

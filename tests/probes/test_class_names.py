@@ -132,8 +132,8 @@ def test_names_of_classes_that_are_renumbered_are_not_used(tmp_path: Path, said:
     lines = [line for line in said if "class_names" in line]
     assert len(lines) == 3
     assert (
-        "class_names: the data set's 5 names are not used, because sample 5 has the label 4 but is listed with 0"
-        in lines[0]
+        "class_names: the data set's 5 names are not used, because sample 5 has the label 4, but the data set lists 0 "
+        "for it" in lines[0]
     )
 
 

@@ -590,3 +590,26 @@ def test_clips_of_a_tensor_data_set_are_stretched() -> None:
     assert probes.pixels.shape == (4, 3, 6, 5, 3)
     assert probes.pixels.reshape(4, -1).max(1).tolist() == [255] * 4
     assert probes.display_source == "each clip or volume min-max stretched"
+
+
+class Reversed(Wrapper):
+    """A user's wrapper that moves the samples."""
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[len(self.dataset) - 1 - index]
+
+
+@pytest.mark.parametrize("split", [lambda data: data, lambda data: Subset(data, [*range(7, 50)])])
+@pytest.mark.parametrize("wrapper", [Wrapper, Reversed])
+def test_the_masks_of_samples_that_a_wrapper_moved_are_not_used(split: Any, wrapper: type[Wrapper]) -> None:
+    inner = Labelled()
+    data = split(wrapper(inner))
+    drawn = draw_probes(data, 6)
+    assert "__getitem__" not in vars(Labelled)
+    if wrapper is Wrapper:
+        base = [index + (7 if isinstance(data, Subset) else 0) for index in drawn.probes.indices or ()]
+        assert drawn.probes.masks is not None
+        assert torch.equal(drawn.probes.masks, torch.stack([inner.probe_mask(index).bool() for index in base]))
+    else:
+        assert drawn.probes.masks is None
+        assert "probe_mask: the masks of Labelled are not used, because sample" in (drawn.remark or "")

@@ -249,10 +249,18 @@ def test_numbers_as_given() -> None:
     [
         (0.5, None, "mean, std: got mean=0.5 and std=None; pass both or neither"),
         (None, [0.5], r"mean, std: got mean=None and std=\[0.5\]; pass both or neither"),
-        ([0.5, 0.5], [0.5], r"mean, std: got mean=\[0.5, 0.5\] and std=\[0.5\]; pass as many positive deviations"),
-        (0.5, 0.0, "got mean=0.5 and std=0.0; pass as many positive deviations as means"),
-        ([0.5, 0.5], [0.5, -1], "pass as many positive deviations as means: one, or one per channel"),
-        ([], [], "pass as many positive deviations"),
+        (
+            [0.5, 0.5],
+            [0.5],
+            r"mean, std: got mean=\[0.5, 0.5\] and std=\[0.5\]; pass the same number of means and positive standard",
+        ),
+        (0.5, 0.0, "got mean=0.5 and std=0.0; pass the same number of means and positive standard deviations"),
+        (
+            [0.5, 0.5],
+            [0.5, -1],
+            "pass the same number of means and positive standard deviations: one each, or one per channel",
+        ),
+        ([], [], "pass the same number of means and positive standard deviations"),
     ],
 )
 def test_impossible_numbers_are_refused_with_both(mean: Any, std: Any, text: str) -> None:

@@ -151,7 +151,7 @@ def test_whole_numbers_of_several_outputs_are_kept_as_numbers() -> None:
             {"class_names": [*NAMES[:4], "eels"]},
             "'eel' is not among.*mean 'eels'",
         ),
-        (lambda index: torch.zeros(8, 8), {}, r"labels: got \[5, 8, 8\], not one class for each sample"),
+        (lambda index: torch.zeros(8, 8), {}, r"labels: got shape \[5, 8, 8\], not one class for each sample"),
         (lambda index: {"caption": "a cat"}, {}, "labels: got a dict.*select the labels with label_key="),
     ],
     ids=["no names", "another name", "a map", "a dict"],

@@ -289,8 +289,11 @@ UNINDEXED: dict[str, tuple[Callable[[int], Any], str]] = {
     ),
     "workers": (lambda seed: DataLoader(InWorkers(seed), 4, num_workers=1), "InWorkers can't be indexed by"),
     "batches": (lambda seed: DataLoader(Batches(seed), None), "with batch_size=None, the data set makes the batches"),
-    "dropped": (lambda seed: DataLoader(Holes(seed), 4, collate_fn=kept), "returned . samples for 4"),
-    "doubled": (lambda seed: DataLoader(tiny_data(40, seed), 4, collate_fn=doubled), "returned 8 samples for 4"),
+    "dropped": (lambda seed: DataLoader(Holes(seed), 4, collate_fn=kept), "returned . samples for 4 indices"),
+    "doubled": (
+        lambda seed: DataLoader(tiny_data(40, seed), 4, collate_fn=doubled),
+        "returned 8 samples for 4 indices",
+    ),
     "refilled": (
         lambda seed: DataLoader(tiny_data(40, seed), 4, collate_fn=refilled),
         "collate_fn replaces samples with others",

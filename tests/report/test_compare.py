@@ -75,7 +75,7 @@ def test_any_number_of_runs_two_side_by_side_and_bands_of_seeds(browser: Any, tm
         alone = re.search(r"B conv1 ([\d.]+)(?=[,\s]|$)", label)
         assert alone is not None, label
         np.testing.assert_allclose(float(alone[1]), values[step, 3], rtol=6e-3)
-    alike = "runs like A that differ by their seed alone, by what hparams.yaml and config.yaml say (seeds 0, 1, 2)"
+    alike = "runs like A that differ only in their seed, according to hparams.yaml and config.yaml (seeds 0, 1, 2)"
     assert f"n = 3 {alike}" in shown.texts(".about")[0]
     assert shown.page.locator(".band").count() == 4  # accuracy, confidence, two layers
     # The others by a click or a key.

@@ -48,11 +48,10 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
     shown = report(moving(PLANTED, predicted=[[0] * 3] * 5 + [[1, 0, 0]]))
     assert at(shown) == "epoch 3"
     assert [text.strip() for text in shown.texts(".headline")] == [
-        "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes; 0: same map, 1: no"
-        " overlap)."
-        " The largest value moved to another part of the image in 3 of 3, most often to the lower right (3)."
-        " Predictions right: 3 of 3 before, 3 after."
-        " Probe 1 moved furthest (0.90): its largest value went from the lower left to the lower right."
+        "The maps moved most from epoch 2 to epoch 3, at layer deep: mean drift 0.60 (3 probes; 0: same map, 1: no "
+        "overlap). The largest value moved to another part of the image in 3 of 3, most often to the lower right "
+        "(3). Predictions right: 3 of 3 before, 3 after. Probe 1 moved furthest (0.90): its largest value went from "
+        "the lower left to the lower right."
     ]
     assert shown.hash() == ""
     visited = []
@@ -60,7 +59,7 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
         shown.press(key)
         visited.append(at(shown)[-1])
     assert visited == ["5", "3", "5", "3", "5", "3", "0", "3"]
-    shown.page.get_by_role("button", name="Next large change of the maps").click()
+    shown.page.get_by_role("button", name="Next large change in the maps").click()
     shown.settle()
     assert at(shown) == "epoch 5"
     # The last step has no number, so that a growing run is followed; an address that states a step has its say.
@@ -92,7 +91,7 @@ def test_headline_says_how_much_is_inside_the_masks_and_is_plain_where_nothing_m
     calm = report(moving(small, inside=[[0.1] * 3, [0.2] * 3]))
     assert calm.texts(".headline strong") == [""]
     text = calm.texts(".headline")[0]
-    assert text.startswith("No large change of the maps: the largest is from epoch 0 to epoch 1")
+    assert text.startswith("No large change in the maps: the largest is from epoch 0 to epoch 1")
     assert text.strip().endswith("no overlap). Inside the masks: 10 % of the evidence before, 20 % after.")
     assert report(moving(small)).texts(".headline")[0].strip().endswith("no overlap).")
 
@@ -162,7 +161,7 @@ def test_without_a_large_change_the_page_opens_at_the_last_step_and_says_so(repo
     shown = report(moving(small))
     assert at(shown) == "epoch 3"
     assert [text.strip() for text in shown.texts(".headline")] == [
-        "No large change of the maps: the largest is from epoch 0 to epoch 1, at layer conv (mean drift 0.10,"
+        "No large change in the maps: the largest is from epoch 0 to epoch 1, at layer conv (mean drift 0.10,"
         " 3 probes; 0: same map, 1: no overlap)."
     ]
     shown.press("n")

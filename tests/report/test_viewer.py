@@ -237,7 +237,7 @@ def test_evidence_against_shows_in_maps_that_are_blank_without_it(report: Open) 
     shown = report(payload)
     values = ".card .cell.overlay:nth-child(2) .caption-value"
     said = "conv: 2 of 3 maps are blank (zero after the ReLU): why. What."
-    assert shown.texts(".notices li") == [f"{said} “For and against” shows what speaks against the class."]
+    assert shown.texts(".notices li") == [f"{said} “For and against” shows the evidence against the class."]
     assert shown.texts(values) == ["no positive evidence", "no positive evidence", "max 1"]
     shown.pick("Probes", "blank")
     assert order(shown) == ["#0", "#1"]
@@ -249,7 +249,7 @@ def test_evidence_against_shows_in_maps_that_are_blank_without_it(report: Open) 
     assert shown.texts(".notices li") == [
         "conv: evidence against the class only in 1 of 3 maps",
         "conv: zero everywhere: 1 of 3 maps",
-        "relu: Grad-CAM found nothing against a class in this run: nothing is blue",
+        "relu: Grad-CAM found nothing against a class in this run, so nothing is blue",
     ]
     assert shown.texts(".lead")[0].startswith("Red parts of the image raise the score of the explained class, blue")
     assert shown.page.get_by_label("Colour map").is_hidden()

@@ -197,10 +197,10 @@ def test_the_transform_and_names_of_a_data_module(folder: Path, model: TinyNet) 
 
 
 def test_a_data_module_that_shows_no_transform(folder: Path, model: TinyNet) -> None:
-    with pytest.raises(ConfigurationError, match=r"Neither has no transform that can be found .*no data here.*--mean"):
+    with pytest.raises(ConfigurationError, match=r"no transform can be found in Neither .*no data here.*--mean"):
         explain(model, folder, "relu2", data=Neither())
     found = explain(model, folder, "relu2", data=Hooked())
-    assert found.remarks == ("Hooked.on_after_batch_transfer change batches on the device, and are not applied here",)
+    assert found.remarks == ("Hooked.on_after_batch_transfer change batches on the device and are not applied here",)
 
 
 def test_classes_by_name(folder: Path, model: TinyNet) -> None:
@@ -358,7 +358,7 @@ def test_half_precision(folder: Path, model: TinyNet) -> None:
         (
             [np.zeros((9, 9), np.uint8)],
             ConfigurationError,
-            r"the forward pass failed on the images \[1, 1, 9, 9\].*--size",
+            r"the forward pass failed on images \[1, 1, 9, 9\].*--size",
         ),
     ],
 )

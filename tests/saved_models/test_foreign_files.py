@@ -193,7 +193,10 @@ def test_a_data_module_is_imported_where_the_user_says_so(
     write({"hyper_parameters": TINY}, _DATA.format("evil.Data", "{}"))
     model = [] if allowed is None else ["--model", MODEL]
     assert main([*COMMANDS["explain"], "--model", MODEL]) == 0
-    assert "names ('evil.Data') is not imported, because you specified the model" in capsys.readouterr().err
+    assert (
+        "named in the checkpoint or its config ('evil.Data') is not imported, because you specified the model"
+        in capsys.readouterr().err
+    )
     assert not Path("imported").exists()
     # `--data` asks for a transform, which it has not: it was made before that is known.
     main([*COMMANDS["explain"][:-1], "other", *model, *(allowed or [])])

@@ -218,7 +218,7 @@ def test_an_argument_that_nobody_knows(tmp_path: Path) -> None:
 
 def test_other_weights_are_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.ckpt", Sized(5))
-    with pytest.raises(ConfigurationError, match=r"of another shape: extra.weight \[2, 5\] instead of \[2, 4\]"):
+    with pytest.raises(ConfigurationError, match=r"with a different shape: extra.weight \[2, 5\] instead of \[2, 4\]"):
         load_checkpoint(path, model=Sized)
     with pytest.raises(ConfigurationError, match=r"does not fit TinyModule: unexpected: extra.weight, extra.bias;"):
         load_checkpoint(path, model=TinyModule)

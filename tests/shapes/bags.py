@@ -21,7 +21,7 @@ class AttentionPool(nn.Module):
         return (self.score(members).softmax(-2) * members).sum(-2)
 
 
-@shape("attention over a bag of pictures", lambda: numbers(2, 9, 3, 32, 32), {"cnn": folded(9)}, sample=True)
+@shape("attention over a bag of images", lambda: numbers(2, 9, 3, 32, 32), {"cnn": folded(9)}, sample=True)
 class Bags(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def tumour(output: Tensor) -> Tensor:
     return output[0, 1].expand(9) / 9
 
 
-@shape("one bag, one row", lambda: numbers(9, 3, 32, 32), {"cnn": FIRST}, target=tumour)
+@shape("one bag with one output row", lambda: numbers(9, 3, 32, 32), {"cnn": FIRST}, target=tumour)
 class OneBag(Bags):
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.pool(self.cnn(x).mean((2, 3))))[None]
@@ -56,7 +56,7 @@ class Slices(nn.Module):
         return self.head(slices.unflatten(0, (len(x), -1)).amax(1))
 
 
-@shape("five crops, their mean", lambda: numbers(2, 5, 3, 24, 24), {"net.0": folded(5)})
+@shape("five crops, mean over crops", lambda: numbers(2, 5, 3, 24, 24), {"net.0": folded(5)})
 class Crops(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,11 @@ class Crops(nn.Module):
         return self.net(x.flatten(0, 1)).unflatten(0, (len(x), -1)).mean(1)
 
 
-@shape("patches cut out and folded", lambda: numbers(2, 3, 32, 32), {"cnn": folded(16), "blocks": tokens(4, 4)})
+@shape(
+    "patches cut out and folded into the batch",
+    lambda: numbers(2, 3, 32, 32),
+    {"cnn": folded(16), "blocks": tokens(4, 4)},
+)
 class Patches(nn.Module):
     """Four by four patches, each through the CNN by itself, then a transformer over them."""
 
@@ -104,7 +108,7 @@ def one_axis() -> nn.Module:
     return Cnn3d(((1, 2, 1), (1, 2, 1)))
 
 
-@shape("a 3-D CNN whose channels look like a side", lambda: numbers(2, 1, 8, 8, 8), {"body": VOLUME})
+@shape("a 3-D CNN with as many channels as the side length", lambda: numbers(2, 1, 8, 8, 8), {"body": VOLUME})
 def like_a_side() -> nn.Module:
     return Cnn3d(((1, 1, 2), 1))
 
@@ -116,7 +120,7 @@ def nothing(output: Tensor) -> Tensor:
 
 @shape("a 3-D U-Net", volume, {"up": VOLUME}, target=COVERS_MOST, score=covering_most)
 @shape(
-    "a 3-D U-Net, a class found nowhere",
+    "a 3-D U-Net, a class predicted nowhere",
     volume,
     {"up": VOLUME},
     target={"segment": 2},

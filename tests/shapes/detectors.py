@@ -62,18 +62,18 @@ def retina(level: str) -> nn.Module:
     return louder(RetinaNet(Pyramid(), 3, anchor_generator=anchors, score_thresh=0.0, **SIZES), level)
 
 
-@shape("RetinaNet, a box of the lower level", picture, ONE_LEVEL, target=BEST, score=best)
+@shape("RetinaNet, a box from the lower level", picture, ONE_LEVEL, target=BEST, score=best)
 def retina_low() -> nn.Module:
     return retina("low")
 
 
-@shape("RetinaNet, a box of the higher level", picture, ONE_LEVEL, target=BEST, score=best, sample=True)
+@shape("RetinaNet, a box from the higher level", picture, ONE_LEVEL, target=BEST, score=best, sample=True)
 def retina_high() -> nn.Module:
     return retina("high")
 
 
 @shape(
-    "RetinaNet, its pyramid by name",
+    "RetinaNet, pyramid selected by name",
     picture,
     {"backbone": LEVEL},
     target=BEST,
@@ -152,7 +152,7 @@ def finds_nothing() -> nn.Module:
 
 
 shape(
-    "a detector that finds nothing yet",
+    "a detector that detects nothing yet",
     picture,
     ONE_LEVEL,
     target=BEST,
@@ -170,7 +170,7 @@ APART = {"low": FIRST, "high": FIRST, "heads.0.[01]": FIRST, "heads.1.0": FIRST}
 SHARED = {"low": FIRST, "high": FIRST, "heads.?.[01]": LEVEL}
 
 
-@shape("anchor-free head, a box of the higher level", lambda: numbers(1, 3, 64, 64), APART, target=best_anchor)
+@shape("anchor-free head, a box from the higher level", lambda: numbers(1, 3, 64, 64), APART, target=best_anchor)
 class AnchorFree(nn.Module):
     """Boxes and classes of two levels, as [N, 4 + classes, anchors]; 20 anchors are no picture."""
 
@@ -189,12 +189,12 @@ class AnchorFree(nn.Module):
         return torch.cat([joined[:, :4], joined[:, 4:].sigmoid()], 1)
 
 
-@shape("anchor-free head, a box of the lower level", lambda: numbers(1, 3, 64, 64), APART, target=best_anchor)
+@shape("anchor-free head, a box from the lower level", lambda: numbers(1, 3, 64, 64), APART, target=best_anchor)
 def low_level() -> nn.Module:
     return AnchorFree(loud=0)
 
 
-@shape("anchor-free head, shared by levels", lambda: numbers(1, 3, 64, 64), SHARED, target=best_anchor)
+@shape("anchor-free head shared by levels", lambda: numbers(1, 3, 64, 64), SHARED, target=best_anchor)
 def shared_head() -> nn.Module:
     return AnchorFree(shared=True, loud=0)
 
@@ -205,7 +205,7 @@ def one_level_each(output: Tensor) -> Tensor:
 
 
 @shape(
-    "anchor-free head, another level for each picture",
+    "anchor-free head, a different level for each image",
     lambda: numbers(2, 3, 64, 64),
     {"low": FIRST, "heads.?.[01]": LEVEL},
     target=one_level_each,
@@ -219,7 +219,7 @@ def at_the_peak(output: dict[str, Tensor]) -> Tensor:
     return output["centres"].flatten(1).amax(1)
 
 
-@shape("centres of objects", lambda: numbers(2, 3, 32, 32), {"up": FIRST, "body*": FIRST}, target=at_the_peak)
+@shape("object centres", lambda: numbers(2, 3, 32, 32), {"up": FIRST, "body*": FIRST}, target=at_the_peak)
 class Centres(nn.Module):
     """Heat maps of centres and their sizes, in a dict."""
 

@@ -100,7 +100,7 @@ def best_query(output: Tensor) -> Tensor:
 
 @of(
     HF,
-    "HF YOLOS, detection tokens behind",
+    "HF YOLOS, detection tokens after the grid",
     picture,
     {"vit.*.1.layernorm_before": tokens(4, 4, before=1, behind=10)},
     target=best_query,
@@ -137,7 +137,7 @@ def next_words(output: Tensor) -> Tensor:
 
 @of(
     HF,
-    "HF BLIP, captions",
+    "HF BLIP, captioning",
     lambda: {"pixel_values": picture(), "input_ids": words(2, 16)},
     {"vision_model*": tokens(4, 4, before=1)},
     target=next_words,
@@ -218,7 +218,7 @@ def timm_registers() -> nn.Module:
     return timm_model("vit_tiny_patch16_224", reg_tokens=4, global_pool="avg", **SMALL)
 
 
-@of("timm", "timm Swin of two stages", picture, {"norm": Places("NHWC", lambda a: a.movedim(-1, 1))})
+@of("timm", "timm Swin with two stages", picture, {"norm": Places("NHWC", lambda a: a.movedim(-1, 1))})
 def timm_swin() -> nn.Module:
     return timm_model("swin_tiny_patch4_window7_224", embed_dim=8, depths=(1, 1), num_heads=(2, 2), window_size=4)
 
@@ -240,7 +240,7 @@ def monai(name: str, *sizes: Any, **options: Any) -> nn.Module:
 
 @of(
     "monai",
-    "MONAI DenseNet in 3-D",
+    "MONAI 3-D DenseNet",
     lambda: numbers(2, 1, 32, 32, 32),
     {"features*": VOLUME, "class_layers.relu": VOLUME},
 )
@@ -250,7 +250,7 @@ def monai_densenet() -> nn.Module:
 
 @of(
     "monai",
-    "MONAI U-Net in 3-D",
+    "MONAI 3-D U-Net",
     volume,
     {"model.2.0": VOLUME, "model.[01]*": VOLUME},
     target=COVERS_MOST,

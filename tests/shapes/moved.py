@@ -36,13 +36,13 @@ MIRRORED = {"body": Places("", lambda a: a.flip(3))}
 MOVED = ("body",)
 
 
-@shape("a picture turned on its side inside", lambda: numbers(3, 3, 32, 64), TURNED, error=MOVED)
+@shape("an image transposed by the model", lambda: numbers(3, 3, 32, 64), TURNED, error=MOVED)
 class Turned(Seen):
     def changed(self, x: Tensor) -> Tensor:
         return x.transpose(2, 3)
 
 
-@shape("a spectrogram [N, time, frequency], turned inside", lambda: numbers(2, 64, 32), TURNED, error=MOVED)
+@shape("a spectrogram [N, time, frequency], transposed by the model", lambda: numbers(2, 64, 32), TURNED, error=MOVED)
 class TurnedSound(Seen):
     def __init__(self) -> None:
         super().__init__(1)
@@ -51,13 +51,13 @@ class TurnedSound(Seen):
         return x.transpose(1, 2)[:, None]
 
 
-@shape("a picture mirrored inside", picture, MIRRORED, error=MOVED)
+@shape("an image mirrored by the model", picture, MIRRORED, error=MOVED)
 class Mirrored(Seen):
     def changed(self, x: Tensor) -> Tensor:
         return x.flip(3)
 
 
-@shape("a picture and its mirror image, one after the other", picture, MIRRORED, error=MOVED)
+@shape("an image and then its mirror image", picture, MIRRORED, error=MOVED)
 class BothWays(Seen):
     """The last call sees the mirror image."""
 
@@ -66,7 +66,7 @@ class BothWays(Seen):
 
 
 @shape(
-    "a picture shifted inside",
+    "an image shifted by the model",
     picture,
     {"body": Places("", lambda a: a.roll((-2, -1), (2, 3)))},
     error=MOVED,
@@ -93,13 +93,13 @@ class Warped(Seen):
         return grid_sample(x, affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
 
 
-@shape("a crop inside", picture, {"body": FIRST}, warning=MOVED, error=MOVED)
+@shape("an image cropped by the model", picture, {"body": FIRST}, warning=MOVED, error=MOVED)
 class Cropped(Seen):
     def changed(self, x: Tensor) -> Tensor:
         return x[:, :, 16:, 16:]
 
 
-@shape("a wide border inside", picture, {"body": FIRST}, warning=MOVED, error=MOVED)
+@shape("a wide border added by the model", picture, {"body": FIRST}, warning=MOVED, error=MOVED)
 class Padded(Seen):
     """As a detector fills up to a square."""
 
@@ -107,7 +107,9 @@ class Padded(Seen):
         return pad(x, (0, 32, 0, 32))
 
 
-@shape("samples sorted inside", picture, {"body": Places("", lambda a: a[by_brightness().argsort()])}, error=MOVED)
+@shape(
+    "samples sorted by the model", picture, {"body": Places("", lambda a: a[by_brightness().argsort()])}, error=MOVED
+)
 class Sorted(Seen):
     """The rows of the layer are other samples' than those of the output."""
 
@@ -128,7 +130,7 @@ class TwoViews(Seen):
         return super().forward(torch.cat([x, x.flip(3)])).unflatten(0, (2, -1)).mean(0)
 
 
-@shape("a convolution of frequencies", picture, {"body": FIRST}, error=("layers",))
+@shape("a convolution over frequencies", picture, {"body": FIRST}, error=("layers",))
 class Frequencies(nn.Module):
     """As a fast Fourier convolution: its locations are frequencies, [N, 16, 8, 5]."""
 
@@ -157,7 +159,7 @@ REVERSED = {"back.block": Places("", lambda a: a.flip(1).transpose(1, 2).unflatt
 
 
 @shape(
-    "tokens from behind, their layer by name",
+    "tokens in reverse order, layer selected by name",
     picture,
     REVERSED,
     error=("back.block",),
@@ -209,7 +211,7 @@ def all_equal() -> nn.Module:
     return Seen()
 
 
-@shape("channels last, all sides equal", lambda: numbers(8, 3, 32, 32), {"norm": LAST, "linear": LAST})
+@shape("channels last, all axes equally long", lambda: numbers(8, 3, 32, 32), {"norm": LAST, "linear": LAST})
 class AllEqualLast(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ def sums_to_one(cams: Cams) -> None:
 
 
 @shape(
-    "one number behind a sigmoid",
+    "a single number after a sigmoid",
     picture,
     BODY,
     score=lambda p: torch.where(p[:, 0] > 0.5, p[:, 0], 1 - p[:, 0]),
@@ -66,7 +66,7 @@ def several(cams: Cams) -> None:
 
 
 @shape(
-    "several labels a sample",
+    "several labels per sample",
     picture,
     BODY,
     options=lambda: {"labels": torch.tensor([[1, 0, 1, 1], [0, 1, 1, 0]])},
@@ -79,14 +79,14 @@ def multi_label() -> nn.Module:
 NUMBERS = {"labels": torch.tensor([0.3, 7.2])}
 
 
-@shape("a regression, its number", picture, BODY, target={"output": 0}, score=lambda out: out[:, 0])
-@shape("a regression, a class asked for", picture, error=("'output': 0",), options=lambda: dict(NUMBERS))
+@shape("a regression, explained for its number", picture, BODY, target={"output": 0}, score=lambda out: out[:, 0])
+@shape("a regression, explained for a class", picture, error=("'output': 0",), options=lambda: dict(NUMBERS))
 def regression() -> nn.Module:
     return Classifier(1)
 
 
-@shape("tasks in a dict, one named", picture, BODY, options=lambda: {"output_key": "kind"})
-@shape("tasks in a dict, none named", picture, error=("output_key", "kind"))
+@shape("a dict of tasks, one selected", picture, BODY, options=lambda: {"output_key": "kind"})
+@shape("a dict of tasks, none selected", picture, error=("output_key", "kind"))
 class Tasks(nn.Module):
     """A class, an age, and a mask that is made last."""
 
@@ -112,7 +112,7 @@ def error_of(output: tuple[Tensor, Tensor]) -> Tensor:
 
 
 @shape("an autoencoder, its code", picture, {"encoder": FIRST}, target=code)
-@shape("an autoencoder, its picture", picture, {"decoder.1": FIRST, "decoder.0": FIRST}, target=error_of)
+@shape("an autoencoder, its reconstruction", picture, {"decoder.1": FIRST, "decoder.0": FIRST}, target=error_of)
 class Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class InferenceDecorator(Frozen):
         return self.features(x).clone()
 
 
-@shape("a whole backbone under no_grad, a linear probe", picture, {"tail": FIRST})
+@shape("a linear probe on a backbone under no_grad", picture, {"tail": FIRST})
 class LinearProbe(Frozen):
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -227,7 +227,7 @@ class Permuting(nn.Module):
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))
 
 
-@shape("channels last to the end", picture, {"mlp": LAST, "norm": LAST})
+@shape("channels last throughout", picture, {"mlp": LAST, "norm": LAST})
 class ChannelsLast(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -254,7 +254,9 @@ class Recurrent(nn.Module):
         return self.head(state.mean((2, 3)))
 
 
-@shape("one convolution, its second call of five", picture, {"update#1": FIRST}, options=lambda: {"layers": "update#1"})
+@shape(
+    "the second of five calls to a convolution", picture, {"update#1": FIRST}, options=lambda: {"layers": "update#1"}
+)
 def second_call() -> nn.Module:
     return Recurrent()
 

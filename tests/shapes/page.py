@@ -27,7 +27,7 @@ def _target(shape: Shape) -> str:
     options: Mapping[str, Any] = shape.options()
     name = shape.target.__name__.replace("<lambda>", "a callable") if callable(shape.target) else str(shape.target)
     layers = options.get("layers")
-    return f"{name}, of `{layers}`" if layers else name
+    return f"{name}, at `{layers}`" if layers else name
 
 
 def _short(message: str) -> str:

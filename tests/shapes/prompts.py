@@ -45,18 +45,18 @@ def prompted(
     )
 
 
-prompted("20 prompts before 10 by 10 places", 20, side=80, sample=True)
-prompted("50 prompts before 10 by 10 places", 50, side=80)
-prompted("100 prompts before 10 by 10 places", 100, side=80)
-prompted("4 registers behind", 0, 4, sample=True)
-prompted("10 detection tokens behind", 0, 10)
-prompted("prompts before, registers behind", 8, 4)
-prompted("registers behind and no class token", 0, 4, cls=False)
-prompted("9 tokens behind, a square themselves", 0, 9, cls=False)
+prompted("20 prompts before 10 x 10 locations", 20, side=80, sample=True)
+prompted("50 prompts before 10 x 10 locations", 50, side=80)
+prompted("100 prompts before 10 x 10 locations", 100, side=80)
+prompted("4 registers after the grid", 0, 4, sample=True)
+prompted("10 detection tokens after the grid", 0, 10)
+prompted("prompts before and registers after the grid", 8, 4)
+prompted("registers after the grid, no class token", 0, 4, cls=False)
+prompted("9 tokens after the grid, which could form a square", 0, 9, cls=False)
 
 
 @shape(
-    "prompts in every block, thrown away again",
+    "prompts in every block, discarded afterwards",
     picture,
     {"blocks.1.norm1": tokens(4, 4, before=6), "blocks.0": tokens(4, 4, before=6)},
 )
@@ -113,11 +113,13 @@ def patched(
 
 
 patched("patches of 8 by 16", lambda: nn.Conv2d(3, 12, (8, 16), (8, 16)), 8, 4, size=(64, 64))
-patched("patches of 16 by 4 on a wide picture", lambda: nn.Conv2d(3, 12, (16, 4), (16, 4)), 2, 16, size=(32, 64))
+patched("patches of 16 by 4 on a wide image", lambda: nn.Conv2d(3, 12, (16, 4), (16, 4)), 2, 16, size=(32, 64))
 patched("overlapping patches", lambda: nn.Conv2d(3, 12, 7, 4, 3), 8, 8)
-patched("patches by rearranging", lambda: Rearranged(8, 8), 4, 4)
+patched("patches made by rearranging", lambda: Rearranged(8, 8), 4, 4)
 # Thirty-two tokens could be 8 by 4 or 4 by 8 places.
-patched("patches of 8 by 16 by rearranging", lambda: Rearranged(8, 16), 8, 4, size=(64, 64), error=("layout", "tokens"))
+patched(
+    "patches of 8 by 16 made by rearranging", lambda: Rearranged(8, 16), 8, 4, size=(64, 64), error=("layout", "tokens")
+)
 patched(
     "a convolutional stem", lambda: nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 12, 4, 4)), 4, 4
 )
@@ -227,14 +229,14 @@ class Experts(nn.Module):
         return x + found
 
 
-@shape("tokens sent to experts", picture, {"blocks": tokens(4, 4), "norm": tokens(4, 4)})
+@shape("tokens routed to experts", picture, {"blocks": tokens(4, 4), "norm": tokens(4, 4)})
 def experts() -> nn.Module:
     model = Patched(nn.Conv2d(3, 12, 8, 8))
     model.blocks = nn.Sequential(Block(12), Experts(12))
     return model
 
 
-@shape("tokens pooled by attention of one query", picture, {"blocks": tokens(4, 4), "norm": tokens(4, 4)})
+@shape("tokens pooled by a single attention query", picture, {"blocks": tokens(4, 4), "norm": tokens(4, 4)})
 class AttentionPooled(Patched):
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(3, 12, 8, 8))
@@ -245,7 +247,7 @@ class AttentionPooled(Patched):
         return self.head(self.pool(self.query.expand(len(x), -1, -1), x)[:, 0])
 
 
-@shape("tokens merged two by two", picture, {"merge": tokens(2, 2), "blocks": tokens(2, 2), "norm": tokens(2, 2)})
+@shape("tokens merged in pairs", picture, {"merge": tokens(2, 2), "blocks": tokens(2, 2), "norm": tokens(2, 2)})
 class Merged(Patched):
     """Patch merging by reshaping: from 16 places to 4."""
 
@@ -259,7 +261,7 @@ class Merged(Patched):
         return self.head(self.norm(self.blocks(x)).mean(1))
 
 
-@shape("only the likeliest half of the tokens is kept", picture, {"blocks.0": tokens(4, 4), "patch": FIRST})
+@shape("only the most likely half of the tokens kept", picture, {"blocks.0": tokens(4, 4), "patch": FIRST})
 class Pruned(Patched):
     """Eight of sixteen tokens, which are no grid any more."""
 

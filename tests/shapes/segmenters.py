@@ -56,7 +56,7 @@ class Up(nn.Module):
 
 @shape("U-Net", picture, {"up2*": FIRST}, target=COVERS_MOST, score=covering_most)
 @shape(
-    "U-Net, its bottleneck by name",
+    "U-Net, bottleneck selected by name",
     picture,
     {"bottom": FIRST},
     target=COVERS_MOST,
@@ -107,7 +107,9 @@ class TwoHeads(Unet):
         return {"mask": self.out(features), "classes": self.head(bottom.mean((2, 3)))}
 
 
-@shape("SegFormer, four levels joined", lambda: picture(64), {"fuse*": FIRST}, target=COVERS_MOST, score=covering_most)
+@shape(
+    "SegFormer, four levels combined", lambda: picture(64), {"fuse*": FIRST}, target=COVERS_MOST, score=covering_most
+)
 class SegFormer(nn.Module):
     """Two stages of overlapping patches, joined by linear layers and a 1x1 convolution."""
 
@@ -133,7 +135,7 @@ class SegFormer(nn.Module):
 
 
 @shape(
-    "a ViT whose tokens are classified",
+    "a ViT that classifies its tokens",
     picture,
     {"blocks": tokens(4, 4), "norm": tokens(4, 4)},
     target=COVERS_MOST,
@@ -155,7 +157,7 @@ def mean_depth(output: Tensor) -> Tensor:
     return output.flatten(1).mean(1)
 
 
-@shape("depth at every place", picture, {"up2*": FIRST}, target=mean_depth)
+@shape("depth at every location", picture, {"up2*": FIRST}, target=mean_depth)
 def depth() -> nn.Module:
     return Unet(1)
 
@@ -187,7 +189,7 @@ class Detr(nn.Module):
         return {"logits": self.classes(found), "boxes": self.boxes(found).sigmoid()}
 
 
-@shape("a class by queries that read the picture", picture, MEMORY)
+@shape("classification by queries over the image", picture, MEMORY)
 class Queried(Detr):
     """As a Q-Former or a Perceiver: the queries' mean is classified."""
 
@@ -195,7 +197,7 @@ class Queried(Detr):
         return super().forward(x)["logits"].mean(1)
 
 
-@shape("masks by queries", picture, {"pixels": FIRST, "body*": FIRST}, target=COVERS_MOST, score=covering_most)
+@shape("masks from queries", picture, {"pixels": FIRST, "body*": FIRST}, target=COVERS_MOST, score=covering_most)
 class MaskQueries(nn.Module):
     """Each query's embedding times every place's: 'classes' at every place."""
 
@@ -210,7 +212,7 @@ class MaskQueries(nn.Module):
 
 
 @shape(
-    "open vocabulary, places times words",
+    "open vocabulary, locations times words",
     picture,
     {"norm": LAST, "vit.blocks": tokens(4, 4)},
     target=COVERS_MOST,
@@ -233,7 +235,7 @@ def mean_over_patches(output: Tensor) -> Tensor:
     return output.flatten(1).mean(1)
 
 
-@shape("a critic of patches", picture, {"body": FIRST}, target=mean_over_patches)
+@shape("a patch discriminator", picture, {"body": FIRST}, target=mean_over_patches)
 class Critic(nn.Module):
     """Real or not at every place, [N, 1, h, w]."""
 
@@ -250,7 +252,7 @@ def count(output: Tensor) -> Tensor:
     return output.flatten(1).sum(1)
 
 
-@shape("counting by a density", picture, {"body": FIRST}, target=count)
+@shape("counting from a density map", picture, {"body": FIRST}, target=count)
 class Density(Critic):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.softplus(super().forward(x))
@@ -261,7 +263,7 @@ def sharpness(output: Tensor) -> Tensor:
     return output.diff(dim=3).square().flatten(1).mean(1)
 
 
-@shape("a larger picture by pixel shuffle", picture, {"body": FIRST, "shuffle": FIRST}, target=sharpness)
+@shape("upscaling by pixel shuffle", picture, {"body": FIRST, "shuffle": FIRST}, target=sharpness)
 class Larger(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -278,7 +280,7 @@ def to_the_right(output: Tensor) -> Tensor:
 
 
 @shape(
-    "motion between two pictures",
+    "motion between two images",
     lambda: (picture(), numbers(2, 3, 32, 32, seed=1)),
     {"mix": FIRST},
     target=to_the_right,

@@ -27,7 +27,7 @@ class CnnLstm(nn.Module):
         return self.head(self.lstm(self.features(x))[0][:, -1])
 
 
-@shape("CNN and LSTM, frames first", lambda: numbers(5, 2, 3, 32, 32).transpose(0, 1), {"cnn": folded(5)})
+@shape("CNN and LSTM, frame axis first", lambda: numbers(5, 2, 3, 32, 32).transpose(0, 1), {"cnn": folded(5)})
 class FramesFirst(CnnLstm):
     """The recurrent part wants [T, N, C]; frames are folded clip by clip all the same."""
 
@@ -50,7 +50,7 @@ class CnnTransformer(CnnLstm):
         return self.head(self.blocks(x)[:, 0])
 
 
-@shape("CNN frame by frame and GRU", clip, {"cnn": FIRST})
+@shape("CNN run frame by frame, and GRU", clip, {"cnn": FIRST})
 class FrameByFrame(CnnLstm):
     """The CNN is called once a frame; the last call is explained."""
 
@@ -65,7 +65,7 @@ class FrameByFrame(CnnLstm):
         return self.head(state)
 
 
-@shape("frames, shifted in time", clip, {"second": folded(5), "norm": folded(5)})
+@shape("frames shifted in time", clip, {"second": folded(5), "norm": folded(5)})
 class Shifted(CnnLstm):
     """A temporal shift between two 2-D convolutions."""
 
@@ -80,7 +80,7 @@ class Shifted(CnnLstm):
         return self.head(self.second(f).mean((2, 3)).unflatten(0, (-1, frames)).mean(1))
 
 
-@shape("views of an object, the largest of each", lambda: numbers(2, 6, 3, 32, 32), {"cnn": folded(6)})
+@shape("views of an object, maximum over views", lambda: numbers(2, 6, 3, 32, 32), {"cnn": folded(6)})
 class Views(CnnLstm):
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def text_line() -> Tensor:
 COLUMNS = {"cnn": FIRST, "lstm": tokens(1, 16)}
 
 
-@shape("CRNN over columns", text_line, COLUMNS, target=best_path)
+@shape("CRNN over image columns", text_line, COLUMNS, target=best_path)
 class Crnn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Crnn(nn.Module):
         return self.letters(self.lstm(self.cnn(x).flatten(1, 2).transpose(1, 2))[0])
 
 
-@shape("CRNN, columns first", text_line, COLUMNS, target=lambda output: output.amax(2).sum(0))
+@shape("CRNN, column axis first", text_line, COLUMNS, target=lambda output: output.amax(2).sum(0))
 class ColumnsFirst(Crnn):
     """As PyTorch's CTC loss wants it: [L, N, classes]."""
 
@@ -148,7 +148,7 @@ def picture_and_caption() -> dict[str, Tensor]:
     return {"image": numbers(2, 3, 32, 32), "ids": words(2, 16)}
 
 
-@shape("captions by an LSTM", picture_and_caption, {"cnn": FIRST}, target=best_words)
+@shape("captioning with an LSTM", picture_and_caption, {"cnn": FIRST}, target=best_words)
 class Captioner(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class Captioner(nn.Module):
 
 
 @shape(
-    "captions by a transformer",
+    "captioning with a transformer",
     picture_and_caption,
     {"patch": FIRST, "blocks": tokens(4, 4), "norm": tokens(4, 4)},
     target=best_words,
@@ -193,14 +193,16 @@ class Encoder(nn.Module):
 
 
 SEQUENCE = {"encoder*": sequence_first(4, 4)}
-shape("sequence first, 3 samples", lambda: numbers(3, 3, 32, 32), SEQUENCE)(Encoder)
-shape("sequence first, as many samples as places", lambda: numbers(16, 3, 32, 32), SEQUENCE, sample=True)(Encoder)
+shape("sequence axis first, 3 samples", lambda: numbers(3, 3, 32, 32), SEQUENCE)(Encoder)
+shape("sequence axis first, as many samples as locations", lambda: numbers(16, 3, 32, 32), SEQUENCE, sample=True)(
+    Encoder
+)
 
 
 FOLDED_TOKENS = folded(5, tokens(4, 4, before=1))
 
 
-@shape("a ViT over frames, their mean", clip, {"vit.*": FOLDED_TOKENS})
+@shape("a ViT per frame, mean over frames", clip, {"vit.*": FOLDED_TOKENS})
 class VitOfFrames(nn.Module):
     """Tokens of frames that are folded into the batch: [N * T, 1 + 16, C]; the map is [N, T, 4, 4]."""
 

@@ -33,12 +33,12 @@ class Signal(nn.Module):
         return self.head(self.body(x).mean(2))
 
 
-shape("an ECG's twelve leads", leads, {"body": SIGNAL}, sample=True)(Signal)
+shape("a twelve-lead ECG", leads, {"body": SIGNAL}, sample=True)(Signal)
 shape("a waveform", lambda: numbers(3, 1, 1600), {"body": SIGNAL})(lambda: Signal(1))
 # The length is a square: 64 places could be 8 by 8.
-shape("a signal as long as a square", lambda: numbers(3, 2, 256), {"body": SIGNAL})(lambda: Signal(2))
+shape("a signal whose length is a square number", lambda: numbers(3, 2, 256), {"body": SIGNAL})(lambda: Signal(2))
 shape("as many samples as channels", lambda: numbers(8, 8, 64), {"body": SIGNAL})(lambda: Signal(8))
-shape("one signal alone", lambda: numbers(1, 12, 300), {"body": SIGNAL})(Signal)
+shape("a single signal", lambda: numbers(1, 12, 300), {"body": SIGNAL})(Signal)
 
 
 @shape("dilated convolutions with residuals", leads, {"blocks.2": SIGNAL, "blocks": SIGNAL})
@@ -75,7 +75,7 @@ class ConvLstm(nn.Module):
 STEPS = {"blocks": tokens(30), "norm": tokens(30), "patch": SIGNAL}
 
 
-@shape("a transformer over a signal's patches", leads, STEPS)
+@shape("a transformer over signal patches", leads, STEPS)
 class SignalTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class SignalTransformer(nn.Module):
         return self.head(self.norm(self.blocks(self.patch(x).transpose(1, 2))).mean(1))
 
 
-@shape("a signal's U-Net", leads, {"up": SIGNAL}, target=lambda out: out[:, 1].mean(1))
+@shape("a U-Net for signals", leads, {"up": SIGNAL}, target=lambda out: out[:, 1].mean(1))
 class SignalUnet(nn.Module):
     """A class for every moment: [N, 3, L]."""
 
@@ -104,7 +104,7 @@ def spectrogram() -> Tensor:
     return numbers(2, 1, 64, 101)
 
 
-@shape("a spectrogram, a CNN", spectrogram, {"body": FIRST})
+@shape("a CNN on a spectrogram", spectrogram, {"body": FIRST})
 class SoundCnn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class SoundCnn(nn.Module):
         return self.head(self.body(x).mean((2, 3)))
 
 
-@shape("a spectrogram, pooled along time alone", spectrogram, {"body": FIRST})
+@shape("a spectrogram pooled only along time", spectrogram, {"body": FIRST})
 class TimePooled(SoundCnn):
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class SoundTransformer(nn.Module):
         return self.head(self.blocks(x)[:, :2].mean(1))
 
 
-@shape("a waveform turned into a spectrogram inside", lambda: numbers(2, 800), {"body": FIRST})
+@shape("a waveform converted to a spectrogram by the model", lambda: numbers(2, 800), {"body": FIRST})
 class Inside(SoundCnn):
     """The model's own short Fourier transform: [N, samples] in, a picture within."""
 
@@ -147,12 +147,12 @@ class Inside(SoundCnn):
 NO_PLACES = ("layers", "auto")
 
 
-@shape("a table's row", lambda: numbers(3, 7), error=NO_PLACES)
+@shape("a table row", lambda: numbers(3, 7), error=NO_PLACES)
 def table() -> nn.Module:
     return nn.Sequential(nn.Linear(7, 16), nn.ReLU(), nn.Linear(16, 4))
 
 
-@shape("a table's columns as tokens", lambda: numbers(3, 16), error=NO_PLACES)
+@shape("table columns as tokens", lambda: numbers(3, 16), error=NO_PLACES)
 class TableTokens(nn.Module):
     """Sixteen numbers, a token each: four by four places of nothing."""
 
@@ -164,7 +164,7 @@ class TableTokens(nn.Module):
         return self.head(self.blocks(x[..., None] * self.weight).mean(1))
 
 
-@shape("a graph's nodes", lambda: (numbers(2, 16, 5), numbers(2, 16, 16).sigmoid()), error=NO_PLACES)
+@shape("graph nodes", lambda: (numbers(2, 16, 5), numbers(2, 16, 16).sigmoid()), error=NO_PLACES)
 class Graph(nn.Module):
     """Sixteen nodes with five numbers each, and their edges."""
 
@@ -177,7 +177,7 @@ class Graph(nn.Module):
         return self.head((edges @ self.two(x)).relu().mean(1))
 
 
-@shape("points of a cloud", lambda: numbers(2, 3, 64), {"body": SIGNAL}, error=NO_PLACES)
+@shape("a point cloud", lambda: numbers(2, 3, 64), {"body": SIGNAL}, error=NO_PLACES)
 class Points(nn.Module):
     """As PointNet: 1-D convolutions of kernel 1 over 64 points, the largest of each channel."""
 
@@ -189,7 +189,7 @@ class Points(nn.Module):
         return self.head(self.body(x).amax(2))
 
 
-@shape("words alone", lambda: {"ids": words(3, 16)}, error=("inputs",))
+@shape("words only", lambda: {"ids": words(3, 16)}, error=("inputs",))
 class Words(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class Words(nn.Module):
         return self.head(self.text(ids))
 
 
-@shape("words' embeddings", lambda: numbers(3, 16, 12), error=NO_PLACES)
+@shape("word embeddings", lambda: numbers(3, 16, 12), error=NO_PLACES)
 class Embeddings(nn.Module):
     """Sixteen words as [N, 16, 12]."""
 
@@ -211,7 +211,7 @@ class Embeddings(nn.Module):
         return self.head(self.blocks(self.attention(x)).mean(1))
 
 
-@shape("a series through an LSTM", lambda: numbers(3, 16, 5), error=NO_PLACES, sample=True)
+@shape("a time series in an LSTM", lambda: numbers(3, 16, 5), error=NO_PLACES, sample=True)
 class Series(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ def image_and_text(side: int = 32) -> dict[str, Tensor]:
 
 
 @shape(
-    "CLIP, a transformer for each",
+    "CLIP with two transformers",
     image_and_text,
     {"image_tower.blocks.1.norm1": tokens(4, 4, before=1)},
     target=own_pair,
@@ -46,12 +46,12 @@ class Pooled(nn.Module):
         return self.body(x).mean((2, 3))
 
 
-@shape("CLIP, a CNN and a transformer", image_and_text, {"image_tower.body": FIRST}, target=own_pair)
+@shape("CLIP with a CNN and a transformer", image_and_text, {"image_tower.body": FIRST}, target=own_pair)
 def clip_of_cnn() -> nn.Module:
     return Clip(Pooled())
 
 
-@shape("image and text, joined", image_and_text, {"image": FIRST})
+@shape("image and text, combined", image_and_text, {"image": FIRST})
 class Joined(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Joined(nn.Module):
         return self.head(torch.cat([self.image(image).mean((2, 3)), self.text(ids)], 1))
 
 
-@shape("question answering, words look at places", image_and_text, {"image": FIRST})
+@shape("question answering, words attend to locations", image_and_text, {"image": FIRST})
 class Answering(nn.Module):
     """The text's transformer runs last and reads the image's places."""
 
@@ -74,7 +74,7 @@ class Answering(nn.Module):
         return self.head(self.cross(self.text(ids), places).mean(1))
 
 
-@shape("image and a table's row", lambda: (numbers(3, 3, 32, 32), numbers(3, 5)), {"image": FIRST})
+@shape("image and a table row", lambda: (numbers(3, 3, 32, 32), numbers(3, 5)), {"image": FIRST})
 class WithTable(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class WithTable(nn.Module):
 
 
 @shape(
-    "a second picture of other proportions",
+    "a second image with different proportions",
     lambda: (numbers(2, 3, 32, 32), numbers(2, 1, 8, 32)),
     {"second": FIRST, "first": FIRST},
 )
@@ -111,9 +111,9 @@ def similarity(output: Tensor) -> Tensor:
     return output
 
 
-@shape("Siamese, the last call", two_pictures, {"encoder": FIRST}, target=similarity)
+@shape("Siamese network, last call", two_pictures, {"encoder": FIRST}, target=similarity)
 @shape(
-    "Siamese, the first call",
+    "Siamese network, first call",
     two_pictures,
     {"encoder#0": FIRST},
     target=similarity,
@@ -137,7 +137,7 @@ def margin(output: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 
 @shape(
-    "triplets, the anchor's call",
+    "triplets, call for the anchor",
     lambda: tuple(numbers(2, 3, 32, 32, seed=seed) for seed in range(3)),
     {"encoder#0": FIRST},
     target=margin,
@@ -153,7 +153,7 @@ def agreement(output: tuple[Tensor, Tensor]) -> Tensor:
     return cosine_similarity(*output)
 
 
-@shape("student and teacher, the teacher last", lambda: numbers(3, 3, 32, 32), {"student": FIRST}, target=agreement)
+@shape("student and teacher, teacher runs last", lambda: numbers(3, 3, 32, 32), {"student": FIRST}, target=agreement)
 class Distilled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class Distilled(nn.Module):
 
 
 @shape(
-    "student's logits, the teacher beside",
+    "the student's logits, with a teacher alongside",
     lambda: numbers(3, 3, 32, 32),
     {"student": FIRST},
     options=lambda: {"output_key": 0},
@@ -188,7 +188,7 @@ def first_of_each(output: Tensor) -> Tensor:
     target={"similar_to": 0},
     score=lambda out: cosine_similarity(out, out[:1].detach()),
 )
-@shape("embedding, one of its numbers", lambda: numbers(3, 3, 32, 32), {"body": FIRST}, target=first_of_each)
+@shape("embedding, one of its values", lambda: numbers(3, 3, 32, 32), {"body": FIRST}, target=first_of_each)
 class Embedding(nn.Module):
     def __init__(self) -> None:
         super().__init__()

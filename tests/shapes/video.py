@@ -31,7 +31,7 @@ class Factored(nn.Module):
         return self.head(self.body(x).mean((2, 3, 4)))
 
 
-@shape("two rates of frames", clip, {"fast": VOLUME, "slow": VOLUME})
+@shape("two frame rates", clip, {"fast": VOLUME, "slow": VOLUME})
 class TwoRates(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -60,15 +60,15 @@ class Tubes(nn.Module):
 
 
 TUBES = {"blocks.1.norm1": tokens(4, 4, 4, before=1)}
-shape("ViViT, tubes and a class token", clip, TUBES)(Tubes)
+shape("ViViT, tubelets and a class token", clip, TUBES)(Tubes)
 
 
-@shape("ViViT, tubes and their mean", clip, {"norm": tokens(4, 4, 4), "blocks": tokens(4, 4, 4)})
+@shape("ViViT, tubelets and their mean", clip, {"norm": tokens(4, 4, 4), "blocks": tokens(4, 4, 4)})
 def mean_of_tubes() -> nn.Module:
     return Tubes(cls=False)
 
 
-@shape("four frames of four by four places", lambda: numbers(2, 3, 4, 32, 32), {"norm": tokens(4, 4, 4)})
+@shape("four frames of 4 x 4 locations", lambda: numbers(2, 3, 4, 32, 32), {"norm": tokens(4, 4, 4)})
 class FourByFour(nn.Module):
     """Sixty-four tokens, which eight by eight places would give, too."""
 
@@ -101,7 +101,7 @@ class Divided(nn.Module):
         return x + self.space(over_space).unflatten(0, (n, self.frames)).flatten(1, 2)
 
 
-@shape("TimeSformer, time and space apart", clip, {"norm": tokens(8, 4, 4), "blocks": tokens(8, 4, 4)})
+@shape("TimeSformer, separate time and space attention", clip, {"norm": tokens(8, 4, 4), "blocks": tokens(8, 4, 4)})
 class TimeSformer(nn.Module):
     """A 2-D patch convolution on frames that are folded into the batch."""
 

@@ -14,9 +14,9 @@ FAMILIES = {
     "detectors": "detectors",
     "segmenters": "segmenters and queries",
     "prompts": "tokens",
-    "outputs": "outputs and ways",
-    "signals": "signals, and no places",
-    "moved": "moved places",
+    "outputs": "outputs and set-ups",
+    "signals": "signals, and tokens without locations",
+    "moved": "moved locations",
     "libraries": "libraries",
 }
 for family in FAMILIES:

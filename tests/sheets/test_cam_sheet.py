@@ -348,8 +348,8 @@ def test_a_map_that_the_relu_makes_blank_shows_what_speaks_against() -> None:
 @pytest.mark.parametrize(
     ("method", "line"),
     [
-        ("gradcam", "red: for the score, blue: against it, grey: zero; images have no colours here"),
-        ("my_own", "red: for the score, blue: against it, grey: zero; images have no colours here"),
+        ("gradcam", "red: for the score, blue: against it, grey: zero; images are drawn in grey"),
+        ("my_own", "red: for the score, blue: against it, grey: zero; images are drawn in grey"),
         ("layercam", "red: for the score; LayerCAM leaves out channels with a negative gradient"),
         ("legrad", "red: for the score; LeGrad is never negative, so there is no blue"),
         ("eigencam", "Eigen-CAM: red and blue are the two sides of a principal component"),
@@ -701,14 +701,14 @@ FLAT, CLIPS = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 16, 8, 8, 3), np.ui
     ("depth", "display", "lines"),
     [
         (0, FLAT, []),
-        (0, CLIPS, ["drawn on frame 9 of 16, the middle one: the maps have no time or depth"]),
+        (0, CLIPS, ["drawn on frame 9 of 16, the middle one, because the maps have no time or depth"]),
         (1, FLAT, []),
         (
             4,
             CLIPS,
             [
                 "all 4 slices of each map, left to right = time or depth, on one colour scale",
-                "each slice is drawn on the frame at its centre, of 16 frames",
+                "each slice is drawn on its central frame, of 16",
             ],
         ),
         (
@@ -927,7 +927,7 @@ def test_the_header_says_what_is_beside_the_maps() -> None:
     slices = Slices.of((2, 2, 2), probes.pixels.shape)
     drawing = Drawing(top=2, columns=("input", "guided"))
     lines = [text for text, _ in cam_header(ranked(0, 1, 2), "conv", "gradcam", drawing, "gradcam", probes, slices)]
-    assert "guided: Guided Grad-CAM, each by its largest magnitude; grey is 0," in lines
+    assert "guided: Guided Grad-CAM, each scaled by its largest magnitude; grey is 0," in lines
     assert "above each probe: the 2 most likely classes; the true class has a green square" in lines
 
 

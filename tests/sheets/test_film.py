@@ -61,22 +61,22 @@ def test_the_header_says_what_the_lines_are() -> None:
     def said(boxes: bool, known: bool) -> list[str]:
         probes, drawing = probe_set(boxes=BOXES if known else None), Drawing(boxes=boxes)
         film = Film.of([record(ramp())], probes, key=KEY, drawing=drawing, limits=None, side=112)
-        return [text for text, _ in film_footer(film, 900) if text.startswith("line:")]
+        return [text for text, _ in film_footer(film, 900) if text.startswith("outline:")]
 
     assert said(False, True) == []
-    assert said(True, False) == ["line: box around the map's largest part over 15 % of its maximum"]
+    assert said(True, False) == ["outline: box around the map's largest part above 15 % of its maximum"]
     film = Film.of(
         [record(ramp())], probe_set(), key=KEY, drawing=Drawing(boxes=True, box_threshold=0.6), limits=None, side=112
     )
-    assert "over 60 % of its maximum" in " ".join(text for text, _ in film_footer(film, 900))
+    assert "above 60 % of its maximum" in " ".join(text for text, _ in film_footer(film, 900))
     assert said(True, True) == [
-        "line: box around the map's largest part over 15 % of its maximum; dashed: the known box"
+        "outline: box around the map's largest part above 15 % of its maximum; dashed: the known box"
     ]
 
 
 @pytest.mark.parametrize(
     ("score", "said"),
-    [("sigmoid", "the sum of the sigmoids"), ("probability", "the sum of the softmax probabilities")],
+    [("sigmoid", "the summed sigmoids"), ("probability", "the summed softmax probabilities")],
 )
 def test_a_sum_over_several_labels_is_called_that(score: str, said: str) -> None:
     probes = probe_set(labels=torch.tensor([[1, 1, 0], [0, 1, 0]]))

@@ -194,7 +194,7 @@ def test_evidence_for_and_against_over_the_steps() -> None:
     said = lines(records, drawing=Drawing(signed=True))
     assert said[2].endswith("both ends are the 98th percentile of the strongest map's magnitudes in this run so far")
     assert said[3].startswith("red: for the score, blue: against it")
-    assert said[4].startswith("1 of 3 maps of these steps is blank (zero everywhere)")
+    assert said[4].startswith("1 of 3 maps in these steps is blank (zero everywhere)")
 
 
 # ---- what stands above
@@ -216,7 +216,7 @@ def test_header_states_layer_method_target_steps_and_scale() -> None:
         "colours: one scale for each probe, over all its targets and steps; it ends at the 98th percentile of the"
         " strongest map in this run so far",
     ]
-    assert lines(records, total=100)[1].endswith("; 3 of 100 logged epochs, more where maps change")
+    assert lines(records, total=100)[1].endswith("; 3 of 100 logged epochs, more of them where maps change")
     assert lines(records[:1])[1].endswith("; one logged step")
     assert "in the steps shown" in lines(records, whole=False)[2]
     assert "one scale for all probes, targets and steps" in lines(records, drawing=Drawing(scale="layer"))[2]
@@ -433,7 +433,7 @@ def test_volume_over_one_picture() -> None:
     volume[0, 1] = 1
     assert shows(tile(strip([step(volume)], probes)), mixed(probes.pixels[0], 1.0))
     assert lines([step(volume)], probes)[-1] == (
-        "shown: of 3 slices (time or depth), the one with the most evidence over all steps, on the probe's image"
+        "shown: the slice, of 3 (time or depth), with the most evidence over all steps, drawn on the probe's image"
     )
 
 

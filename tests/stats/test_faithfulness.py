@@ -286,7 +286,7 @@ def test_a_map_that_is_not_finite_is_nan_and_spoils_no_other(number: Callable[..
         ({"inputs": ONES.byte()}, "inputs: got .*uint8"),
         ({"maps": torch.rand(1, 1, 2, 2)}, r"maps: got a tensor \[1, 1, 2, 2\].*pass floating-point maps"),
         ({"maps": torch.rand(3, 2, 2)}, "maps: got 3 for 1 inputs; pass one map for each input"),
-        ({"classes": torch.tensor(0)}, r"classes: got a tensor \[\].*pass one class for each of 1"),
+        ({"classes": torch.tensor(0)}, r"classes: got a tensor \[\].*pass one class for each of 1 inputs"),
         ({"classes": torch.tensor([0.5])}, "classes: got .*float32"),
         ({"classes": torch.tensor([2])}, r"classes: got \[2\]; valid: 0 to 1"),
         ({"classes": torch.tensor([-1])}, r"classes: got \[-1\]; valid: 0 to 1"),

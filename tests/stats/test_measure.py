@@ -173,7 +173,7 @@ def test_to_last() -> None:
 
 def test_maps_of_other_probes_are_refused() -> None:
     # Also where the parts would fit.
-    with pytest.raises(ConfigurationError, match=r"others: got \[1500, 8, 8\] for maps \[1100, 8, 8\]"):
+    with pytest.raises(ConfigurationError, match=r"others: got shape \[1500, 8, 8\] for maps of shape \[1100, 8, 8\]"):
         to_last(maps(1100, 8, 8), maps(1500, 8, 8))
     with pytest.raises(ConfigurationError, match="masks: got 2 for 3 maps"):
         measure({A: maps(3, 4, 5)}, None, np.ones((2, 4, 4), bool))

@@ -261,7 +261,9 @@ def test_what_are_no_maps_is_refused(number: Any, maps: Any, message: str) -> No
 
 @pytest.mark.parametrize("number", PAIRS.values())
 def test_maps_of_another_shape_are_refused(number: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"others: got \[1, 2, 3\] for maps \[1, 3, 2\]; pass maps"):
+    with pytest.raises(
+        ConfigurationError, match=r"others: got shape \[1, 2, 3\] for maps of shape \[1, 3, 2\]; pass maps"
+    ):
         number(np.ones((1, 3, 2)), np.ones((1, 2, 3)))
     with pytest.raises(ConfigurationError, match="others: got list"):
         number(np.ones((1, 3, 2)), [[[1.0]]])

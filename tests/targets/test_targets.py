@@ -484,7 +484,9 @@ def test_a_callable_that_leaves_the_graph_is_blamed_where_a_gradient_is_needed()
         return torch.from_numpy(output.detach().numpy()[:, 0])
 
     model, x = Squeezing(), torch.rand(2, 1, 6, 6)
-    with pytest.raises(TargetError, match=r"the scores of the callable 'cut' have no gradient: it leaves the graph"):
+    with pytest.raises(
+        TargetError, match=r"the scores returned by the callable 'cut' have no gradient, because it leaves the graph"
+    ):
         compute_cams(model, x, "conv", targets=cut)
     found = compute_cams(model, x, "conv", targets=cut, methods="ablationcam")
     torch.testing.assert_close(found["conv"], compute_cams(model, x, "conv", targets=0, methods="ablationcam")["conv"])

@@ -44,7 +44,7 @@ export function bandWords({families, runs}) {
   return known.map((family) => {
     const seeds = family.map(({header}) => header.seed).join(', ');
     const whose = families[0] === families[runs.length - 1] ? '' : ` like ${'AB'[families.indexOf(family)]}`;
-    const known = 'by what hparams.yaml and config.yaml say';
-    return `mean and range of n = ${family.length} runs${whose} that differ by their seed alone, ${known} (seeds ${seeds})`;
+    const known = 'according to hparams.yaml and config.yaml';
+    return `mean and range of n = ${family.length} runs${whose} that differ only in their seed, ${known} (seeds ${seeds})`;
   });
 }

@@ -16,7 +16,7 @@ const FIELDS = {
   size: 'Size',
 };
 const SHOW_TITLES = {cards: 'The maps of one epoch', film: 'All epochs at once'};
-const CHANGE = 'Next large change of the maps';
+const CHANGE = 'Next large change in the maps';
 const OF_TRAINING = ['drift', 'flips', 'flipped'];
 const OF_TRUTH = ['wrong', 'right'];
 
@@ -36,7 +36,7 @@ export class Bar {
       button(text, () => act.step(by), {class: 'step', 'aria-label': name, title: `${name} (${key})`});
     this.label = make('output.epoch-label', {for: sequence.slider.id});
     this.detail = make('span.epoch-detail');
-    this.right = make('span.epoch-right', {title: 'Probes whose most probable class is a true one, of those whose true class is known'});
+    this.right = make('span.epoch-right', {title: 'Probes whose most probable class is a true class, out of those with a known true class'});
     this.spoken = make('div.unseen', {'aria-live': 'polite'});
     this.more = button('Options', () => this.toggle(), {
       class: 'more',
@@ -93,7 +93,7 @@ export class Bar {
     this.check('region', 'Masks', 'Outline the mask or box of each probe (m)');
     this.check('signed', 'For and against', 'Also show what lowers the score, in blue (a)');
     this.before = select([], (before) => act.set({before}));
-    this.fields.before = labelled('Before', this.before, 'The earlier epoch of the difference (b: this one)');
+    this.fields.before = labelled('Before', this.before, 'Earlier epoch for the difference (b: the current epoch)');
     const drawing = 'Draw a rectangle on an image and follow the evidence inside it (e)';
     this.draw = button('Draw a region', () => act.region.toggle(), {title: drawing});
     const group = (name, ...fields) => make('div.group', {role: 'group', 'aria-label': name}, fields);
@@ -127,7 +127,8 @@ export class Bar {
     const names = scene.classNames();
     fill(this.class, [['', 'all'], ...names.map((name) => [name, name])], scene.class);
     const shows = choicesOf('show').map(([value, text]) => [value, text, SHOW_TITLES[value]]);
-    this.show.show(scene.once ? [] : shows, [state.show]);
+    this.show.show(shows, [state.show]);
+    this.show.element.hidden = scene.once;
     const isFit = ([value]) => value !== 'difference' || !scene.once;
     this.view.show(choicesOf('view').filter(isFit), [state.view]);
     this.layers.show(scene.layers.map((layer) => [layer, scene.short.get(layer), layer]), scene.chosen);

@@ -69,8 +69,8 @@ class ApartCell extends Cell {
 }
 
 const APART_WORDS =
-  'A − B: red where A’s map is brighter (if signed: higher), blue where B’s is, grey where both are the same. The full' +
-  ' colours are a difference of 100 % of the brightest colour.';
+  'A − B: red where A’s map is brighter (if signed: higher), blue where B’s is, grey where both are the same. Full' +
+  ' colours mean a difference of 100 % of the brightest colour.';
 
 // Creates the difference cells for one probe; none if a run lacks the probe, and none for layers that a run lacks.
 export function apartCells(scene, probe) {

@@ -5,13 +5,13 @@ import {choicesOf} from './state.js';
 const READING = [
   'Each map shows, for one layer, which parts of the image raise the score of the explained class: the brighter the ' +
     'colour, the more. “For and against” also shows parts that lower the score: red for, blue against, grey zero.',
-  'The scale sets which value gets the brightest colour. Run: one value for each probe, layer and method over the ' +
-    'whole run, all its epochs and targets; it is the largest 98th percentile of a map’s values, so that single ' +
-    'extreme values do not darken the others. Image: the largest value of each map. Layer: that of all probes.',
+  'The scale sets which value gets the brightest colour. Run: one value for each probe, layer and method, over all ' +
+    'epochs and targets of the run. It is the largest 98th percentile of any map’s values, so a few extreme values do ' +
+    'not darken the rest. Image: the largest value of each map. Layer: the largest value of all probes at the layer.',
   'An overlay without colour has a blank map (∅ in film strips): no part raises the score or, with “For and ' +
-    'against”, the map is zero everywhere. The lines above the maps give the reason. A crossed-out overlay has a ' +
-    'map with infinite or NaN values. In the timeline of predictions each piece is one predicted class, hatched where ' +
-    'it is wrong; the line is the confidence.',
+    'against”, the map is zero everywhere. The lines above the maps give the reason. A crossed-out overlay ' +
+    'belongs to a map with infinite or NaN values. In the timeline of predictions, each piece is one predicted class, ' +
+    'hatched where it is wrong; the line is the confidence.',
 ];
 
 // Returns [[keys as listed in the help, what they do, {key: command(event)}], …].
@@ -30,12 +30,12 @@ function commandsOf(viewer) {
     ['Home End', 'first and last epoch', {Home: () => viewer.pick(0), End: () => viewer.pick(sequence.count - 1)}],
     ['Space', 'play or pause', {' ': () => sequence.play()}],
     ['f  F', 'next and previous epoch where a prediction flips', {f: flip(1), F: flip(-1)}],
-    ['n  N', 'next and previous large change of the maps', {n: () => viewer.move(1), N: () => viewer.move(-1)}],
-    ['b', 'difference from this epoch on; once more: from the previous epoch', {b: hold}],
+    ['n  N', 'next and previous large change in the maps', {n: () => viewer.move(1), N: () => viewer.move(-1)}],
+    ['b', 'difference from this epoch; press again for the previous epoch', {b: hold}],
     ['[  ]', 'previous and next layer alone, then all layers', {'[': layer(-1), ']': layer(1)}],
     ['t', 'one epoch or film strips', {t: cycle('show')}],
     ['v', 'overlay, map, both, difference, or image alone', {v: cycle('view')}],
-    ['a', 'evidence for and against, or for alone', {a: cycle('signed')}],
+    ['a', 'evidence for and against, or only for', {a: cycle('signed')}],
     ['c', 'next colour map', {c: cycle('colour')}],
     ['s', 'next colour scale', {s: cycle('scale')}],
     ['m', 'outlines of the masks or boxes', {m: cycle('region')}],

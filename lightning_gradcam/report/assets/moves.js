@@ -64,7 +64,7 @@ export function headlineOf(run, prefix, pictures, scaled) {
   const [named, amount] = [`at layer ${run.keys[key].layer}`, `mean drift ${value < 0.005 ? 'below 0.01' : value.toFixed(2)}`];
   const whole = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
   const sample = whole + (scaled ? '; 0: same map, 1: no overlap' : '');
-  const small = `${prefix}No large change of the maps: the largest is ${span}, ${named} (${amount}, ${sample}).`;
+  const small = `${prefix}No large change in the maps: the largest is ${span}, ${named} (${amount}, ${sample}).`;
   const drifts = run.probes.map((_, probe) => run.number('drift', step, key, probe) ?? -1);
   // A blank map has no place, and one of another class is another question.
   const compared = drifts.flatMap((drift, probe) => (drift === -1 ? [] : [probe]));
@@ -105,7 +105,7 @@ function insideWords(run, step, key, probes, pictures) {
 function destination(run, step, key, all) {
   const parts = all.map((probe) => [step - 1, step].map((at) => whereabouts(run.peak(at, key, probe))));
   const moved = parts.filter(([before, now]) => before !== now).map(([, now]) => now);
-  if (moved.length === 0) return ` In all ${all.length} the largest value stayed in the same part of the image.`;
+  if (moved.length === 0) return ` In all ${all.length}, the largest value stayed in the same part of the image.`;
   const times = (part) => moved.filter((other) => other === part).length;
   const most = moved.reduce((best, part) => (times(part) > times(best) ? part : best));
   const tied = moved.some((part) => part !== most && times(part) === times(most));

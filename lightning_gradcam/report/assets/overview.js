@@ -48,7 +48,7 @@ export class Overview {
     const curve = (name, ...parts) => make('section.curve', {'aria-label': name}, parts);
     this.predictions = curve('Predictions over the epochs', make('h2', 'Predictions'), this.left.element);
     const title = make('h2', make('label', make('span.unseen', 'Number '), this.choice));
-    const numbers = curve('A number of the maps over the epochs', title, this.right.element, this.reading);
+    const numbers = curve('A number for the maps over the epochs', title, this.right.element, this.reading);
     const summary = make('summary', make('span', 'Curves'), this.about);
     this.element = make('details.overview', summary, make('div.curves', this.predictions, numbers));
     this.element.addEventListener('toggle', () => act.set({curves: this.element.open ? 'on' : 'off'}));

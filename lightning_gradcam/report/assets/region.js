@@ -162,7 +162,7 @@ export class Region {
     const where = area === OWN ? ', in the mask or box of each' : probes.length > 1 ? ', at the same location in all' : '';
     const whose = probes.length === 1 ? one : `Mean of ${numberOf(probes.length, 'probe')}${where}`;
     const part = area !== OWN && scene.columns.some(({depth}) => depth) ? ' Only the slices shown count.' : '';
-    const rule = usual ? (threshold < 2 * share ? 'halfway from that to all' : 'twice that') : 'as set';
+    const rule = usual ? (threshold < 2 * share ? 'halfway between that and 100 %' : 'twice that') : 'set by you';
     return `${whose}. The region is ${percent(share)} of the image; threshold ${percent(threshold)} (${rule}).${part}`;
   }
 
@@ -189,6 +189,6 @@ function lookedThere(scene, {label, values, counts, of}, threshold) {
   const place = first >= 0 ? first : values.indexOf(Math.max(...known));
   const sample = counts[place] < of ? `, ${counts[place]} of ${of} probes` : '';
   const [when, share] = [inWords(scene.label(place)), `${percent(values[place])} inside${sample}`];
-  if (first < 0) return `${label}: never passes the threshold; the most is ${share}, in ${when}.`;
+  if (first < 0) return `${label}: never passes the threshold; its maximum is ${share}, in ${when}.`;
   return `${label}: first looked there in ${when} (${share}).`;
 }

@@ -147,10 +147,10 @@ function lacking(run, step, key, {signed}) {
   const [against, zero] = [count((low) => low > 0), count((low) => low === 0)];
   const lost = maxima.filter((top) => top === null).length;
   const broken = lost && `not finite: ${lost} of ${numberOf(maxima.length, 'map')}`;
-  if (!signed) return [blank && blank + (against ? ' “For and against” shows what speaks against the class.' : ''), broken];
+  if (!signed) return [blank && blank + (against ? ' “For and against” shows the evidence against the class.' : ''), broken];
   return [
     broken,
-    run.isOneSided(key) && `${run.keys[key].method_title} found nothing against a class in this run: nothing is blue`,
+    run.isOneSided(key) && `${run.keys[key].method_title} found nothing against a class in this run, so nothing is blue`,
     against && `evidence against the class only in ${against} of ${numberOf(maxima.length, 'map')}`,
     zero && `zero everywhere: ${zero} of ${numberOf(maxima.length, 'map')}`,
   ];
