@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from lightning_gradcam.probes.view import ProbeView
@@ -68,23 +69,54 @@ def probe_entries(
         true = list(probes.true_classes(row))
         mask = box = None
         if probes.masks is not None:
-            image = Image.fromarray(probes.masks[row].astype(np.uint8) * 255)
-            mask = _picture_url(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
+            image = Image.fromarray(probes.masks[row].astype(np.uint8))
+            mask = np.asarray(image.resize((size[1], size[0]), Image.Resampling.NEAREST)) > 0
         if probes.boxes is not None and not np.isnan(probes.boxes[row]).any():
             # Convert to pixels of the scaled image.
             scale = (size[1] / probes.size[1], size[0] / probes.size[0])
-            box = [round(float(edge) * scale[i % 2], 2) for i, edge in enumerate(probes.boxes[row])]
+            box = [float(edge) * scale[i % 2] for i, edge in enumerate(probes.boxes[row])]
         found.append(
             {
                 "id": probes.ids[row],
                 "true": true,
                 "true_names": [class_words(probes, index) for index in true],
                 "image": _picture_url(Image.fromarray(pictures[place])),
-                "mask": mask,
-                "box": box,
+                **region_entry(mask, box, size),
             }
         )
     return found
+
+
+def region_entry(
+    mask: npt.NDArray[np.bool_] | None, box: Sequence[float] | None, size: tuple[int, int]
+) -> dict[str, Any]:
+    """Returns ``region``, the outline of a mask and a box as an SVG path, and ``covered``, their share of the image.
+
+    Args:
+        mask: Bool ``[H, W]``; it decides the share if there is also a box.
+        box: Left, top, right and bottom edge in pixels, which can be beyond the image.
+        size: Height and width of the image in pixels.
+    """
+    parts, covered = [], None
+    if box is not None:
+        left, top, right, bottom = (f"{edge:.5g}" for edge in box)
+        parts.append(f"M{left} {top}H{right}V{bottom}H{left}Z")
+        x, y = np.clip(box[::2], 0, size[1]) / size[1], np.clip(box[1::2], 0, size[0]) / size[0]
+        covered = float(np.prod(np.maximum([np.diff(x), np.diff(y)], 0)))
+    if mask is not None:
+        padded = np.pad(mask, 1)
+        level, upright = padded[1:, 1:-1] != padded[:-1, 1:-1], padded[1:-1, 1:] != padded[1:-1, :-1]
+        parts += [f"M{x} {y}h{length}" for y, x, length in _runs(level)]
+        parts += [f"M{x} {y}v{length}" for x, y, length in _runs(upright.T)]
+        covered = float(mask.mean())
+    return {"region": "".join(parts), "covered": covered}
+
+
+def _runs(edges: npt.NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+    """Returns row, start and length of each run of true values."""
+    changes = np.diff(np.pad(edges, ((0, 0), (1, 1))).astype(np.int8))
+    starts, ends = np.argwhere(changes > 0), np.argwhere(changes < 0)
+    return [(int(row), int(start), int(end - start)) for (row, start), (_, end) in zip(starts, ends, strict=True)]
 
 
 def _picture_url(image: Image.Image) -> str:
@@ -94,5 +126,5 @@ def _picture_url(image: Image.Image) -> str:
         image.save(buffer, format.upper(), **options)
         files[format] = buffer.getvalue()
     # PNG is lossless, but ten times the size of WebP for a photograph.
-    format = "png" if len(files["png"]) <= 12_000 or image.mode == "L" else "webp"
+    format = "png" if len(files["png"]) <= 12_000 else "webp"
     return data_url(files[format], format)

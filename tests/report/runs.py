@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_gradcam.report.payload import Payload
+from lightning_gradcam.report.pictures import region_entry
 
 STATS = {
     "drift": {"title": "drift", "low": 0.0, "high": 1.0, "reading": "0: as at the previous step; 1: elsewhere."},
@@ -97,8 +98,11 @@ def made(
             "true": list(true[n]),
             "true_names": [names[index] if index < len(names) else f"class {index}" for index in true[n]],
             "image": data_url(pictures[n]),
-            "mask": None if masks is None or masks[n] is None else data_url(np.asarray(masks[n]) * 255),
-            "box": None if boxes is None else boxes[n],
+            **region_entry(
+                None if masks is None or masks[n] is None else np.asarray(masks[n]) > 0,
+                None if boxes is None else boxes[n],
+                (height, width),
+            ),
         }
         for n in range(probes)
     ]

@@ -97,8 +97,10 @@ def test_below_a_run_the_gallery_has_the_viewers_theme(tmp_path: Path) -> None:
     path.write_text(page([garments()], [gallery()]), encoding="utf-8")
     with launched() as browser:
         opened = Opened(browser, as_url(path), color_scheme="dark")
-        theme = "document.querySelector('#gradcam-galleries').dataset.theme"
-        opened.until(f"{theme} === 'dark'")
+        colour = "getComputedStyle(document.querySelector('#gradcam-galleries')).backgroundColor"
+        assert opened.page.evaluate(colour) == "rgb(15, 17, 21)"
+        opened.page.get_by_role("button", name="Colours of the page").click()
+        assert opened.page.evaluate(colour) == "rgb(244, 245, 247)"
         assert opened.page.locator(".gallery-card").count() == 1
         assert opened.page.locator(".card").count() > 0
         assert (opened.errors, opened.elsewhere()) == ([], [])

@@ -73,6 +73,7 @@ def test_cards_far_from_the_window_are_not_painted_but_keep_their_places(report:
     assert page.evaluate(PLACES) == places, "a scroll bar that does not jump"
     page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
     shown.until("document.querySelector('.card').classList.contains('far')")
+    shown.settle()
     painted = page.evaluate(PAINTED)
     assert painted[-1]
     assert not painted[0]
@@ -85,5 +86,5 @@ def test_no_style_makes_a_browser_look_through_the_whole_page_at_each_change() -
     styles = [path.read_text(encoding="utf-8") for path in Path(lightning_gradcam.__file__).parent.rglob("*.css")]
     rules = [line for text in styles for line in re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).splitlines()]
     found = [line for line in rules if ":has(" in line]
-    assert len(found) > 3
+    assert len(found) >= 3
     assert [line for line in found if re.search(r":has\((?!> )", line)] == []

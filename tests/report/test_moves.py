@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.report import Payload
+from lightning_gradcam.report.pictures import region_entry
 from tests.render.test_tiles import KEY
 from tests.report.browser import Opened
 from tests.report.runs import made
@@ -79,7 +80,7 @@ def test_headline_says_how_much_is_inside_the_masks_and_is_plain_where_nothing_m
     payload = moving(PLANTED, inside=[[0.9] * 3] * 2 + [[0.5, 0.4, 0.6], [0.1, 0.2, None]] + [[0.9] * 3] * 2)
     # What is beyond the image's edge does not count.
     for probe in payload.header["probes"]:
-        probe["box"] = [0, -1, 2, 2]
+        probe.update(region_entry(None, [0, -1, 2, 2], (4, 4)))
     shown = report(payload)
     assert " Inside the masks: 45 % of the evidence before, 15 % after" in shown.texts(".headline")[0]
     assert "15 % after (mean of 2 of 3 probes); by chance it would be 25 %." in shown.texts(".headline")[0]

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from lightning_gradcam import Archive, CamKey, CamRecord, ProbeSet
 from lightning_gradcam.archive import ArchiveWriter, Manifest
 from lightning_gradcam.report import Payload
+from lightning_gradcam.report.pictures import region_entry
 from lightning_gradcam.stats import STATS, drift
 
 KEY = CamKey("conv", "gradcam", "predicted")
@@ -171,12 +173,38 @@ def test_masks_and_boxes_travel_along(tmp_path: Path) -> None:
     masks[0, :4, :6] = True
     boxes = torch.tensor([[0.0, 0.0, 6.0, 4.0], [NAN] * 4])
     header = Payload.of(archive(tmp_path, probe_set(masks=masks, boxes=boxes), record(np.ones((2, 1, 2))))).header
-    shown = picture(header["probes"][0]["mask"])
-    assert shown.shape == (4, 6)
-    assert (shown[:2, :3] == 255).all()
-    assert shown.sum() == 255 * 6
-    assert header["probes"][0]["box"] == [0, 0, 3, 2]
-    assert header["probes"][1]["box"] is None
+    # In pixels of the image, which has 4 by 6: the box, and the mask's lower, upper, right and left edge in any order.
+    box, *edges = header["probes"][0]["region"].split("Z")
+    assert box == "M0 0H3V2H0"
+    assert sorted(edges[0].split("M")) == ["", "0 0h3", "0 0v2", "0 2h3", "3 0v2"]
+    assert header["probes"][0]["covered"] == 6 / 24
+    assert (header["probes"][1]["region"], header["probes"][1]["covered"]) == ("", 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_outline_of_a_mask_has_every_edge_between_inside_and_outside(seed: int) -> None:
+    mask = np.random.default_rng(seed).random((5, 7)) < 0.4
+    entry = region_entry(mask, None, (5, 7))
+    found = set()
+    for x, y, way, length in re.findall(r"M(\d+) (\d+)([hv])(\d+)", entry["region"]):
+        for place in range(int(length)):
+            found.add((int(x) + place * (way == "h"), int(y) + place * (way == "v"), way))
+    is_inside = lambda x, y: 0 <= x < 7 and 0 <= y < 5 and bool(mask[y, x])  # noqa: E731
+    places = [(x, y) for x in range(8) for y in range(6)]
+    wanted = {(x, y, "h") for x, y in places if is_inside(x, y) != is_inside(x, y - 1)}
+    assert found == wanted | {(x, y, "v") for x, y in places if is_inside(x, y) != is_inside(x - 1, y)}
+    assert entry["covered"] == mask.mean()
+
+
+@pytest.mark.parametrize(
+    ("box", "covered"),
+    [((1, 1, 3, 2), 2 / 24), ((-2, -1, 3, 9), 0.5), ((7, 0, 9, 4), 0), ((3, 3, 1, 4), 0)],
+)
+def test_the_part_of_a_box_beyond_the_image_does_not_count(box: tuple[float, ...], covered: float) -> None:
+    assert region_entry(None, box, (4, 6))["covered"] == pytest.approx(covered)
+    # A mask decides, if there are both.
+    assert region_entry(np.ones((4, 6), bool), box, (4, 6))["covered"] == 1
+    assert region_entry(None, None, (4, 6)) == {"region": "", "covered": None}
 
 
 def test_slices_stand_side_by_side(tmp_path: Path) -> None:

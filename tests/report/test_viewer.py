@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lightning_gradcam import Drawing
 from lightning_gradcam.render.drawing import lookup_table
@@ -124,13 +126,22 @@ def test_blank_map_leaves_the_picture_untouched_and_says_so(report: Open) -> Non
 def test_map_that_is_not_finite_is_crossed_out(report: Open) -> None:
     maps = np.ones((1, 2, 3, 3))
     maps[0, 1, 0, 0] = np.inf
-    pictures = np.full((2, 60, 60, 3), 200, np.uint8)
+    pictures = np.full((2, 60, 60, 3), [200, 100, 50], np.uint8)
     shown = report(made({KEY: maps}, pictures), hash="#view=both")
-    found = shown.pixels(canvas("map", 2))
-    assert found[5, 30].tolist() == [224, 224, 224, 255]
-    assert found[30, 30, 0] > 150
-    assert found[30, 30, 1] < 100
-    assert shown.pixels(canvas("overlay", 2))[5, 30].tolist() == [200, 200, 200, 255]
+    for kind, strip in (("overlay", False), ("map", False), ("overlay", True), ("map", True)):
+        shown.go(f"#view={kind}&show={'film' if strip else 'cards'}")
+        place = f".card:nth-of-type(2) {'.film-frame' if strip else f'.cell.{kind}'}"
+        # Only the image is drawn: the finite part of such a map would look like a map.
+        assert (shown.pixels(f"{place} canvas") == [200, 100, 50, 255]).all()
+        found = np.asarray(Image.open(io.BytesIO(shown.page.locator(f"{place} .frame").screenshot())).convert("RGB"))
+        side = len(found)
+        for y, x in ((side // 2, side // 2), (side // 4, side // 4), (side // 4, side - side // 4)):
+            near = found[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3).astype(int)
+            assert any(red > 150 and green < 100 for red, green, _ in near), (kind, strip, y, x)
+        between = found[side // 8, side // 2].astype(int)
+        assert np.ptp(between) < 6, "grey"
+        assert 150 < between.mean() < 210, "faded"
+    shown.go("#view=both")
     assert shown.texts(".card:nth-of-type(2) .caption-value")[1:] == ["map not finite"] * 2
     assert "not finite" not in " ".join(shown.texts(".card:nth-of-type(1) .caption-value"))
     assert shown.texts(".notices li")[0].endswith(": not finite: 1 of 2 maps")
@@ -338,7 +349,8 @@ def test_every_key_does_what_the_help_says(report: Open) -> None:
     assert "signed=on" in shown.hash()
     assert "scale=layer" in shown.hash()
     assert shown.page.locator(".film").count() == 3
-    assert shown.page.locator("#gradcam").get_attribute("data-theme") == "dark"
+    assert shown.page.locator("html").get_attribute("data-theme") == "dark"
+    assert brightness(shown) < 60
     shown.press("t", "j", "j", "k")
     assert shown.page.evaluate("document.activeElement.textContent") == "#0"
     shown.press("Enter")
@@ -369,6 +381,18 @@ def test_keys_of_a_control_stay_its_own(report: Open) -> None:
     shown.press("Space")
     assert shown.page.locator(".film").count() > 0
     assert shown.page.get_by_role("button", name="Pause").count() == 0
+
+
+def test_a_button_that_is_pressed_keeps_the_focus(report: Open) -> None:
+    first = garments(epochs=3, probes=2)
+    others = [Payload({**first.header, "title": title, "id": title}, first.blocks) for title in ("second", "third")]
+    shown = report(first, *others, hash="#compare=second")
+    pressed = "[document.activeElement.textContent, document.activeElement.getAttribute('aria-pressed')]"
+    minus = "A \u2212 B"
+    for name, now in (("relu2", "true"), ("Map", "true"), (minus, "false"), ("third", "true"), ("third", "false")):
+        shown.page.get_by_role("button", name=name, exact=True).focus()
+        shown.press("Space")
+        shown.until(f"String({pressed}) === '{name},{now}'")
 
 
 def test_playing_goes_to_the_end_and_stops(report: Open) -> None:
@@ -788,15 +812,16 @@ def test_printing_draws_every_probe_dark_on_white(report: Open) -> None:
     shown = report(garments(epochs=3, probes=24), color_scheme="dark")
     empty = "() => [...document.querySelectorAll('.card canvas')].filter(c => c.width < 2).length"
     assert shown.page.evaluate(empty) > 0
-    shown.page.evaluate(
-        """() => addEventListener('beforeprint', () => {
-          window.onPaper = getComputedStyle(document.querySelector('.card')).backgroundColor;
-        })"""
-    )
     assert shown.page.pdf().startswith(b"%PDF")
     assert shown.page.evaluate(empty) == 0
-    assert shown.page.evaluate("window.onPaper") == "rgb(255, 255, 255)"
-    assert brightness(shown) < 60
+    colours = "getComputedStyle(document.querySelector('.card'))"
+    for hash in ("#", "#theme=dark"):
+        shown.go(hash)
+        assert brightness(shown) < 60
+        shown.page.emulate_media(media="print")
+        assert shown.page.evaluate(f"{colours}.backgroundColor") == "rgb(255, 255, 255)"
+        assert shown.page.evaluate(f"{colours}.color") == "rgb(22, 24, 29)"
+        shown.page.emulate_media(media="screen")
 
 
 def test_bar_stays_in_sight(report: Open) -> None:
@@ -865,8 +890,8 @@ def test_pictures_explained_once_have_no_epochs(report: Open) -> None:
     shown = report(once, hash="#show=film")
     assert shown.texts(".facts")[0].startswith("3 images · maps explain the logit")
     assert shown.texts("h1") == ["Grad-CAM: version_0/gradcam"]
-    moving = shown.page.locator(".play, .epoch, .step, .now-label, .speed, .overview, .film")
-    assert moving.locator("visible=true").count() == 0
+    moving = ".play, .epoch, .step, .now-label, .speed, .overview, .film, [aria-label='One epoch or film strips']"
+    assert shown.page.locator(moving).locator("visible=true").count() == 0
     assert shown.page.locator(".card .cell canvas").count() == 9
     shown.press("t", "ArrowLeft", " ")
     assert shown.page.locator(".card .cell canvas").count() == 9

@@ -253,7 +253,11 @@ def test_the_filter_is_a_regular_expression_and_counts(browser: Any, url: str, l
     with opened(browser, url, logs) as tab:
         field = tab.frame.get_by_label("Filter runs (regex)")
         tab.frame.locator(".runs-all input").check()
-        field.fill("^SLOW.*_[0-9]/")
+        # By keyboard: the viewer's keys, such as f, s and the arrows, must leave the field alone.
+        field.press_sequentially("^SLOWs.*_[0-9]/")
+        for key in ("Home", *["ArrowRight"] * 6, "Backspace"):
+            field.press(key)
+        assert field.input_value() == "^SLOW.*_[0-9]/"
         tab.wait_shown("slow/version_0", "slow/version_1")
         assert tab.names() == ["slow/version_0/gradcam", "slow/version_1/gradcam"]
         field.fill("_1")
@@ -287,7 +291,7 @@ def test_a_reload_keeps_what_was_chosen(browser: Any, url: str, logs: Path) -> N
 def test_it_fits_every_window_and_follows_tensorboards_theme(browser: Any, url: str, logs: Path, scheme: str) -> None:
     grown(logs, "a_rather_long_name_of_an_experiment/with_parts/version_0", "version_1")
     with opened(browser, url, logs, framed=True, color_scheme=scheme) as tab:
-        tab.frame.wait_for_selector(f"#gradcam[data-theme={scheme}]")
+        tab.frame.wait_for_selector(f"html[data-theme={scheme}]")
         seen = "names => names.map((name) => getComputedStyle(document.querySelector(name)).backgroundColor)"
         papers = {"light": ["rgb(244, 245, 247)", "rgb(255, 255, 255)"], "dark": ["rgb(15, 17, 21)", "rgb(48, 48, 48)"]}
         assert tab.frame.evaluate(seen, ["body", ".runs"]) == papers[scheme]
@@ -299,7 +303,7 @@ def test_it_fits_every_window_and_follows_tensorboards_theme(browser: Any, url: 
         tab.frame.locator(".runs-toggle").click()
         assert not tab.frame.locator(".runs-list").is_visible()
         tab.page.evaluate("document.body.classList.toggle('dark-mode')")
-        tab.frame.wait_for_selector(f"#gradcam[data-theme={'light' if scheme == 'dark' else 'dark'}]")
+        tab.frame.wait_for_selector(f"html[data-theme={'light' if scheme == 'dark' else 'dark'}]")
 
 
 def test_on_a_telephone_the_list_of_runs_is_folded_at_first(browser: Any, url: str, logs: Path) -> None:
@@ -322,6 +326,19 @@ def test_damage_is_said_and_the_rest_goes_on(browser: Any, url: str, logs: Path)
         tab.wait_shown("a/moved")
         # The page may have asked for the run just after it was moved.
         tab.errors[:] = [error for error in tab.errors if "run=a%2Fgradcam" not in error]
+
+
+def test_a_remark_goes_with_its_reason(browser: Any, url: str, logs: Path) -> None:
+    grown(logs, "a")
+    with opened(browser, url, logs) as tab:
+        remark = "b can't be read (PermissionError)."
+        listed = "**/gradcam/runs"
+        tab.page.route(listed, lambda route: route.fulfill(json={**route.fetch().json(), "notes": [remark]}))
+        tab.look()
+        tab.until(".runs-remarks", remark)
+        tab.page.unroute(listed)
+        tab.look()
+        tab.frame.wait_for_function("document.querySelector('.runs-remarks').textContent === ''")
 
 
 def test_what_could_not_be_read_once_is_asked_for_again(browser: Any, url: str, logs: Path) -> None:

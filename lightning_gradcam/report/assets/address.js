@@ -6,24 +6,22 @@ const PAUSE = 400;
 
 export class Address {
   // followed(state) is called after the hash was edited or a link was followed.
-  constructor(used, followed) {
-    this.used = used;
+  constructor(followed) {
     this.timer = 0;
-    this.follow = () => {
+    window.addEventListener('hashchange', () => {
       window.clearTimeout(this.timer);
       this.timer = 0;
       followed(this.state());
-    };
-    if (used) window.addEventListener('hashchange', this.follow);
+    });
   }
 
   state() {
-    return stateOf(this.used ? window.location.hash : '');
+    return stateOf(window.location.hash);
   }
 
   // Writes the state after a pause, including changes made in the meantime.
   write(state) {
-    if (!this.used || this.timer) return;
+    if (this.timer) return;
     this.timer = window.setTimeout(() => {
       this.timer = 0;
       const {pathname, search} = window.location;
@@ -31,13 +29,7 @@ export class Address {
         window.history.replaceState(window.history.state, '', hashOf(state) || pathname + search);
       } catch {
         // A page without its own address, such as a frame in a notebook, can't store the state.
-        this.used = false;
       }
     }, PAUSE);
-  }
-
-  stop() {
-    window.clearTimeout(this.timer);
-    window.removeEventListener('hashchange', this.follow);
   }
 }

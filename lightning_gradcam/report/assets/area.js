@@ -1,6 +1,6 @@
 // Computes the share of a map's evidence inside an image region: `energy_inside`, with the same formula as `inside` in
 // lightning_gradcam/stats/masks.py.
-import {mean, valueOf} from './numbers.js';
+import {isKnown, mean, valueOf} from './numbers.js';
 import {axisWeights} from './resize.js';
 
 // The region that is each probe's own mask or box.
@@ -14,18 +14,14 @@ export function rectangleOf(text, {width, height}) {
   return fits && left < right && top < bottom && more.length === 0 ? {left, top, right, bottom} : null;
 }
 
-// Returns the weight of each map location along one side, for the part between two fractions of the side (`inside`) and
-// in total (`whole`). The map is resized to the probe's `size` as in energy_inside; pixels count if their centre is
-// inside.
+// Returns the weight of each map location along one side, for the part between two fractions of the side. The map is
+// resized to the probe's `size` as in energy_inside; pixels count if their centre is inside.
 function weightsAlong(places, size, from, to) {
   const {index, weight} = axisWeights(places, size, false);
-  const found = {inside: new Float64Array(places), whole: new Float64Array(places)};
+  const found = new Float64Array(places);
   for (let pixel = 0; pixel < size; pixel += 1) {
-    const within = pixel + 0.5 >= from * size && pixel + 0.5 < to * size;
-    for (const tap of [2 * pixel, 2 * pixel + 1]) {
-      found.whole[index[tap]] += weight[tap];
-      if (within) found.inside[index[tap]] += weight[tap];
-    }
+    if (pixel + 0.5 < from * size || pixel + 0.5 >= to * size) continue;
+    for (const tap of [2 * pixel, 2 * pixel + 1]) found[index[tap]] += weight[tap];
   }
   return found;
 }
@@ -34,42 +30,40 @@ function weightsAlong(places, size, from, to) {
 function insideRectangle(run, key, {left, top, right, bottom}) {
   const {width, height, full = [height, width]} = run.header.display;
   const {width: wide, height: tall, slices, signal} = run.keys[key];
-  const across = weightsAlong(wide, full[1], left / width, right / width);
-  // A signal has no height.
-  const down = signal ? weightsAlong(tall, full[0], 0, 1) : weightsAlong(tall, full[0], top / height, bottom / height);
-  const weights = (which) => {
-    const place = (_, at) => down[which][Math.floor(at / (wide * slices))] * across[which][at % wide];
+  const weights = (x, y) => {
+    const [across, down] = [weightsAlong(wide, full[1], ...x), weightsAlong(tall, full[0], ...y)];
+    const place = (_, at) => down[Math.floor(at / (wide * slices))] * across[at % wide];
     return Float64Array.from({length: tall * wide * slices}, place);
   };
-  const [within, all] = [weights('inside'), weights('whole')];
+  const whole = [0, 1];
+  // A signal has no height.
+  const within = weights([left / width, right / width], signal ? whole : [top / height, bottom / height]);
+  const all = weights(whole, whole);
   return (step, probe) => {
     const bytes = run.map(step, key, probe);
-    let [inside, whole] = [0, 0];
+    let [inside, total] = [0, 0];
     for (let at = 0; at < bytes.length; at += 1) {
       // The map's largest value cancels out.
       const root = Math.max(0, bytes[at] - 128);
       inside += root * root * within[at];
-      whole += root * root * all[at];
+      total += root * root * all[at];
     }
-    return whole > 0 ? inside / whole : null;
+    return total > 0 ? inside / total : null;
   };
 }
 
-// Returns a chart line for each run and layer shown: {label, values: mean share inside at each position, counts, of,
-// dash, second}. area: a rectangle, or OWN for the numbers logged for each probe's mask or box.
+// Returns a chart line for each run and layer shown; its values are the mean share inside at each position. area: a
+// rectangle, or OWN for the numbers logged for each probe's mask or box.
 export function sharesInside(scene, area) {
   const probes = scene.studied();
-  return scene.runs.flatMap((run, r) => {
+  return scene.lines.map((line) => {
+    const {r, run, key} = line;
     const places = scene.placesIn(r, probes);
-    return scene.columnsOf(r).map(({title, places: keys, dash}) => {
-      const key = keys[r];
-      const logged = (step, probe) => valueOf(run, 'energy_inside', step, key, probe);
-      const share = area === OWN ? logged : insideRectangle(run, key, area);
-      const shares = run.steps.map((_, step) => places.map((probe) => share(step, probe)));
-      const known = (values) => values.filter((value) => value !== null).length;
-      const line = {label: scene.prefix(r) + title, values: scene.along(r, shares.map(mean)), counts: scene.along(r, shares.map(known))};
-      return {...line, of: places.length, dash, second: r > 0};
-    });
+    const logged = (step, probe) => valueOf(run, 'energy_inside', step, key, probe);
+    const share = area === OWN ? logged : insideRectangle(run, key, area);
+    const shares = run.steps.map((_, step) => places.map((probe) => share(step, probe)));
+    const counts = shares.map((values) => values.filter(isKnown).length);
+    return {...line, values: scene.along(r, shares.map(mean)), counts: scene.along(r, counts), of: places.length};
   });
 }
 

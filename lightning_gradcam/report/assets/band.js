@@ -1,5 +1,5 @@
 // Draws runs that differ only in their seed as one curve: their mean, with their range as a band.
-import {largest, mean, means, smallest} from './numbers.js';
+import {isKnown, largest, mean, means, smallest} from './numbers.js';
 import {sameKey, stepAt} from './run.js';
 
 // Returns the entries of the runs that differ from the named one only in their seed, including itself, one per seed;
@@ -27,10 +27,9 @@ export function bandSeries(scene, family, name, key, probes) {
       return run.several.has(epoch) ? values[stepAt(run, epoch, share)] : null;
     });
   });
-  const at = (place) => lines.map((line) => line[place]).filter((value) => value !== null);
-  const all = scene.positions.map((_, place) => at(place));
+  const all = scene.positions.map((_, place) => lines.map((line) => line[place]).filter(isKnown));
   return {
-    values: all.map((values) => mean(values)),
+    values: all.map(mean),
     band: {
       lows: all.map((values) => (values.length ? smallest(values) : null)),
       highs: all.map((values) => (values.length ? largest(values) : null)),

@@ -15,12 +15,13 @@ const FIELDS = {
   sort: 'Sort',
   size: 'Size',
 };
+const SHOW_TITLES = {cards: 'The maps of one epoch', film: 'All epochs at once'};
 const CHANGE = 'Next large change in the maps';
 const OF_TRAINING = ['drift', 'flips', 'flipped'];
 const OF_TRUTH = ['wrong', 'right'];
 
 export class Bar {
-  // act: {set(changes), step(by)}; sequence: the Sequence for the positions.
+  // act: {set(changes), pick(place), step(by), move(by), region, scene}; sequence: the Sequence for the positions.
   constructor(act, sequence) {
     Object.assign(this, {act, sequence});
     this.buildOptions();
@@ -74,11 +75,10 @@ export class Bar {
 
   buildOptions() {
     const {act} = this;
-    const titles = {cards: 'The maps of one epoch', film: 'All epochs at once'};
-    this.show = segments('One epoch or film strips', choicesOf('show'), (show) => act.set({show}), titles);
-    this.view = segments('Overlay or map', choicesOf('view'), (view) => act.set({view}));
-    this.layerBox = make('div.segments', {role: 'group', 'aria-label': 'Layers'});
-    this.fields = {layers: make('div.field', make('span.field-name', 'Layers'), this.layerBox)};
+    this.show = segments('One epoch or film strips', (show) => act.set({show}));
+    this.view = segments('Overlay or map', (view) => act.set({view}));
+    this.layers = segments('Layers', (layer) => act.set({layers: toggled(act.scene, layer)}));
+    this.fields = {layers: make('div.field', make('span.field-name', 'Layers'), this.layers)};
     for (const [name, title] of Object.entries(FIELDS)) {
       this[name] = this.choice(name);
       this.fields[name] = labelled(title, this[name]);
@@ -95,14 +95,14 @@ export class Bar {
     this.before = select([], (before) => act.set({before}));
     this.fields.before = labelled('Before', this.before, 'Earlier epoch for the difference (b: the current epoch)');
     const drawing = 'Draw a rectangle on an image and follow the evidence inside it (e)';
-    this.draw = button('Draw a region', act.region, {title: drawing});
+    this.draw = button('Draw a region', () => act.region.toggle(), {title: drawing});
     const group = (name, ...fields) => make('div.group', {role: 'group', 'aria-label': name}, fields);
     const {show, view, opacity, threshold} = this;
     const {layers, method, target, region, signed, scale, before, ...which} = this.fields;
     this.options = make(
       'div.options',
       {id: freshId('options'), hidden: true},
-      group('What is shown', show.element, view.element, before, layers, method, target, region, this.draw),
+      group('What is shown', show, view, before, layers, method, target, region, this.draw),
       group('Colours', signed, this.colour, scale, opacity.field, threshold.field),
       group('Which probes', Object.values(which)),
     );
@@ -115,25 +115,26 @@ export class Bar {
     this.more.setAttribute('aria-expanded', String(open));
   }
 
-  // Updates everything that depends on the runs.
+  // Updates everything that depends on the runs; dress() and move() follow.
   build(scene) {
     const {state} = scene;
     // With a single step, there is nothing to play.
-    for (const element of [...this.motion, this.show.element]) element.hidden = scene.once;
-    for (const field of [this.sort, this.filter]) {
-      for (const option of field.options) option.hidden = scene.once && OF_TRAINING.includes(option.value);
-    }
+    for (const element of this.motion) element.hidden = scene.once;
     const all = ['all', 'all'];
     const titles = new Map(scene.runs.flatMap((run) => run.keys.map((key) => [key.method, key.method_title])));
     fill(this.method, [...scene.methods.map((name) => [name, titles.get(name)]), all], scene.method);
     fill(this.target, [...scene.targets.map((name) => [name, targetWords(scene.runs[0], name)]), all], scene.target);
     const names = scene.classNames();
     fill(this.class, [['', 'all'], ...names.map((name) => [name, name])], scene.class);
-    this.layerBox.replaceChildren(...scene.layers.map((layer) => this.layerButton(scene, layer)));
+    const shows = choicesOf('show').map(([value, text]) => [value, text, SHOW_TITLES[value]]);
+    this.show.show(shows, [state.show]);
+    this.show.element.hidden = scene.once;
+    const isFit = ([value]) => value !== 'difference' || !scene.once;
+    this.view.show(choicesOf('view').filter(isFit), [state.view]);
+    this.layers.show(scene.layers.map((layer) => [layer, scene.short.get(layer), layer]), scene.chosen);
     const earlier = scene.positions.map((_, place) => [scene.nameAt(place), scene.label(place)]);
     fill(this.before, [['', 'the previous epoch'], ...earlier], state.before);
     this.fields.before.hidden = state.view !== 'difference';
-    this.view.element.querySelector('[data-value=difference]').hidden = scene.once;
     this.fields.method.hidden = scene.methods.length < 2;
     this.fields.target.hidden = scene.targets.length < 2;
     this.fields.layers.hidden = scene.layers.length < 2;
@@ -142,34 +143,20 @@ export class Bar {
     this.fields.filter.hidden = !scene.hasClasses();
     // Without true classes, no prediction is right or wrong.
     const judged = scene.runs[0].probes.some((probe) => probe.true.length > 0);
-    for (const option of this.filter.options) option.hidden ||= !judged && OF_TRUTH.includes(option.value);
-    this.show.press(state.show);
-    this.view.press(state.view);
-    for (const name of ['scale', 'size', 'sort', 'filter', 'speed']) this[name].value = state[name];
-    this.region.checked = state.region === 'on';
+    const unfit = [...(scene.once ? OF_TRAINING : []), ...(judged ? [] : OF_TRUTH)];
+    for (const option of [...this.sort.options, ...this.filter.options]) option.hidden = unfit.includes(option.value);
     if (!scene.once) this.strip.build(scene);
-    this.dress(scene);
-    this.move(scene);
   }
 
-  layerButton(scene, layer) {
-    return button(scene.short.get(layer), () => this.act.set({layers: toggled(scene, layer)}), {
-      class: 'segment',
-      title: layer,
-      'aria-pressed': String(scene.chosen.includes(layer)),
-    });
-  }
-
-  // Updates everything that depends on the colours of the maps.
+  // Updates everything that depends on the user's selections.
   dress(scene) {
     const {state, look} = scene;
     if (this.painted !== look.colour) paintColourBar(this.colours, look.colour);
     this.painted = look.colour;
+    for (const name of ['scale', 'size', 'sort', 'filter', 'speed', 'colour']) this[name].value = state[name];
+    for (const name of ['region', 'signed']) this[name].checked = state[name] === 'on';
     this.before.value = state.before === '' ? '' : scene.nameAt(scene.before);
-    this.colour.value = state.colour;
     this.colour.hidden = look.signed;
-    this.signed.checked = look.signed;
-    this.scale.value = state.scale;
     const limit = scene.commonLimit();
     const number = limit === null ? '' : shortNumber(limit);
     const ends = look.signed ? [`against ${number && '−'}${number}`, `${number} for`] : ['0', number || 'max'];

@@ -1,6 +1,6 @@
 // A card for one probe: its name, and for each run the prediction, the images (or film strips) and the timeline.
 import {cellsOf, cellWidth, kindsOf} from './cell.js';
-import {apartCells, apartPane, isSided, lineOf, sidedWidth} from './compare.js';
+import {apartCells, apartPane, isSided, panesOf} from './compare.js';
 import {button, make, setText} from './dom.js';
 import {Film} from './film.js';
 import {moveMarkers, sparkline, sparkScale, timeline} from './timeline.js';
@@ -118,8 +118,7 @@ export class Board {
     this.act = act;
     this.element = make('div.board');
     this.none = make('p.nothing', {hidden: true});
-    this.sizer = new ResizeObserver(() => this.fit());
-    this.sizer.observe(this.element);
+    new ResizeObserver(() => this.fit()).observe(this.element);
     this.watcher = new IntersectionObserver((entries) => this.seen(entries, 'visible'));
     // Cards near the window are drawn once the slider has stopped, before they are scrolled into view.
     this.outlook = new IntersectionObserver((entries) => this.seen(entries, 'near'), {rootMargin: '400px 0px'});
@@ -130,7 +129,6 @@ export class Board {
     for (const watcher of [this.watcher, this.outlook]) watcher.disconnect();
     this.order = null;
     const [run] = scene.runs;
-    this.measure(scene);
     this.fit();
     const spark = sparkScale(scene);
     setText(this.none, `No probe passes the filters${scene.once ? '' : ' at this epoch'}.`);
@@ -142,54 +140,41 @@ export class Board {
     }
   }
 
-  // Computes the minimum widths of images and cards.
-  measure(scene) {
+  // Sets the widths of images and cards. Images are enlarged to fill their cards; small ones by whole numbers, to keep
+  // pixels sharp.
+  fit() {
+    const {scene} = this;
+    if (!scene) return;
+    const {slices, positions} = scene;
     const {size, show} = scene.state;
     const {display} = scene.runs[0].header;
-    const {slices} = scene;
+    const film = show === 'film';
     const kinds = kindsOf(scene).length;
-    const count = Number(kinds < 3 || scene.runs.length > 1) + scene.columns.length * kinds;
-    const width = cellWidth(display, size);
+    const panes = panesOf(scene);
+    const images = Number(kinds < 3 || scene.runs.length > 1) + scene.columns.length * kinds;
+    // Runs side by side share the image.
+    let line = panes > 0 ? 1 + panes * (images - 1) : Math.min(images, 12);
     const thumb = size === 'original' ? Math.min(display.width, 64) : cellWidth(display, THUMBS[size]);
-    const film = scene.positions.length * (thumb * slices + FRAME) + FILM_NAME;
-    const sided = isSided(scene);
-    const line = sided ? sidedWidth(scene, count) : Math.min(count, 12);
-    const card = show === 'film' ? film : line * (width * slices + GAP);
-    const base = show === 'film' ? thumb : width;
-    this.sizes = {
-      size,
-      slices,
-      count: sided ? count : Math.min(count, 12),
-      sided,
-      base,
-      pixels: display.width,
-      film: show === 'film' ? scene.positions.length : 0,
-      card: Math.max(300, card + EDGES),
-    };
-    const {style} = this.element;
-    style.setProperty('--across', String(Math.min(count, kinds === 3 ? 3 : size === 'large' || slices > 1 ? 2 : 4)));
-    style.setProperty('--card-width', `${this.sizes.card}px`);
-    this.element.classList.toggle('as-film', show === 'film');
-  }
-
-  // Enlarges images to fill their cards; small images by whole numbers, to keep pixels sharp.
-  fit() {
-    if (!this.sizes) return;
-    const {size, slices, count, sided, base, pixels, film, card} = this.sizes;
-    const whole = this.element.clientWidth;
-    const across = Math.max(1, Math.floor((whole + BETWEEN) / (card + BETWEEN)));
-    const inside = (whole + BETWEEN) / across - BETWEEN - EDGES;
+    const base = film ? thumb : cellWidth(display, size);
+    const inner = film ? positions.length * (base * slices + FRAME) + FILM_NAME : line * (base * slices + GAP);
+    const card = Math.max(300, inner + EDGES);
+    const {style, classList, clientWidth} = this.element;
+    style.setProperty('--across', String(Math.min(images, kinds === 3 ? 3 : size === 'large' || slices > 1 ? 2 : 4)));
+    style.setProperty('--card-width', `${card}px`);
+    style.setProperty('--panes', String(panes));
+    classList.toggle('as-film', film);
+    const across = Math.max(1, Math.floor((clientWidth + BETWEEN) / (card + BETWEEN)));
+    const inside = (clientWidth + BETWEEN) / across - BETWEEN - EDGES;
     const roomOf = (cells) => (inside - GAP * (cells - 1)) / cells / slices;
-    const {panes, all} = sided ? lineOf(this.scene, count, roomOf, base * 0.7) : {panes: 0, all: count};
-    this.element.style.setProperty('--panes', String(panes));
-    const room = film ? ((inside - FILM_NAME - FRAME) / film - FRAME) / slices : roomOf(all);
-    const unit = base > pixels ? pixels : 1;
+    const least = panes > 0 ? base * 0.7 : base;
+    while (panes > 0 && line > 1 + panes && roomOf(line) < least) line -= panes;
+    const room = film ? ((inside - FILM_NAME - FRAME) / positions.length - FRAME) / slices : roomOf(line);
+    const unit = base > display.width ? display.width : 1;
     const wide = Math.floor(Math.min(room, base * 1.7) / unit) * unit;
     // For a film strip, fitting into the card matters more than pixels of equal size.
     const nearly = film && room < base && room > base * 0.7 ? Math.floor(room) : base;
-    const least = sided ? base * 0.7 : base;
     const best = size === 'original' || wide < least ? nearly : wide;
-    this.element.style.setProperty(film ? '--thumb' : '--cell', `${best}px`);
+    style.setProperty(film ? '--thumb' : '--cell', `${best}px`);
   }
 
   arrange(scene) {
@@ -242,10 +227,5 @@ export class Board {
 
   focus(probe) {
     if (this.cards[probe]) this.cards[probe].title.focus();
-  }
-
-  stop() {
-    window.clearTimeout(this.timer);
-    for (const watcher of [this.watcher, this.outlook, this.sizer]) watcher.disconnect();
   }
 }

@@ -54,15 +54,20 @@ export class Cell {
       const words = `Probe ${run.probes[this.probe].id}: the image alone${truth && `, true ${truth}`}`;
       return this.canvas.setAttribute('aria-label', words);
     }
-    this.canvas.setAttribute('aria-label', described(run, step, this.key, this.probe, kind, state, scene.look));
-    this.element.classList.toggle('blank', state === 'blank');
-    this.element.classList.toggle('broken', state === 'broken');
     const about = explained(run, step, this.key, this.probe);
     this.canvas.title = `Brightest colour: ${shortNumber(run.limit(scene.look, step, this.key, this.probe))}`;
     const top = shortNumber(run.maximum(step, this.key, this.probe));
     const ends = scene.look.signed ? `${minus(run.minimum(step, this.key, this.probe))} to ${top}` : `max ${top}`;
     const value = noticeOf(state, scene.look) || ends;
-    return setText(this.value, about ? `${about}, ${value}` : value);
+    const words = described(run, step, this.key, this.probe, kind, state, scene.look);
+    return this.tell(state, about ? `${about}, ${value}` : value, words);
+  }
+
+  // Sets the caption and the text for screen readers. state: 'blank', 'broken' or another one.
+  tell(state, caption, spoken) {
+    for (const name of ['blank', 'broken']) this.element.classList.toggle(name, state === name);
+    setText(this.value, caption);
+    this.canvas.setAttribute('aria-label', spoken);
   }
 
   compare(scene, run) {
@@ -70,10 +75,7 @@ export class Cell {
     const {state, text} = paintDifference(this.canvas, this.picture, run, steps, this.key, this.probe, scene.look);
     const which = `${scene.label()} less ${scene.label(scene.before)}`;
     setText(this.name, `${this.column.title} · ${which}`);
-    setText(this.value, text);
-    this.element.classList.toggle('broken', state === 'broken');
-    const {id} = run.probes[this.probe];
-    this.canvas.setAttribute('aria-label', `Probe ${id}, layer ${this.column.layer}, ${which}: ${text}`);
+    this.tell(state, text, `Probe ${run.probes[this.probe].id}, layer ${this.column.layer}, ${which}: ${text}`);
   }
 }
 

@@ -1,6 +1,6 @@
 // A line chart over the slider's positions, with labels at the lines, dashes in addition to colours, and a marker.
 import {draw, make} from './dom.js';
-import {largest, shortNumber, smallest} from './numbers.js';
+import {isKnown, largest, shortNumber, smallest} from './numbers.js';
 
 const DASHES = ['', '7 3', '2 3', '9 3 2 3', '4 2', '12 4', '1 2', '6 2 1 2 1 2'];
 const TOP = 8;
@@ -14,7 +14,7 @@ const LABEL_PITCH = 14;
 export function linePath(values, x, y, dash, kind = '') {
   const points = values.map((value, place) => {
     if (value === null) return '';
-    const [before, after] = [values[place - 1], values[place + 1]].map((other) => (other ?? null) !== null);
+    const [before, after] = [values[place - 1], values[place + 1]].map(isKnown);
     // A lone value is a short dash.
     return `${before ? 'L' : 'M'}${x(place).toFixed(1)} ${y(value).toFixed(1)}${before || after ? '' : 'h.4'}`;
   });
@@ -30,8 +30,8 @@ export function lineKey({columns, positions}, {dash}) {
   return draw('svg', {class: 'line-key', viewBox: '0 0 16 4', preserveAspectRatio: 'none', 'aria-hidden': 'true'}, piece);
 }
 
-// Returns which of `count` places of equal width was clicked; left and width: the extent of all, in window pixels.
-export function placeOfClick(event, left, width, count) {
+// Returns which of `count` places of equal width is at the pointer; left, width: the extent of all, in window pixels.
+export function placeAt(event, {left, width}, count) {
   return Math.min(count - 1, Math.max(0, Math.floor(((event.clientX - left) / width) * count)));
 }
 
@@ -54,7 +54,7 @@ export function lineChart({series, info, ticks, width, height, name, onpick, roo
     const box = svg.getBoundingClientRect();
     const scale = box.width / width;
     const inside = (width - edge.left - edge.right) * scale;
-    onpick(placeOfClick(event, box.left + edge.left * scale, inside, count));
+    onpick(placeAt(event, {left: box.left + edge.left * scale, width: inside}, count));
   };
   const svg = draw(
     'svg',
@@ -65,7 +65,7 @@ export function lineChart({series, info, ticks, width, height, name, onpick, roo
   );
   const move = (at) => {
     setAll(marker, {x1: x(at), x2: x(at)});
-    const wanted = series.map(({values}) => y(values[at] ?? lastKnown(values) ?? low));
+    const wanted = series.map(({values}) => y(values[at] ?? values.findLast(isKnown) ?? low));
     const spread = spreadLabels(wanted, height, broken ? 2 : 1);
     series.forEach((one, i) => {
       const value = one.values[at];
@@ -110,15 +110,11 @@ function clipped(label) {
 
 function range(series, {low, high}) {
   const all = series.flatMap(({values, band}) => [...values, ...(band ? [...band.lows, ...band.highs] : [])]);
-  const values = all.filter((value) => value !== null && Number.isFinite(value));
-  const top = values.length ? largest(values) : 1;
-  const bottom = values.length ? smallest(values) : 0;
-  const from = low === null || low === undefined || !Number.isFinite(low) ? Math.min(bottom, 0) : Math.min(low, bottom);
+  const [bottom, top] = all.some(isKnown) ? [smallest(all), largest(all)] : [0, 1];
+  const from = Math.min(low ?? 0, bottom);
   // Adapt the scale if the values use only a small part of the full range.
-  const bounded = high !== null && high !== undefined && Number.isFinite(high);
-  let to = bounded && top > (from + high) / 3 ? Math.max(high, top) : top + (top - from) * 0.08;
-  if (!(to > from)) to = from + 1;
-  return [from, to];
+  const to = isKnown(high) && top > (from + high) / 3 ? Math.max(high, top) : top + (top - from) * 0.08;
+  return [from, to > from ? to : from + 1];
 }
 
 function axis({low, high, x, y, ticks, width, height, right}) {
@@ -158,16 +154,12 @@ function line({values, dash, second, band}, x, y, count) {
   const group = draw('g', area, linePath(values, x, y, dash, kind));
   // Draw a point for a value without neighbours, which has no visible line.
   values.forEach((value, place) => {
-    const alone = value !== null && (values[place - 1] ?? null) === null && (values[place + 1] ?? null) === null;
+    const alone = !isKnown(values[place - 1]) && !isKnown(values[place + 1]);
     if (value !== null && (alone || (second && count <= 40)))
       group.append(draw('circle', {class: `point ${hue}`, cx: x(place), cy: y(value), r: 2.5}));
   });
   group.append(dot, text);
   return {group, dot, text};
-}
-
-function lastKnown(values) {
-  return values.filter((value) => value !== null).at(-1);
 }
 
 // Moves labels apart vertically, keeping their order; lines: number of text lines per label.
@@ -194,8 +186,7 @@ export class ChartPanel {
   constructor(height = 150) {
     this.height = height;
     this.element = make('div.chart-panel');
-    this.watcher = new ResizeObserver(() => this.redraw());
-    this.watcher.observe(this.element);
+    new ResizeObserver(() => this.redraw()).observe(this.element);
   }
 
   show(content, at) {
@@ -216,9 +207,5 @@ export class ChartPanel {
   move(at) {
     this.at = at;
     if (this.chart) this.chart.move(at);
-  }
-
-  stop() {
-    this.watcher.disconnect();
   }
 }

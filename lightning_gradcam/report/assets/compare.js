@@ -2,7 +2,7 @@
 import {Cell} from './cell.js';
 import {DIVERGING, paintColourBar} from './colour.js';
 import {layDifference} from './difference.js';
-import {button, make, setText} from './dom.js';
+import {button, make, segments} from './dom.js';
 import {largest, percent, smallest} from './numbers.js';
 import {resized} from './resize.js';
 
@@ -62,14 +62,9 @@ class ApartCell extends Cell {
     const [most, least] = shares ? [Math.max(0, largest(shares)), Math.max(0, -smallest(shares))] : [0, 0];
     // In signed maps, "brighter" would be wrong, because blue is also bright.
     const ends = `A ${scene.look.signed ? 'higher' : 'brighter'} by up to ${percent(most)}, B by ${percent(least)}`;
-    setText(this.value, other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference'));
-    this.element.classList.toggle('broken', state !== '');
+    const text = other + (state ? 'cannot be subtracted' : most + least > 0 ? ends : 'no difference');
     this.canvas.title = state ? APART_WORDS : `${APART_WORDS} Largest: ${ends}.`;
-    const {id} = a.probes[this.places[0]];
-    this.canvas.setAttribute(
-      'aria-label',
-      `Probe ${id}, layer ${this.column.layer}, A minus B: ${this.value.textContent}`,
-    );
+    this.tell(state, text, `Probe ${a.probes[this.probe].id}, layer ${this.column.layer}, A minus B: ${text}`);
   }
 }
 
@@ -91,27 +86,28 @@ export function apartPane(cells) {
   return cells.length > 0 && make('div.run-row.apart-row', head, make('div.cells', cells));
 }
 
-// Returns the number of panes, and of cells in a line. count: number of cells for one run, including its image;
-// room(n): a cell's width if a line has n cells; least: a cell's minimum width.
-export function lineOf(scene, count, room, least) {
-  const panes = 2 + Number(showsApart(scene));
-  let each = count - 1;
-  while (each > 1 && room(1 + panes * each) < least) each -= 1;
-  return {panes, all: 1 + panes * each};
-}
-
-// Returns the maximum number of cells side by side in a card.
-export function sidedWidth(scene, count) {
-  return 1 + (2 + Number(showsApart(scene))) * (count - 1);
+// Returns the number of panes side by side: one for each of two runs, and one for their difference; 0 otherwise.
+export function panesOf(scene) {
+  return isSided(scene) ? 2 + Number(showsApart(scene)) : 0;
 }
 
 // The line above the maps, which shows the runs A and B and explains the colours of the difference.
 export class CompareLine {
-  // act: {set(changes)}; fixed: whether the runs are selected elsewhere on the page.
+  // act: {set(changes), scene}; fixed: whether the runs are selected elsewhere on the page.
   constructor(act, fixed) {
     Object.assign(this, {act, fixed, others: []});
-    this.element = make('section.compare-line', {'aria-label': 'Runs side by side'});
+    const pick = (name) => act.set({compare: act.scene.runs[1]?.name === name ? '' : name});
+    this.chips = segments('Run beside A', pick);
+    const flip = () => act.set({versus: act.scene.state.versus === 'on' ? 'off' : 'on'});
+    this.versus = segments('Difference of A and B', flip);
+    const swap = button('⇄', () => this.swap(), {class: 'tool', 'aria-label': SWAP, title: `${SWAP} (x)`});
     this.colours = make('canvas.colour-bar', {'aria-hidden': 'true', width: 256, height: 1});
+    const legend = make('div.legend', make('span', 'more in B'), this.colours, make('span', 'more in A'));
+    this.key = [legend, make('span.reading', 'full colours: ±100 % of the brightest colour')];
+    this.texts = [0, 1, 2].map(() => make('span.side-text'));
+    const parts = [[this.texts[0]], [this.texts[1], this.chips], [swap], [this.versus, this.texts[2]]];
+    this.sides = parts.map((part) => make('div.side', part));
+    this.element = make('section.compare-line', {'aria-label': 'Runs side by side'}, this.sides);
   }
 
   // entries: all runs that can be selected.
@@ -121,48 +117,30 @@ export class CompareLine {
     const others = entries.filter((entry) => entry.run !== a.name && entry.fingerprint === fingerprint && entry.steps);
     this.others = others.map(({run}) => run);
     this.element.hidden = others.length === 0;
-    if (this.element.hidden) return;
-    const chip = (name) => {
-      const pressed = b?.name === name;
-      const go = () => this.act.set({compare: pressed ? '' : name});
-      return button(name, go, {class: 'segment', 'aria-pressed': String(pressed), title: name});
-    };
     const few = others.length > 1 || !b ? this.others.slice(0, MOST_CHIPS) : [];
-    const chips = few.length > 0 && make('div.segments', {role: 'group', 'aria-label': 'Run beside A'}, few.map(chip));
+    this.chips.show(few.map((name) => [name, name, name]), [b?.name]);
+    this.versus.show([['on', 'A − B', `${APART_WORDS} (w)`]], [scene.state.versus]);
     const mark = (text) => make('span.badge', text);
     const name = (run) => make('span.side-name', {title: run.header.path || run.name}, run.name);
-    const swap = () => this.swap(scene);
-    const parts = b
-      ? [
-          [mark('A'), name(a)],
-          [mark('B'), !few.includes(b.name) && name(b), chips],
-          !this.fixed && [button('⇄', swap, {class: 'tool', 'aria-label': SWAP, title: `${SWAP} (x)`})],
-          this.legend(scene),
-        ]
-      : [[make('span.field-name', 'Compare with'), chips]];
-    this.element.replaceChildren(...parts.filter(Boolean).map((part) => make('div.side', part)));
-  }
-
-  legend(scene) {
-    const on = scene.state.versus === 'on';
-    const flip = () => this.act.set({versus: on ? 'off' : 'on'});
-    const key = {class: 'segment', 'aria-pressed': String(on), title: `${APART_WORDS} (w)`};
-    const found = [make('div.segments', button('A − B', flip, key))];
-    if (!showsApart(scene)) return found;
+    const alone = [make('span.field-name', 'Compare with')];
+    this.texts[0].replaceChildren(...(b ? [mark('A'), name(a)] : []));
+    this.texts[1].replaceChildren(...(b ? [mark('B'), ...(few.includes(b.name) ? [] : [name(b)])] : alone));
+    this.texts[2].replaceChildren(...(showsApart(scene) ? this.key : []));
+    this.sides[0].hidden = this.sides[3].hidden = !b;
+    this.sides[2].hidden = !b || this.fixed;
     paintColourBar(this.colours, DIVERGING);
-    const bar = make('div.legend', make('span', 'more in B'), this.colours, make('span', 'more in A'));
-    return [...found, bar, make('span.reading', 'full colours: ±100 % of the brightest colour')];
   }
 
   // Selects the next run to show beside A; none after the last one.
-  next(scene) {
+  next() {
     if (this.fixed) return;
     const names = ['', ...this.others];
-    const now = names.indexOf(scene.runs[1]?.name ?? '');
+    const now = names.indexOf(this.act.scene.runs[1]?.name ?? '');
     this.act.set({compare: names[(now + 1) % names.length]});
   }
 
-  swap(scene) {
-    if (scene.runs.length > 1 && !this.fixed) this.act.set({run: scene.runs[1].name, compare: scene.runs[0].name});
+  swap() {
+    const [a, b] = this.act.scene.runs;
+    if (b && !this.fixed) this.act.set({run: b.name, compare: a.name});
   }
 }

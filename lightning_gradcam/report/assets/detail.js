@@ -14,7 +14,7 @@ export class Detail {
   constructor(act) {
     this.act = act;
     this.panel = new ChartPanel(170);
-    this.element = make('section.detail', {hidden: true});
+    this.element = make('section.detail');
   }
 
   build(scene, probe) {
@@ -44,7 +44,7 @@ export class Detail {
     };
     const truth = run.trueNames(probe);
     this.heading = make('h2', {tabindex: '-1'}, `#${run.probes[probe].id}`, truth && make('span.truth', truth));
-    const back = button('← All probes', this.act.close, {class: 'back', title: 'Back (Esc)'});
+    const back = button('← All probes', () => this.act.close(), {class: 'back', title: 'Back (Esc)'});
     const [before, next] = [go(-1, '‹ previous', 'Previous probe'), go(1, 'next ›', 'Next probe')];
     return make('div.detail-head', back, this.heading, before, next);
   }
@@ -102,31 +102,23 @@ export class Detail {
 
   fillTable(scene) {
     const [first] = scene.runs;
-    const places = this.rows.flatMap(({r, place}) => scene.columnsOf(r).map((column) => ({r, place, column})));
-    const head = places.map(({r, column}) =>
-      make('th', {scope: 'col', title: column.layer}, scene.prefix(r) + column.title),
-    );
-    const line = (title, reading, text) => {
-      const cells = places.map((at) => make('td', text(at)));
+    const lines = scene.lines.filter(({r}) => scene.placeIn(r, scene.open) >= 0);
+    const head = lines.map(({column, label}) => make('th', {scope: 'col', title: column.layer}, label));
+    const row = (title, reading, text) => {
+      const cells = lines.map((line) => make('td', text(line, scene.step(line.r), scene.placeIn(line.r, scene.open))));
       return make('tr', {title: reading}, make('th', {scope: 'row'}, title), cells);
     };
     const rows = mapNumbers(first).map((name) => {
       const {title, reading} = numberInfo(first, name);
-      return line(title, reading, ({r, place, column}) =>
-        shortNumber(valueOf(scene.runs[r], name, scene.step(r), column.places[r], place)),
-      );
+      return row(title, reading, ({run, key}, step, place) => shortNumber(valueOf(run, name, step, key, place)));
     });
-    const scores = line(`explained ${first.header.score}`, null, ({r, place, column}) => {
-      const value = shortNumber(scene.runs[r].score(scene.step(r), column.places[r], place));
+    const scores = row(`explained ${first.header.score}`, null, ({run, key, column}, step, place) => {
+      const value = shortNumber(run.score(step, key, place));
       // A sum of probabilities can exceed 1.
-      const summed = column.target === 'label' ? scene.runs[r].probes[place].true.length : 1;
+      const summed = column.target === 'label' ? run.probes[place].true.length : 1;
       return summed > 1 ? `sum over ${summed} classes: ${value}` : value;
     });
     const titles = make('thead', make('tr', make('th', {scope: 'col'}, 'number'), head));
     this.table.replaceChildren(make('table', titles, make('tbody', rows, scores)));
-  }
-
-  stop() {
-    this.panel.stop();
   }
 }

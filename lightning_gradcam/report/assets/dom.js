@@ -58,8 +58,7 @@ export function button(text, onclick, attributes = {}) {
 // Creates a range input from 0 to 100, or to `max`; onpick receives the number.
 export function slider(name, onpick, attributes = {}) {
   const limits = {type: 'range', min: 0, max: 100, step: 1, 'aria-label': name};
-  const element = make('input', {...limits, ...attributes, oninput: () => onpick(Number(element.value))});
-  return element;
+  return make('input', {...limits, ...attributes, oninput: ({target}) => onpick(Number(target.value))});
 }
 
 // choices: [[value, text], …]; onpick receives the value.
@@ -74,16 +73,21 @@ export function fill(element, choices, value) {
   element.value = value;
 }
 
-// Creates buttons of which one is pressed, in a group with a name for screen readers. choices: [[value, text], …].
-export function segments(name, choices, onpick, titles = {}) {
-  const buttons = choices.map(([value, text]) =>
-    button(text, () => onpick(value), {class: 'segment', title: titles[value], 'data-value': value}),
-  );
-  const element = make('div.segments', {role: 'group', 'aria-label': name}, buttons);
-  const press = (value) => {
-    for (const one of buttons) one.setAttribute('aria-pressed', String(one.dataset.value === value));
+// Creates buttons that can be pressed, in a group with a name for screen readers. show(choices, pressed) sets them:
+// [[value, text, title], …], and the values of those that are pressed. While the choices stay the same, so do the
+// buttons, which keeps the keyboard focus.
+export function segments(name, onpick) {
+  const element = make('div.segments', {role: 'group', 'aria-label': name});
+  const segment = ([value, text, title]) =>
+    button(text, () => onpick(value), {class: 'segment', title, 'data-value': value});
+  let shown = '';
+  const show = (choices, pressed) => {
+    if (shown !== JSON.stringify(choices)) element.replaceChildren(...choices.map(segment));
+    shown = JSON.stringify(choices);
+    element.hidden = choices.length === 0;
+    for (const one of element.children) one.setAttribute('aria-pressed', String(pressed.includes(one.dataset.value)));
   };
-  return {element, press};
+  return {element, show};
 }
 
 // Creates a box of notices that shows the first, and the others once it is opened. show(lines) replaces them.

@@ -89,7 +89,7 @@ export class Film {
       const state = paint(canvas, this.picture, run, step, this.key, this.probe, scene.look, kind);
       const right = run.right(step, this.probe);
       element.classList.toggle('wrong', right === false);
-      element.classList.toggle('blank', state === 'blank');
+      for (const name of ['blank', 'broken']) element.classList.toggle(name, state === name);
       element.title = described(run, step, this.key, this.probe, kind, state, scene.look);
       element.setAttribute('aria-label', element.title);
     });

@@ -58,27 +58,8 @@ class Gallery {
   }
 }
 
-// Adopts the theme of the viewer on the same page, or else the system's.
-function followTheme(root) {
-  const viewer = document.getElementById('gradcam');
-  const dark = window.matchMedia('(prefers-color-scheme: dark)');
-  const follow = () => {
-    const own = document.querySelector('.gradcam[data-theme]:not(#gradcam-galleries)');
-    root.dataset.theme = own ? own.dataset.theme : dark.matches ? 'dark' : 'light';
-  };
-  dark.addEventListener('change', follow);
-  if (viewer)
-    new MutationObserver(follow).observe(viewer, {attributes: true, subtree: true, attributeFilter: ['data-theme']});
-  follow();
+const galleries = document.getElementById('gradcam-galleries');
+for (const {textContent} of document.querySelectorAll('[id^="gradcam-gallery-"]')) {
+  galleries.append(new Gallery(JSON.parse(textContent)).element);
 }
-
-function mountGalleries(root) {
-  if (!root) return;
-  for (const element of document.querySelectorAll('[id^="gradcam-gallery-"]')) {
-    root.append(new Gallery(JSON.parse(element.textContent)).element);
-  }
-  followTheme(root);
-  root.dataset.ready = 'true';
-}
-
-mountGalleries(document.getElementById('gradcam-galleries'));
+galleries.dataset.ready = 'true';

@@ -10,16 +10,16 @@ const SIGNED = 'Red parts of the image raise the score of the explained class, b
 const MOTION = ' Press ▶ or drag the slider to see how they change during training.';
 
 export class Head {
-  // act: {set(changes), theme(), help()}.
+  // act: {set(changes), cycleTheme(), help: a dialog}.
   constructor(act, title) {
     this.title = make('h1', title);
     this.run = select([], (run) => act.set({run, compare: ''}));
     this.compare = select([], (compare) => act.set({compare}));
     this.runField = labelled('Run', this.run);
     this.compareField = labelled('Compare', this.compare, 'Another run with the same probes');
-    this.theme = button('◐', act.theme, {class: 'tool'});
+    this.theme = button('◐', () => act.cycleTheme(), {class: 'tool'});
     const name = 'Keyboard and reading';
-    const help = button('?', act.help, {class: 'tool', 'aria-label': name, title: `${name} (?)`});
+    const help = button('?', () => act.help.showModal(), {class: 'tool', 'aria-label': name, title: `${name} (?)`});
     this.headline = make('p.headline');
     this.facts = make('p.facts');
     this.note = make('p.note');
@@ -50,11 +50,11 @@ export class Head {
     this.compareField.hidden = others.length === 0;
     this.headline.title = numberInfo(scene.runs[0], 'drift').reading;
     const first = scene.runs.findIndex((run) => largestMove(run));
-    const headline = (run, r) => headlineOf(run, scene.prefix(r).replace(' ', ': '), scene.pictures[r], r === first);
+    const mark = (r) => scene.prefix(r).replace(' ', ': ');
+    const headline = (run, r) => headlineOf(run, mark(r), scene.pictures[r], r === first);
     const moves = scene.runs.map(headline).filter(Boolean);
     this.headline.replaceChildren(...moves.map(([move, probe]) => make('span', make('strong', move), `${probe} `)));
-    this.headline.hidden = moves.length === 0;
-    const shown = scene.runs.map((run, r) => scene.prefix(r).replace(' ', ': ') + run.name).join(', ');
+    const shown = scene.runs.map((run, r) => mark(r) + run.name).join(', ');
     const facts = [
       this.title.textContent.endsWith(shown) ? '' : shown,
       numberOf(header.probes.length, scene.once ? 'image' : 'probe'),
@@ -67,7 +67,6 @@ export class Head {
     const notes = new Set(scene.runs.flatMap((run) => [run.header.note, run.header.remark]));
     notes.add(header.pictures);
     setText(this.note, [...notes].filter(Boolean).join(' · '));
-    this.note.hidden = this.note.textContent === '';
     this.named(scene.state.theme);
   }
 
@@ -79,6 +78,5 @@ export class Head {
   move(scene) {
     setText(this.lead, (scene.look.signed ? SIGNED : LEAD) + (scene.positions.length > 1 ? MOTION : ''));
     setText(this.standIn, scene.standIn());
-    this.standIn.hidden = this.standIn.textContent === '';
   }
 }

@@ -1,28 +1,6 @@
 // Keyboard commands, and the dialog that explains them.
 import {button, make} from './dom.js';
-
-const HELP = [
-  ['← →', 'previous and next epoch (with Shift: ten epochs)'],
-  ['Home End', 'first and last epoch'],
-  ['Space', 'play or pause'],
-  ['f  F', 'next and previous epoch where a prediction flips'],
-  ['n  N', 'next and previous large change in the maps'],
-  ['b', 'difference from this epoch; press again for the previous epoch'],
-  ['[  ]', 'previous and next layer alone, then all layers'],
-  ['t', 'one epoch or film strips'],
-  ['v', 'overlay, map, both, difference, or image alone'],
-  ['a', 'evidence for and against, or only for'],
-  ['c', 'next colour map'],
-  ['s', 'next colour scale'],
-  ['m', 'outlines of the masks or boxes'],
-  ['e', 'draw a region, and follow the evidence inside it (Tab: its edges)'],
-  ['r  x', 'next run beside A; swap A and B'],
-  ['w', 'difference A − B'],
-  ['j  k', 'next and previous probe; Enter opens it'],
-  ['Esc', 'back to all probes'],
-  ['d', 'dark or light'],
-  ['?', 'this help'],
-];
+import {choicesOf} from './state.js';
 
 const READING = [
   'Each map shows, for one layer, which parts of the image raise the score of the explained class: the brighter the ' +
@@ -36,64 +14,65 @@ const READING = [
     'hatched where it is wrong; the line is the confidence.',
 ];
 
-// commands: {step(by), ends(last), play(), flip(by), move(by), hold(), layer(by), cycle(name), beside(by), probe(by),
-// region(), close(), theme(), help()}.
-export function keyHandler(commands) {
-  const groups = {
-    letters: {
-      f: () => commands.flip(1),
-      F: () => commands.flip(-1),
-      n: () => commands.move(1),
-      N: () => commands.move(-1),
-      b: commands.hold,
-      '[': () => commands.layer(-1),
-      ']': () => commands.layer(1),
-      t: () => commands.cycle('show'),
-      v: () => commands.cycle('view'),
-      a: () => commands.cycle('signed'),
-      c: () => commands.cycle('colour'),
-      s: () => commands.cycle('scale'),
-      m: () => commands.cycle('region'),
-      e: commands.region,
-      r: () => commands.beside(1),
-      x: () => commands.beside(0),
-      w: () => commands.cycle('versus'),
-      j: () => commands.probe(1),
-      k: () => commands.probe(-1),
-      d: commands.theme,
-      '?': commands.help,
-      Escape: commands.close,
-    },
-    arrows: {
-      ArrowLeft: (event) => commands.step(event.shiftKey ? -10 : -1),
-      ArrowRight: (event) => commands.step(event.shiftKey ? 10 : 1),
-      Home: () => commands.ends(false),
-      End: () => commands.ends(true),
-    },
-    space: {' ': commands.play},
+// Returns [[keys as listed in the help, what they do, {key: command(event)}], …].
+function commandsOf(viewer) {
+  const {sequence} = viewer;
+  const step = (by) => (event) => viewer.step(event.shiftKey ? 10 * by : by);
+  const flip = (by) => () => viewer.pick(viewer.scene.nextFlip(by));
+  const layer = (by) => () => viewer.set({layers: viewer.scene.soloed(by)});
+  const hold = () => viewer.set(viewer.scene.held());
+  const cycle = (name) => () => {
+    const values = choicesOf(name).map(([value]) => value);
+    viewer.set({[name]: values[(values.indexOf(viewer.state[name]) + 1) % values.length]});
   };
-  return (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  return [
+    ['← →', 'previous and next epoch (with Shift: ten epochs)', {ArrowLeft: step(-1), ArrowRight: step(1)}],
+    ['Home End', 'first and last epoch', {Home: () => viewer.pick(0), End: () => viewer.pick(sequence.count - 1)}],
+    ['Space', 'play or pause', {' ': () => sequence.play()}],
+    ['f  F', 'next and previous epoch where a prediction flips', {f: flip(1), F: flip(-1)}],
+    ['n  N', 'next and previous large change in the maps', {n: () => viewer.move(1), N: () => viewer.move(-1)}],
+    ['b', 'difference from this epoch; press again for the previous epoch', {b: hold}],
+    ['[  ]', 'previous and next layer alone, then all layers', {'[': layer(-1), ']': layer(1)}],
+    ['t', 'one epoch or film strips', {t: cycle('show')}],
+    ['v', 'overlay, map, both, difference, or image alone', {v: cycle('view')}],
+    ['a', 'evidence for and against, or only for', {a: cycle('signed')}],
+    ['c', 'next colour map', {c: cycle('colour')}],
+    ['s', 'next colour scale', {s: cycle('scale')}],
+    ['m', 'outlines of the masks or boxes', {m: cycle('region')}],
+    ['e', 'draw a region, and follow the evidence inside it (Tab: its edges)', {e: () => viewer.region.toggle()}],
+    ['r  x', 'next run beside A; swap A and B', {r: () => viewer.compared.next(), x: () => viewer.compared.swap()}],
+    ['w', 'difference A − B', {w: cycle('versus')}],
+    ['j  k', 'next and previous probe; Enter opens it', {j: () => viewer.toProbe(1), k: () => viewer.toProbe(-1)}],
+    ['Esc', 'back to all probes', {Escape: () => viewer.close()}],
+    ['d', 'dark or light', {d: () => viewer.cycleTheme()}],
+    ['?', 'this help', {'?': () => viewer.help.showModal()}],
+  ];
+}
+
+// Runs the commands, and returns the dialog.
+export function keyboard(viewer) {
+  const commands = commandsOf(viewer);
+  const actions = Object.assign({}, ...commands.map(([, , keys]) => keys));
+  document.addEventListener('keydown', (event) => {
+    if (!viewer.scene || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const {key, target} = event;
-    if (target.closest && target.closest('dialog')) return;
-    const own = ownKeys(target);
-    const group = Object.keys(groups).find((name) => Object.hasOwn(groups[name], key) && !own.includes(name));
-    if (!group) return;
+    if (!Object.hasOwn(actions, key) || target.closest?.('dialog') || isOwnKey(target, key)) return;
     event.preventDefault();
-    groups[group][key](event);
-  };
+    actions[key](event);
+  });
+  return helpDialog(commands);
 }
 
-// Returns the groups of keys that an element handles itself: a select all of them, a button only the space bar.
-function ownKeys(target) {
-  if (!target.matches) return [];
-  if (target.matches('select, textarea, input[type=text]')) return ['letters', 'arrows', 'space'];
-  if (target.matches('input[type=range]:not(.epoch), input[type=number]')) return ['arrows', 'space'];
-  return target.matches('button, summary, a, input[type=checkbox]') ? ['space'] : [];
+// Whether an element handles a key itself: a select handles all of them, a button only the space bar.
+function isOwnKey(target, key) {
+  if (!target.matches) return false;
+  if (target.matches('select, input[type=search]')) return true;
+  if (target.matches('input[type=range]:not(.epoch), input[type=number]')) return /^( |Arrow.*|Home|End)$/.test(key);
+  return key === ' ' && target.matches('button, summary, a, input[type=checkbox]');
 }
 
-export function helpDialog() {
-  const rows = HELP.map(([keys, what]) => {
+function helpDialog(commands) {
+  const rows = commands.map(([keys, what]) => {
     const boxes = keys.split(/ +/).map((key) => make('kbd', key));
     return make('tr', make('th', {scope: 'row'}, boxes), make('td', what));
   });

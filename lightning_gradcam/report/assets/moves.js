@@ -16,10 +16,9 @@ function meanDrifts(run, key, probes) {
 
 // Returns a row for each run and layer shown: {label, values: mean drift over these probes at each position, or null}.
 export function driftTable(scene, probes) {
-  return scene.runs.flatMap((run, r) => {
-    const places = scene.placesIn(r, probes);
-    const drifts = (column) => scene.along(r, meanDrifts(run, column.places[r], places));
-    return scene.columnsOf(r).map((column) => ({label: scene.prefix(r) + column.title, values: drifts(column)}));
+  return scene.lines.map(({r, run, key, label}) => {
+    const drifts = meanDrifts(run, key, scene.placesIn(r, probes));
+    return {label, values: scene.along(r, drifts)};
   });
 }
 

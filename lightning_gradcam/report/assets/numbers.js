@@ -1,35 +1,29 @@
 // The numbers shown in curves and tables, for maps and for predictions.
 
-const OF_PREDICTIONS = {
+// Those that a header does not describe.
+const KNOWN = {
   accuracy: {title: 'probes right', low: 0, high: 1, reading: 'Share of the probes whose prediction is right.'},
   confidence: {title: 'confidence', low: 0, high: 1, reading: 'Mean probability of the predicted class.'},
-};
-const SHAPES = {
   maximum: {title: 'map maximum', low: 0, high: null, reading: 'Largest value of the raw map, in its own unit.'},
 };
 
 // Returns {title, low, high, reading} for a number; if the header does not describe it, its name is the title.
 export function numberInfo(run, name) {
-  const known = {...SHAPES, ...OF_PREDICTIONS};
-  return run.header.stats[name] || known[name] || {title: name, low: null, high: null, reading: ''};
+  return run.header.stats[name] || KNOWN[name] || {title: name, low: null, high: null, reading: ''};
 }
 
 export function isOfPredictions(name) {
-  return name in OF_PREDICTIONS;
+  return name === 'accuracy' || name === 'confidence';
 }
 
 // Returns the names of the map numbers that any step contains, in the header's order; the maximum is always included.
 export function mapNumbers(run) {
   const found = new Set();
-  for (const step of run.steps) {
-    for (const entry of step.maps) {
-      for (const [name, values] of Object.entries(entry.numbers)) if (values.some((v) => v !== null)) found.add(name);
-    }
+  for (const {numbers} of run.steps.flatMap(({maps}) => maps)) {
+    for (const [name, values] of Object.entries(numbers)) if (values.some(isKnown)) found.add(name);
   }
-  const order = Object.keys(run.header.stats);
-  const known = order.filter((name) => found.has(name));
-  const names = [...known, ...[...found].filter((name) => !order.includes(name))];
-  return names.includes('maximum') ? names : [...names, 'maximum'];
+  const described = Object.keys(run.header.stats).filter((name) => found.has(name));
+  return [...new Set([...described, ...found, 'maximum'])];
 }
 
 // Returns the number for the curves: the selected one if this run has it, else the share inside masks and boxes, or

@@ -8,38 +8,27 @@ import {numberOf} from './words.js';
 // Returns a chart line of a number for each run and layer shown, over the slider's positions. probes: indices in the
 // first run. Each line has the number of probes in its means (`counts`), and their total number (`of`).
 function seriesOf(scene, name, probes) {
-  return scene.runs.flatMap((run, r) => {
+  return linesOf(scene, name).flatMap((line) => {
+    const {r, run, column, key, title} = line;
     const family = scene.families[r];
-    if (family.length > 0) return scene.families.indexOf(family) === r ? bands(scene, r, name, probes) : [];
-    const places = scene.placesIn(r, probes);
-    const along = (values) => scene.along(r, values);
-    return linesOf(scene, r, name).map(({title, key, dash}) => ({
-      label: scene.prefix(r) + title,
-      values: along(means(run, name, key, places)),
-      counts: isCounted(run, name) ? [] : along(sampleSizes(run, name, key, places)),
-      of: places.length,
-      dash,
-      second: r > 0,
-    }));
+    if (family.length === 0) {
+      const places = scene.placesIn(r, probes);
+      const counts = isCounted(run, name) ? [] : scene.along(r, sampleSizes(run, name, key, places));
+      return {...line, values: scene.along(r, means(run, name, key, places)), counts, of: places.length};
+    }
+    // Both runs may be of one family.
+    if (scene.families.indexOf(family) !== r) return [];
+    const label = scene.families.every((other) => other === family) ? title : line.label;
+    return {...line, label, ...bandSeries(scene, family, name, column, probes)};
   });
 }
 
-// Returns the lines for one run: its predictions, or each column of its maps.
-function linesOf(scene, r, name) {
-  if (!isOfPredictions(name))
-    return scene.columnsOf(r).map((column) => ({...column, column, key: column.places[r]}));
-  return [{title: name === 'accuracy' ? 'right' : name, column: null, key: -1, dash: name === 'accuracy' ? 0 : 1}];
-}
-
-// Returns the lines for a family of runs.
-function bands(scene, r, name, probes) {
-  const mark = scene.families.every((family) => family === scene.families[0]) ? '' : scene.prefix(r);
-  return linesOf(scene, r, name).map(({title, column, dash}) => ({
-    label: mark + title,
-    ...bandSeries(scene, scene.families[r], name, column, probes),
-    dash,
-    second: r > 0,
-  }));
+// Returns the lines for each run: its predictions, or each column of its maps.
+function linesOf(scene, name) {
+  if (!isOfPredictions(name)) return scene.lines;
+  const [title, dash] = name === 'accuracy' ? ['right', 0] : [name, 1];
+  const line = {column: null, key: -1, title, dash};
+  return scene.runs.map((run, r) => ({...line, r, run, label: scene.prefix(r) + title, second: r > 0}));
 }
 
 export function chartContent(scene, names, probes, onpick) {
@@ -94,10 +83,5 @@ export class Overview {
   move(scene) {
     this.left.move(scene.at);
     this.right.move(scene.at);
-  }
-
-  stop() {
-    this.left.stop();
-    this.right.stop();
   }
 }

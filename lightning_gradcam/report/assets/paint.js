@@ -12,7 +12,8 @@ const mixed = new Map();
 // look: {colour, opacity: 0…1, threshold: 0…1, scale, signed}. Returns 'blank', 'broken' or ''.
 export function paint(canvas, picture, run, step, key, probe, look, kind) {
   const slices = kind === 'original' ? picture.slices : run.keys[key].slices;
-  const state = kind === 'original' ? '' : stateOfMap(run.strongest(look, step, key, probe));
+  const strongest = run.strongest(look, step, key, probe);
+  const state = kind === 'original' || strongest > 0 ? '' : strongest === null ? 'broken' : 'blank';
   lay(canvas, picture, {...run.keys[key], slices}, run.shares(look, step, key, probe), look, kind, state);
   return state;
 }
@@ -23,8 +24,9 @@ export function lay(canvas, picture, {width, height, slices, signal}, map, look,
   for (let slice = 0; slice < slices; slice += 1) {
     const frame = Math.floor(((2 * slice + 1) * picture.slices) / (2 * slices));
     const place = {frame, left: slice * (picture.width + SEAM)};
-    if (state === 'broken') fade(image, picture, place, kind);
-    else if (kind === 'original' || (state === 'blank' && kind === 'overlay')) copy(image, picture, place);
+    // A map that is not finite: its finite part would look like a map. The page fades the image and crosses it out.
+    const isBare = kind === 'original' || state === 'broken' || (state === 'blank' && kind === 'overlay');
+    if (isBare) copy(image, picture, place);
     else {
       const heat = resized(map, slices * width, slice * width, width, height, picture.width, picture.height);
       // A signal's curve, above the band for its map, remains unchanged.
@@ -34,14 +36,7 @@ export function lay(canvas, picture, {width, height, slices, signal}, map, look,
       blend(image, picture, place, heat, shown, kind, first);
     }
   }
-  const context = canvas.getContext('2d');
-  context.putImageData(image, 0, 0);
-  if (state === 'broken') crossOut(context, picture, slices);
-}
-
-function stateOfMap(strongest) {
-  if (strongest === null) return 'broken';
-  return strongest <= 0 ? 'blank' : '';
+  canvas.getContext('2d').putImageData(image, 0, 0);
 }
 
 function bufferOf(canvas, width, height) {
@@ -105,32 +100,5 @@ function blend(image, picture, {frame, left}, heat, {colour, opacity, threshold,
       const blue = blues[((pixel >> 8) & 0xff00) | entry];
       out[to] = red | (green << 8) | (blue << 16) | OPAQUE;
     }
-  }
-}
-
-// Fades the image of a map that is not finite. Its finite part is not shown: it would look like a map.
-function fade(image, picture, {frame, left}, kind) {
-  const stride = picture.slices * picture.width;
-  for (let y = 0; y < picture.height; y += 1) {
-    for (let x = 0; x < picture.width; x += 1) {
-      const from = (y * stride + frame * picture.width + x) * 4;
-      const [red, green, blue] = picture.data.subarray(from, from + 3);
-      const grey = kind === 'map' ? 224 : (red * 0.299 + green * 0.587 + blue * 0.114) * 0.5 + 100;
-      image.data.set([grey, grey, grey, 255], (y * image.width + left + x) * 4);
-    }
-  }
-}
-
-function crossOut(context, {width, height}, slices) {
-  context.strokeStyle = '#c81e28';
-  context.lineWidth = Math.max(1, Math.floor(Math.min(width, height) / 28));
-  for (let slice = 0; slice < slices; slice += 1) {
-    const left = slice * (width + SEAM);
-    context.beginPath();
-    context.moveTo(left, 0);
-    context.lineTo(left + width, height);
-    context.moveTo(left, height);
-    context.lineTo(left + width, 0);
-    context.stroke();
   }
 }

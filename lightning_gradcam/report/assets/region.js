@@ -178,10 +178,6 @@ export class Region {
   put(input, value) {
     if (input !== this.typing) input.value = value;
   }
-
-  stop() {
-    this.panel.stop();
-  }
 }
 
 // 'relu2: first looked there in epoch 3 (24 % inside).'

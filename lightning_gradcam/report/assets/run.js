@@ -117,8 +117,7 @@ export class Run {
   }
 
   className(index) {
-    const names = this.header.class_names;
-    return names && names[index] !== undefined ? names[index] : `class ${index}`;
+    return this.header.class_names?.[index] ?? `class ${index}`;
   }
 
   trueNames(probe) {
@@ -150,14 +149,12 @@ export class Run {
   }
 
   score(step, key, probe) {
-    const target = this.steps[step].targets[this.keys[key].target];
-    return target ? target.scores[probe] : null;
+    return this.steps[step].targets[this.keys[key].target]?.scores[probe] ?? null;
   }
 
   // Returns one of a map's numbers; null if it has no value.
   number(name, step, key, probe) {
-    const values = this.steps[step].maps[key].numbers[name];
-    return values === undefined || values[probe] === undefined ? null : values[probe];
+    return this.steps[step].maps[key].numbers[name]?.[probe] ?? null;
   }
 
   label(step) {
@@ -169,19 +166,22 @@ export class Run {
 }
 
 // Returns the slider's positions: the steps of one run, or of two runs matched by epoch. If a run has no step in an
-// epoch, its last earlier step (or its first) is used instead, and `has` is false.
-export function positions(a, b) {
-  if (b && a.once && b.once) return [{a: 0, b: 0, has: [true, true], run: a, step: 0}];
-  if (!b) return a.steps.map((_, step) => ({a: step, b: null, has: [true, false], run: a, step}));
-  const epochs = [...new Set([...a.steps, ...b.steps].map((step) => step.epoch))].sort((x, y) => x - y);
+// epoch, its last earlier step (or its first) is in `steps` instead, and `has` is false. `run` and `step` name the
+// position.
+export function positions(runs) {
+  const [a] = runs;
+  if (runs.length === 1) return a.steps.map((_, step) => ({steps: [step], has: [true], run: a, step}));
+  if (runs.every(({once}) => once)) return [{steps: [0, 0], has: [true, true], run: a, step: 0}];
+  const epochs = [...new Set(runs.flatMap(({steps}) => steps.map(({epoch}) => epoch)))].sort((x, y) => x - y);
   const found = [];
   for (const epoch of epochs) {
-    const count = Math.max(a.several.get(epoch) || 0, b.several.get(epoch) || 0);
+    const has = runs.map((run) => run.several.has(epoch));
+    const named = has.indexOf(true);
+    const count = Math.max(...runs.map((run) => run.several.get(epoch) || 0));
     for (let place = 0; place < count; place += 1) {
       const share = (place + 1) / count;
-      const [inA, inB] = [a, b].map((run) => stepAt(run, epoch, share));
-      const has = [a, b].map((run) => run.several.has(epoch));
-      found.push({a: inA, b: inB, has, run: has[0] ? a : b, step: has[0] ? inA : inB});
+      const steps = runs.map((run) => stepAt(run, epoch, share));
+      found.push({steps, has, run: runs[named], step: steps[named]});
     }
   }
   return found;

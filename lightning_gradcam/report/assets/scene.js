@@ -9,7 +9,7 @@ export class Scene {
   constructor(shown, families) {
     const runs = shown.map(({run}) => run);
     Object.assign(this, {runs, families, pictures: shown.map(({pictures}) => pictures)});
-    this.positions = positions(runs[0], runs[1]);
+    this.positions = positions(runs);
     this.marks = ['A', 'B'];
     this.once = runs.every((run) => run.once);
     this.opening = this.openingPlace();
@@ -18,7 +18,8 @@ export class Scene {
   // Returns the position at which the page opens: the first run's largest change if that is large, else the last one.
   openingPlace() {
     const {step, value} = largestMove(this.runs[0]) ?? {};
-    return value >= LARGE ? this.positions.findIndex(({a, has}) => a === step && has[0]) : this.positions.length - 1;
+    const isThere = ({steps, has}) => steps[0] === step && has[0];
+    return value >= LARGE ? this.positions.findIndex(isThere) : this.positions.length - 1;
   }
 
   // Applies the user's selections; those that this run does not have are ignored.
@@ -60,6 +61,11 @@ export class Scene {
     this.look = {colour, scale, signed, opacity: Number(opacity) / 100, threshold: Number(threshold) / 100};
   }
 
+  // Whether all probes are shown, and not a single one.
+  get isBoard() {
+    return this.open === undefined;
+  }
+
   titleOf({layer, method_title: method, target}) {
     const parts = [this.short.get(layer)];
     if (this.method === 'all' && this.methods.length > 1) parts.push(method);
@@ -70,6 +76,16 @@ export class Scene {
   // Returns the columns that a run has.
   columnsOf(r) {
     return this.columns.filter((column) => column.places[r] >= 0);
+  }
+
+  // Returns a line of a curve or table for each run and column that it has.
+  get lines() {
+    return this.runs.flatMap((run, r) =>
+      this.columnsOf(r).map((column) => {
+        const {title, dash} = column;
+        return {r, run, column, key: column.places[r], title, label: this.prefix(r) + title, dash, second: r > 0};
+      }),
+    );
   }
 
   // Returns a run's mark for labels; empty if there is only one run.
@@ -120,7 +136,7 @@ export class Scene {
   }
 
   stepAt(place, r) {
-    return r === 0 ? this.positions[place].a : this.positions[place].b;
+    return this.positions[place].steps[r];
   }
 
   // Returns a position's epoch, and the fraction of the epoch's steps completed at it.
@@ -156,7 +172,7 @@ export class Scene {
 
   // Returns a note if a run has no step in this epoch.
   standIn() {
-    const r = this.positions[this.at].has.slice(0, this.runs.length).indexOf(false);
+    const r = this.positions[this.at].has.indexOf(false);
     if (r < 0) return '';
     return `${this.marks[r]} has no ${this.label()}; its ${this.runs[r].label(this.step(r))} is shown.`;
   }
@@ -173,7 +189,7 @@ export class Scene {
 
   // Returns the next position, forwards or backwards, at which the prediction for the open or any shown probe flips.
   nextFlip(by) {
-    const probes = this.open === undefined ? this.order() : [this.open];
+    const probes = this.isBoard ? this.order() : [this.open];
     for (let place = this.at + by; place > 0 && place < this.positions.length; place += by) {
       if (this.flipsAt(place, probes).length > 0) return place;
     }
@@ -206,8 +222,9 @@ export class Scene {
   // Returns the value of the brightest colour if it is the same for all maps on the page, else null.
   commonLimit() {
     const shown = ({id}) => !this.state.probe || id === this.state.probe;
-    const of = (run, r, n) => this.columnsOf(r).map(({places}) => run.limit(this.look, this.step(r), places[r], n));
-    const limits = this.runs.flatMap((run, r) => run.probes.flatMap((probe, n) => (shown(probe) ? of(run, r, n) : [])));
+    const limits = this.lines.flatMap(({r, run, key}) =>
+      run.probes.flatMap((probe, n) => (shown(probe) ? run.limit(this.look, this.step(r), key, n) : [])),
+    );
     return new Set(limits).size === 1 ? limits[0] : null;
   }
 
@@ -224,8 +241,7 @@ export class Scene {
     const {sort} = this.state;
     const kept = this.runs[0].probes.map((_, probe) => probe).filter((probe) => this.passes(probe, true));
     const value = new Map(kept.map((probe) => [probe, this.rank(sort, probe)]));
-    const places = new Map(kept.map((probe, place) => [probe, place]));
-    return kept.sort((x, y) => compared(value.get(x), value.get(y)) || places.get(x) - places.get(y));
+    return kept.sort((x, y) => compared(value.get(x), value.get(y)));
   }
 
   // Returns the probes for the curves. Filters that depend on the slider do not apply: the past would change with it.
@@ -235,7 +251,7 @@ export class Scene {
 
   // Returns the open probe, or else the probes for the curves.
   studied() {
-    return this.open === undefined ? this.steady() : [this.open];
+    return this.isBoard ? this.steady() : [this.open];
   }
 
   passes(probe, now) {

@@ -1,5 +1,5 @@
 // The strip behind the slider: drift by epoch (across) and layer (down), with ticks for changed predictions.
-import {placeOfClick} from './chart.js';
+import {placeAt} from './chart.js';
 import {colourTable, paintColourBar} from './colour.js';
 import {draw, make, setText} from './dom.js';
 import {driftTable, LARGE, largePlaces} from './moves.js';
@@ -12,7 +12,7 @@ const STRIP_COLOURS = 'cividis';
 const TICK = 10;
 
 export class Strip {
-  // act: {pick(place), move(by)}; slider: the slider for the positions.
+  // act: {pick(place)}; slider: the slider for the positions.
   constructor(act, slider) {
     this.canvas = make('canvas.drifts', {role: 'img', width: 1, height: 1});
     this.ticks = make('div.flip-ticks');
@@ -26,8 +26,7 @@ export class Strip {
   }
 
   placeAt(event) {
-    const {left, width} = this.track.getBoundingClientRect();
-    return placeOfClick(event, left, width, this.count);
+    return placeAt(event, this.track.getBoundingClientRect(), this.count);
   }
 
   build(scene) {

@@ -1,5 +1,5 @@
 // The strip of one probe's predictions: a piece for each class, the confidence as a line, and a tick at each flip.
-import {lineKey, linePath, placeOfClick} from './chart.js';
+import {lineKey, linePath, placeAt} from './chart.js';
 import {draw, make} from './dom.js';
 import {chosenNumber, largest, numberInfo, smallest, valueOf} from './numbers.js';
 import {history, signOf} from './words.js';
@@ -11,10 +11,7 @@ export function timeline(scene, r, probe, onpick) {
     role: 'img',
     title: 'Predictions over the epochs; the line is the confidence. Click to go to an epoch.',
     'aria-label': `Predictions of probe ${run.probes[probe].id}: ${history(run, probe)}`,
-    onclick: (event) => {
-      const {left, width} = strip.getBoundingClientRect();
-      onpick(placeOfClick(event, left, width, count));
-    },
+    onclick: (event) => onpick(placeAt(event, strip.getBoundingClientRect(), count)),
   };
   const parts = pieces(scene, r, probe).map(({from, to, step}) => piece(run, probe, from, to, step, count));
   const strip = make('div.timeline', attributes, parts, confidenceLine(scene, r, probe), make('div.marker'));
@@ -72,10 +69,8 @@ export function stretched(count, height, ...children) {
 export function sparkScale(scene) {
   const [run] = scene.runs;
   const name = chosenNumber(run, scene.state.number);
-  const values = scene.runs.flatMap((one, r) =>
-    scene.columns.flatMap(({places}) =>
-      one.steps.flatMap((_, step) => one.probes.map((__, probe) => valueOf(one, name, step, places[r], probe))),
-    ),
+  const values = scene.lines.flatMap(({run: one, key}) =>
+    one.steps.flatMap((_, step) => one.probes.map((__, probe) => valueOf(one, name, step, key, probe))),
   );
   const low = Math.min(0, smallest(values));
   const high = largest(values);

@@ -1,5 +1,4 @@
 // The viewer for report.html, TensorBoard and notebooks: assembles the parts and stores the state.
-import {actsOf} from './acts.js';
 import {Address} from './address.js';
 import {Bar} from './bar.js';
 import {Board} from './card.js';
@@ -9,13 +8,13 @@ import {Detail} from './detail.js';
 import {make, noticeBox, setText} from './dom.js';
 import {listFindings} from './findings.js';
 import {Head} from './head.js';
-import {helpDialog, keyHandler} from './keys.js';
+import {keyboard} from './keys.js';
 import {Library} from './library.js';
+import {nextMove} from './moves.js';
 import {Overview} from './overview.js';
 import {Region} from './region.js';
 import {Scene} from './scene.js';
 import {Sequence} from './sequence.js';
-import {Theme} from './theme.js';
 import {blankNotices, explainedWords, numberOf, scaleWords, summed} from './words.js';
 
 // Changes that require no new elements.
@@ -23,41 +22,37 @@ const OF_COLOURS = ['opacity', 'threshold', 'colour', 'scale', 'signed'];
 const LIGHT = ['epoch', 'step', 'before', 'area', 'passed', ...OF_COLOURS, 'speed', 'theme', 'curves'];
 // Same as in viewer.css.
 const NARROW = window.matchMedia('(max-width: 700px)');
-const OPTIONS = {title: 'Grad-CAM', hash: true, theme: 'auto', empty: 'There are no maps yet.', beside: ''};
+const OPTIONS = {title: 'Grad-CAM', theme: 'auto', empty: 'There are no maps yet.', beside: ''};
 
-// root: an empty element. source: {runs(), load(name), watch?(callback), kin?(name): [{run, header}] for the runs that
-// differ only in their seed, including the named one}. options: {colours: URL of colormaps.png, title, hash: whether to
-// store the state in the address, theme: 'auto', 'light' or 'dark', empty: text shown without runs, beside: the run to
-// compare with if the address names no run, fixed: whether runs are selected elsewhere}. Returns {ready: Promise,
-// destroy(), show([run, compare]), theme(name)}.
-export function mount(root, source, options = {}) {
+// root: an empty element, in which the viewer stays for as long as the page. source: {runs(), load(name),
+// watch?(callback), kin?(name): [{run, header}] for the runs that differ only in their seed, including the named one}.
+// options: {colours: URL of colormaps.png, title, theme: 'auto', 'light' or 'dark', empty: text shown without runs,
+// beside: the run to compare with if the address names no run, fixed: whether runs are selected elsewhere}. Returns the
+// viewer, whose show([run, compare]) and wear(theme) are for the surrounding page.
+export function mount(root, source, options) {
   const viewer = new Viewer(root, source, {...OPTIONS, ...options});
-  return {
-    ready: viewer.start(),
-    destroy: () => viewer.destroy(),
-    show: (runs) => viewer.show(runs),
-    theme: (name) => viewer.wear(name),
-  };
+  viewer.start();
+  return viewer;
 }
 
 class Viewer {
   constructor(root, source, options) {
-    Object.assign(this, {root, source, options, library: new Library(source), theme: new Theme(root, options.theme)});
+    Object.assign(this, {root, source, options, library: new Library(source)});
     Object.assign(this, {scene: null, ticket: 0, frame: 0, pause: 0});
-    this.address = new Address(options.hash, (state) => this.follow(state));
+    this.address = new Address((state) => this.follow(state));
     this.state = this.address.state();
     if (!this.state.run && !this.state.compare) this.state.compare = options.beside;
     this.sequence = new Sequence('Epoch', (place) => this.moveTo(place), ' (space)');
-    const act = actsOf(this);
-    this.head = new Head(act, options.title);
-    this.bar = new Bar(act, this.sequence);
-    this.overview = new Overview(act);
-    this.board = new Board(act);
-    this.detail = new Detail(act);
-    this.region = new Region(act, root);
-    this.compared = new CompareLine(act, options.fixed);
+    // Each part uses only those methods that its constructor names.
+    this.head = new Head(this, options.title);
+    this.bar = new Bar(this, this.sequence);
+    this.overview = new Overview(this);
+    this.board = new Board(this);
+    this.detail = new Detail(this);
+    this.region = new Region(this, root);
+    this.compared = new CompareLine(this, options.fixed);
     this.findings = make('section.findings', {'aria-label': 'Findings'});
-    this.help = helpDialog();
+    this.help = keyboard(this);
     this.status = make('p.status', {role: 'status'}, 'Reading the maps…');
     this.count = make('p.count', {role: 'status'});
     this.notices = noticeBox();
@@ -69,26 +64,10 @@ class Viewer {
     root.classList.add('gradcam');
     root.append(head.element, this.status, bar.element, head.standIn, this.main, this.help);
     this.reveal(false);
-    this.listen(keyHandler(act));
     this.dress();
-  }
-
-  listen(handler) {
-    this.stops = [];
-    const on = (target, name, listener) => {
-      target.addEventListener(name, listener);
-      this.stops.push(() => target.removeEventListener(name, listener));
-    };
-    on(document, 'keydown', (event) => this.scene && handler(event));
-    on(window.matchMedia('(prefers-color-scheme: dark)'), 'change', () => this.dress());
-    on(NARROW, 'change', () => this.scene && this.list());
-    on(window, 'beforeprint', () => this.print(true));
-    on(window, 'afterprint', () => this.print(false));
-    const stop = this.source.watch?.(() => this.renew());
-    if (stop) this.stops.push(stop);
-    for (const part of [this.address, this.sequence, this.board, this.overview, this.detail, this.region]) {
-      this.stops.push(() => part.stop());
-    }
+    NARROW.addEventListener('change', () => this.scene && this.list());
+    window.addEventListener('beforeprint', () => this.scene?.isBoard && this.board.drawAll());
+    this.source.watch?.(() => this.renew());
   }
 
   async start() {
@@ -106,14 +85,8 @@ class Viewer {
 
   // Sets the surrounding page's theme.
   wear(theme) {
-    this.dress({around: theme});
-  }
-
-  destroy() {
-    for (const stop of this.stops) stop();
-    window.clearTimeout(this.pause);
-    window.cancelAnimationFrame(this.frame);
-    this.root.replaceChildren();
+    this.options.theme = theme;
+    this.dress();
   }
 
   // Reloads the list of runs, and shows changes.
@@ -155,7 +128,7 @@ class Viewer {
   reveal(on) {
     this.status.hidden = on;
     for (const element of [this.bar.element, this.main]) element.hidden = !on;
-    this.head.standIn.hidden = true;
+    setText(this.head.standIn, '');
   }
 
   // Changes selections. If elements can stay the same, only pixels and texts are updated.
@@ -187,19 +160,16 @@ class Viewer {
     const {scene} = this;
     scene.take(this.state);
     this.sequence.setRate(Number(this.state.speed));
-    const probe = this.openProbe();
-    this.root.dataset.page = probe < 0 ? 'board' : 'detail';
+    this.root.dataset.page = scene.isBoard ? 'board' : 'detail';
     this.head.build(scene, this.library.entries);
     this.bar.build(scene);
     this.compared.build(scene, this.library.entries);
     this.list();
-    for (const element of [this.board.element, this.overview.element]) element.hidden = probe >= 0;
-    this.overview.element.hidden ||= scene.once;
-    this.detail.element.hidden = probe < 0;
-    if (probe < 0) {
+    this.overview.element.hidden = scene.once;
+    if (scene.isBoard) {
       this.overview.build(scene);
       this.board.build(scene);
-    } else this.detail.build(scene, probe);
+    } else this.detail.build(scene, scene.open);
     this.paint(true);
   }
 
@@ -229,7 +199,7 @@ class Viewer {
     this.head.move(scene);
     this.notices.show(blankNotices(scene));
     let shown = '';
-    if (this.openProbe() >= 0) this.detail.update(scene);
+    if (!scene.isBoard) this.detail.update(scene);
     else {
       this.overview.move(scene);
       this.board.update(scene);
@@ -242,10 +212,6 @@ class Viewer {
     this.announceLater();
   }
 
-  openProbe() {
-    return this.scene.open ?? -1;
-  }
-
   moveTo(place) {
     Object.assign(this.state, this.scene.stateAt(place));
     this.address.write(this.state);
@@ -253,16 +219,29 @@ class Viewer {
     this.refresh();
   }
 
+  // Goes to a position, if there is one. A function of its own, to be passed to charts.
+  pick = (place) => {
+    if (place !== undefined) this.sequence.pick(place);
+  };
+
+  step(by) {
+    this.pick(this.sequence.at + by);
+  }
+
+  // Goes to the next large change, forwards or backwards.
+  move(by) {
+    this.pick(nextMove(this.scene, by));
+  }
+
   toProbe(by) {
-    const open = this.openProbe();
+    if (this.scene.isBoard) return this.board.step(by);
     const order = this.scene.order();
-    const next = order[order.indexOf(open) + by];
-    if (open < 0) this.board.step(by);
-    else if (next !== undefined) this.open(next);
+    const next = order[order.indexOf(this.scene.open) + by];
+    return next !== undefined && this.open(next);
   }
 
   open(probe) {
-    if (this.openProbe() < 0) this.scrolled = window.scrollY;
+    if (this.scene.isBoard) this.scrolled = window.scrollY;
     this.set({probe: this.scene.runs[0].probes[probe].id});
     this.detail.heading?.focus({preventScroll: true});
     const top = this.root.getBoundingClientRect().top + window.scrollY;
@@ -270,25 +249,26 @@ class Viewer {
   }
 
   close() {
-    const probe = this.openProbe();
-    if (probe < 0) return this.set({area: ''});
+    const probe = this.scene.open;
+    if (this.scene.isBoard) return this.set({area: ''});
     this.set({probe: ''});
     if (this.scrolled !== undefined) window.scrollTo(0, this.scrolled);
     return this.board.focus(probe);
   }
 
+  // The user's choice, else the surrounding page's theme; 'auto' for the system's.
+  get theme() {
+    return this.state.theme === 'auto' ? this.options.theme : this.state.theme;
+  }
+
   cycleTheme() {
-    this.set({theme: this.theme.opposite});
+    const system = window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light';
+    const shown = this.theme === 'auto' ? system : this.theme;
+    this.set({theme: shown === 'dark' ? 'light' : 'dark'});
   }
 
-  // For printing, draws all probes in the light theme.
-  print(begins) {
-    this.dress({printing: begins});
-    if (begins && this.scene && this.openProbe() < 0) this.board.drawAll();
-  }
-
-  dress(changes = {}) {
-    this.theme.dress({chosen: this.state.theme, ...changes});
+  dress() {
+    document.documentElement.dataset.theme = this.theme;
     this.head.named(this.state.theme);
   }
 

@@ -131,12 +131,10 @@ export function blankNotices(scene) {
   const blank = new Map();
   const changes = new Map();
   const note = (notices, text, name) => text && notices.set(text, [...(notices.get(text) || []), name]);
-  scene.runs.forEach((run, r) => {
-    for (const {places, title} of scene.columnsOf(r)) {
-      for (const text of lacking(run, scene.step(r), places[r], scene.look)) note(blank, text, scene.prefix(r) + title);
-      note(changes, changeOf(run, scene.step(r), places[r]), scene.prefix(r) + title);
-    }
-  });
+  for (const {r, run, key, label} of scene.lines) {
+    for (const text of lacking(run, scene.step(r), key, scene.look)) note(blank, text, label);
+    note(changes, changeOf(run, scene.step(r), key), label);
+  }
   return [blank, changes].flatMap((notices) =>
     shortened([...notices].map(([text, names]) => `${shortened(names).join(', ')}: ${text}`)),
   );

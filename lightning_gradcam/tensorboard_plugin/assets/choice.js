@@ -3,7 +3,7 @@
 export class Choice {
   // kept: an earlier result of `kept()`.
   constructor({checked = null, filter = '', pair = ['', '']} = {}) {
-    Object.assign(this, {entries: [], checked: checked && new Set(checked), filter, pair, error: ''});
+    Object.assign(this, {entries: [], remarks: [], checked: checked && new Set(checked), filter, pair, error: ''});
   }
 
   kept() {
@@ -11,9 +11,9 @@ export class Choice {
     return {checked: checked && [...checked], filter, pair};
   }
 
-  // Until the user ticks a run, the newest one is ticked.
-  take(entries) {
-    this.entries = entries;
+  // Until the user ticks a run, the newest one is ticked. remarks: those of the search through the log directory.
+  take(entries, remarks) {
+    Object.assign(this, {entries, remarks});
     if (this.checked && (this.touched || entries.some((entry) => this.checked.has(entry.run)))) return;
     const later = (best, entry) => (best && best.created >= entry.created ? best : entry);
     const newest = entries.filter(usable).reduce(later, null);

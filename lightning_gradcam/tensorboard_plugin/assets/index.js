@@ -28,12 +28,12 @@ class Tab {
     this.source = new Source();
     this.host = new Host({
       reloaded: () => this.look(),
-      dressed: () => this.viewer?.theme(this.host.theme),
+      dressed: () => this.viewer?.wear(this.host.theme),
       named: () => this.picker.rebuild(),
     });
     const colours = (run, place) => this.host.colours(run, place);
     this.picker = new Picker(this.choice, {chosen: () => this.show()}, colours);
-    this.picker.fold(folded === undefined ? window.matchMedia(NARROW).matches : folded);
+    this.picker.details.open = !(folded ?? window.matchMedia(NARROW).matches);
     this.hash = hash || '';
     this.root = make('div', {id: 'gradcam'});
     this.away = make('p.runs-away', {role: 'alert', hidden: true}, 'TensorBoard does not answer. Still trying.');
@@ -64,10 +64,9 @@ class Tab {
 
   async renew() {
     await this.source.refresh();
-    this.choice.take(this.source.entries);
-    this.picker.update(this.source.notes);
+    this.choice.take(this.source.entries, this.source.notes);
+    this.picker.update();
     this.show();
-    this.remember();
   }
 
   // Shows the selected runs if they or their steps have changed.
@@ -100,7 +99,7 @@ class Tab {
   // Stores the state, because reloading TensorBoard's page creates a new frame.
   remember() {
     const hash = this.viewer ? window.location.hash : this.hash;
-    const state = {choice: this.choice.kept(), hash, folded: this.picker.folded};
+    const state = {choice: this.choice.kept(), hash, folded: !this.picker.details.open};
     try {
       window.sessionStorage.setItem(MEMORY, JSON.stringify(state));
     } catch {

@@ -1,5 +1,5 @@
 // The list of runs on the left, as in TensorBoard next to its charts.
-import {button, fill, labelled, make, select, setText} from './viewer/dom.js';
+import {fill, labelled, make, select, setText} from './viewer/dom.js';
 import {numberOf} from './viewer/words.js';
 import {usable} from './choice.js';
 
@@ -23,26 +23,19 @@ export class Picker {
     this.remarks = make('div.runs-remarks');
     const everything = make('label.runs-all', this.all, make('span', 'Run'));
     const parts = [this.filter, this.error, everything, this.list, this.note, this.pair, this.remarks];
-    const inner = make('div.runs-inner', {id: 'gradcam-runs'}, parts);
-    const fold = () => this.fold(!this.folded);
-    this.toggle = button('', fold, {class: 'runs-toggle', 'aria-controls': 'gradcam-runs'});
-    this.element = make('aside.runs', {'aria-label': 'Runs'}, this.toggle, inner);
-  }
-
-  fold(folded) {
-    this.folded = folded;
-    this.element.dataset.folded = String(folded);
-    this.toggle.setAttribute('aria-expanded', String(!folded));
+    this.toggle = make('summary.runs-toggle');
+    this.details = make('details', this.toggle, parts);
+    this.element = make('aside.runs', {'aria-label': 'Runs'}, this.details);
   }
 
   checkbox(work, disabled = false) {
-    const box = make('input', {type: 'checkbox', disabled, onchange: () => this.change(() => work(box.checked))});
-    return box;
+    const onchange = ({target}) => this.change(() => work(target.checked));
+    return make('input', {type: 'checkbox', disabled, onchange});
   }
 
   change(work) {
     work();
-    this.update([]);
+    this.update();
     this.act.chosen();
   }
 
@@ -52,14 +45,11 @@ export class Picker {
     this.update();
   }
 
-  // notes: remarks from the search through the log directory; [] leaves them unchanged.
-  update(notes = []) {
+  update() {
     const {choice} = this;
-    const drawn = JSON.stringify(choice.visible);
-    if (drawn !== this.drawn) {
-      this.drawn = drawn;
-      this.build(choice.visible);
-    }
+    const drawn = JSON.stringify([choice.visible, choice.remarks]);
+    if (drawn !== this.drawn) this.build(choice.visible);
+    this.drawn = drawn;
     const {names, note} = choice.shown;
     for (const [name, {box, side}] of this.rows) {
       box.checked = choice.has(name);
@@ -74,7 +64,6 @@ export class Picker {
     setText(this.note, note);
     this.pair.hidden = checked < 3 || names.length < 2;
     if (!this.pair.hidden) this.fillSides(names);
-    if (notes.length > 0) this.remarks.replaceChildren(...notes.map((text) => make('p', text)));
     setText(this.toggle, `Runs: ${checked} of ${choice.entries.length}`);
   }
 
@@ -94,6 +83,7 @@ export class Picker {
     const none = this.choice.entries.length ? 'No run matches.' : 'No runs yet.';
     if (items.length === 0) items.push(make('li.runs-none', none));
     this.list.replaceChildren(...items);
+    this.remarks.replaceChildren(...this.choice.remarks.map((text) => make('p', text)));
   }
 
   row(entry) {

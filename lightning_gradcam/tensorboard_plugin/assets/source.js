@@ -86,7 +86,6 @@ export class Source {
 
   watch(callback) {
     this.told = callback;
-    return () => this.watch(() => {});
   }
 
   // Makes the viewer request its runs again.
