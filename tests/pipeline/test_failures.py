@@ -65,7 +65,7 @@ def test_an_interrupt_is_not_contained() -> None:
 
 
 def test_an_exception_without_a_readable_text_is_reported_too() -> None:
-    class Unreadable(Exception):
+    class UnreadableError(Exception):
         def __str__(self) -> str:
             raise KeyError("text")
 
@@ -73,5 +73,5 @@ def test_an_exception_without_a_readable_text_is_reported_too() -> None:
     failures = Failures("warn", reports.append)
     for step in (1, 2):
         with failures.contained("explaining", step=step):
-            raise Unreadable
-    assert ["Unreadable" in report for report in reports] == [True, True]
+            raise UnreadableError
+    assert ["UnreadableError" in report for report in reports] == [True, True]
