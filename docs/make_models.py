@@ -46,8 +46,8 @@ how both kinds of model are recognised, and what to set if they are not.
 Two forward passes on two samples check that a layer's locations match those in the image: parts of the image are
 changed, and each change must appear in the layer's output at the same location and in the same sample. This check runs
 while `"auto"` searches, and when a callback logs its first maps for named layers. A layer that sees the image rotated,
-mirrored or shifted (`torch.roll`, by an eighth of a side or more), the samples sorted, or a spectrum is rejected with
-an error. A layer that sees a crop, a wide border or an image resampled by `grid_sample` triggers a warning. If
+mirrored or shifted (`torch.roll`, by an eighth of a side or more), the samples reordered, or a spectrum is rejected
+with an error. A layer that sees a crop, a wide border or an image resampled by `grid_sample` triggers a warning. If
 attention or large receptive fields make the result unclear, nothing is reported. `compute_cams` skips this check for
 named layers with plain feature maps.
 """

@@ -144,9 +144,10 @@ class Probing:
         known = torch.where(labels == mark, -1, labels)
         warning = (
             f"labels: {int((labels == mark).sum())} of {len(labels)} probes have the label {mark}, but the model's "
-            f"output has {error.classes} classes; it is read as a mark of samples without a class (ignore_index), so "
-            "these probes show no true class. If the labels belong to another output, select them with label_key=, or "
-            "that output with output_key="
+            f"output has {error.classes} classes; it is taken to mark samples without a class (ignore_index), so these "
+            "probes show no true class. If the labels belong to another output, select that output with "
+            "output_key=, or "
+            "other labels with label_key="
         )
         return replace(drawn, probes=replace(drawn.probes, labels=known)), warning
 

@@ -101,6 +101,17 @@ def follows_content(plain: Tensor, swapped: Tensor, output: Any, other: Any) -> 
     return _stays(outputs[0].float(), outputs[1].float().flip(0))
 
 
+def are_exchanged(plain: Tensor, first: Tensor, second: Tensor) -> bool:
+    """Whether a change of either sample, ``first`` or ``second``, changes only the other sample's row of the layer."""
+    if not plain.shape == first.shape == second.shape or len(plain) != 2:
+        return False
+    return all(
+        apart(other[at], plain[at]) <= _ROUNDING * apart(other[1 - at], plain[1 - at])
+        and apart(other[1 - at], plain[1 - at]) > 0
+        for at, other in enumerate((first, second))
+    )
+
+
 def _stays(one: Tensor, two: Tensor) -> bool:
     """Whether two rows are unchanged rather than swapped; false if the two rows are alike."""
     size = apart(one[0], one[1])

@@ -1,6 +1,6 @@
 """Tests whether a layer's positions and rows match the image's and the samples', by changing parts of the image.
 
-Normally, two forward passes of two samples confirm the match. Otherwise up to eight more forward passes find out what
+Normally, two forward passes of two samples confirm the match. Otherwise up to ten more forward passes find out what
 the model does to the image before the layer. Uncertain results are ignored, because attention and large receptive
 fields spread each change over all positions.
 """
@@ -21,6 +21,7 @@ from lightning_gradcam.capture.calls import MapPlace
 from lightning_gradcam.capture.changes import (
     Move,
     apart,
+    are_exchanged,
     change,
     follows_content,
     in_place,
@@ -130,8 +131,9 @@ class Trial:
         """Whether the image is the only floating-point input, so that no mask can hide a part of it."""
 
     def changed(self, sample: int, *regions: tuple[slice, slice], seed: int = 0) -> Tensor:
-        """Returns a sample with some regions of its image replaced, ``[1, C, *S]``."""
-        return replaced(self.pair[sample : sample + 1], self.mask(*regions), self._step, seed=seed)
+        """Returns a sample with some regions of its image replaced, or all of it, ``[1, C, *S]``."""
+        mask = self.mask(*regions or [(slice(None), slice(None))])
+        return replaced(self.pair[sample : sample + 1], mask, self._step, seed=seed)
 
     def mask(self, *regions: tuple[slice, slice]) -> Tensor:
         """Returns the mask of some regions, ``[H, W]``."""
@@ -211,19 +213,21 @@ def find_moves(trial: Trial, places: Mapping[str, LayerMap]) -> dict[str, Move]:
     Returns:
         Findings by layer name; layers that match, or for which nothing is certain, are omitted.
     """
-    height, width = trial.size
-    if min(height, width) < 8:
+    if min(trial.size) < 8:
         return {}
     found = dict[str, Move]()
-    suspects = _suspects(trial, places, found)
-    if not suspects:
+    if not (suspects := _suspects(trial, places, found)):
         return found
     one, two = (trial.pair[at : at + 1] for at in (0, 1))
     plain, output = trial.maps(suspects, one, two)
-    swapped, other = trial.maps(suspects, two, one)
-    for name in suspects:
-        if not trial.single and follows_content(plain[name], swapped[name], output, other):
-            found[name] = Move("samples", "the samples are sorted or grouped inside the model")
+    if not trial.single:
+        swapped, other = trial.maps(suspects, two, one)
+        changed = [trial.maps(suspects, *pair)[0] for pair in ((trial.changed(0), two), (one, trial.changed(1)))]
+        for name in suspects:
+            if follows_content(plain[name], swapped[name], output, other):
+                found[name] = Move("samples", "the samples are sorted or grouped inside the model")
+            elif are_exchanged(plain[name], *(maps[name] for maps in changed)):
+                found[name] = Move("samples", "the samples are in another order inside the model")
     left = {name: place for name, place in suspects.items() if name not in found}
     # Repeat with different noise and a different sample: a real effect appears both times.
     once = {name: move for name, move in _told(trial, left, plain, sample=0).items() if move is not None}

@@ -168,8 +168,9 @@ def find_masks(
     for index, (base, place) in zip(indices, located, strict=True):
         if read[index] and place not in read[index]:
             return None, (
-                f"probe_mask: the masks of {type(base).__name__} are not used, because sample {index} of "
-                f"{type(dataset).__name__} is its sample {read[index][0]}; define probe_mask(index) on the wrapper"
+                f"probe_mask: the masks of {type(base).__name__} are not used, because sample {index} of the wrapper "
+                f"{type(dataset).__name__} is sample {read[index][0]} of {type(base).__name__}; define "
+                "probe_mask(index) on the wrapper"
             )
     masks = [torch.as_tensor(base.probe_mask(index), device="cpu").bool()[None] for base, index in located]
     return one_size(masks, "nearest"), None

@@ -50,7 +50,9 @@ _WHY = {
     Cause.AT_LIMIT: "the similarity is at its maximum, as for a probe compared with itself",
     Cause.ROUNDING: "the gradient cancels out up to rounding, as before a norm layer that removes what the map "
     "measures",
-    Cause.NO_SCORE: "there is nothing to explain (no such pixel, box or true class, or a class compared with itself)",
+    Cause.NO_SCORE: (
+        "there is nothing to explain (no pixel or box of the class, no true class, or a class compared with itself)"
+    ),
 }
 _INSTEAD = {
     Cause.NO_GRADIENT: "Use a later layer, or score='logit'.",

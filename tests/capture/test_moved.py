@@ -98,6 +98,17 @@ def test_sorted_samples_are_refused_in_any_order() -> None:
             compute_cams(model, picture)
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_samples_in_another_order_are_refused(count: int) -> None:
+    class Backwards(Seen):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flip(0)).flip(0)
+
+    torch.manual_seed(0)
+    with pytest.raises(LayerError, match="'body' does not match the input: the samples are in another order inside"):
+        compute_cams(Backwards().eval(), samples(count))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

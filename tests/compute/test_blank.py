@@ -228,7 +228,10 @@ def test_a_map_of_nothing_is_not_blamed_on_the_gradient(net: type[nn.Module], ta
             made.head.bias.copy_(torch.tensor([-1.0, 0.0, 1.0]))
             x[1] = 0
     given = None if labels is None else torch.tensor(labels)
-    with pytest.warns(UserWarning, match=r"maps? (is|are) blank .* there is nothing to explain \(no such pixel, box"):
+    with pytest.warns(
+        UserWarning,
+        match=r"maps? (is|are) blank .* there is nothing to explain \(no pixel or box of the class, no true class",
+    ):
         cams = compute_cams(made, x, "body", targets=targets, labels=given)
     (codes,) = cams.causes.values()
     assert codes[1] == Cause.NO_SCORE
