@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.autograd import set_detect_anomaly
 from torch.utils.data import IterableDataset
 
 from lightning_gradcam.errors import printable
@@ -239,7 +240,8 @@ class Host:
         training = self.trainer.training
         # FSDP2 swaps whole weights and a rank's own shard in the same attributes; the guard must start and end with the
         # shards.
-        with sharded_again(self.module), preserved(self.module):
+        # `detect_anomaly=True` is about the training's own gradients; maps that are not finite are reported as such.
+        with sharded_again(self.module), preserved(self.module), set_detect_anomaly(False):
             # A forward() that logs would log a second time, or raise where Lightning allows no logging. The guard
             # removes this attribute again.
             vars(self.module)["log"] = lambda *args, **kwargs: None

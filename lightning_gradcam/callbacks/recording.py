@@ -17,7 +17,7 @@ from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.probing import Probing
 from lightning_gradcam.callbacks.ranks import Ranks
 from lightning_gradcam.callbacks.steering import Steering
-from lightning_gradcam.errors import ConfigurationError
+from lightning_gradcam.errors import ConfigurationError, LightningGradCAMError, LostRankError
 from lightning_gradcam.monitors.cam_monitor import CamMonitor
 from lightning_gradcam.pipeline.destination import Destination
 from lightning_gradcam.pipeline.failures import Failures
@@ -132,7 +132,16 @@ class Recording:
 
     def _goes_on(self, host: Host, recorder: Recorder, drawn: Drawn, resumed: dict[str, Any]) -> bool:
         """Whether the record continues; otherwise a new one starts with its probes or the checkpoint's."""
-        found = self.feeding(host, drawn).tried(trial=True) if host.fitting else None
+        try:
+            found = self.feeding(host, drawn).tried(trial=True) if host.fitting else None
+        except LostRankError:
+            raise
+        except LightningGradCAMError as error:
+            # The module and its data were changed between two calls of `fit`, such as to larger images.
+            why = str(error).split(";")[0]
+            self._why = f"the probes of {recorder.place!r} no longer fit the model ({why:.200}), so new ones are drawn"
+            self.probing.begin_anew()
+            return False
         same = resumed.get("run") == recorder.state().get("run", self.id)
         self._why = ""
         with self.ranks.together(_WRITING):

@@ -109,12 +109,19 @@ class Failures:
             then = "at the end of the run"
         else:
             then = "and is tried again next time; training continues (on_error='raise' stops it instead)"
-        details = f"{type(error).__name__}: {error}"
+        details = f"{type(error).__name__}: {_text_of(error)}"
         if kind not in self._explained:
             self._explained.add(kind)
             means = next((f"What it means: {means}.\n" for name, means in _MEANS.items() if kind.startswith(name)), "")
             details = f"{means}{_advice(error)}\n{''.join(traceback.format_exception(error))}"
         self._warn(f"{what} {then}\n{details}")
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # a user's class may build its text from what is not there
+        return "(its text can't be read)"
 
 
 def _advice(error: Exception) -> str:

@@ -13,10 +13,11 @@ import fsspec
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import LearningRateFinder, ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gradcam import Archive, FeatureMapCallback, GradCAMCallback, MemorySink, compute_cams
 from lightning_gradcam.archive import find_archives
@@ -264,6 +265,23 @@ def test_a_module_that_is_trained_from_the_beginning_again_has_another_record(
     assert [epochs(tmp_path / name) for name in ("gradcam", "gradcam-1")] == [(0, 1), (0, 1)]
     (line,) = goes_to(said.records)
     assert "training restarts at step 0" in line
+
+
+def test_a_module_that_is_trained_further_on_larger_images_has_new_probes_and_another_record(
+    tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    callback, module = ours(), TinyModule()
+    again = running(tmp_path, callback)
+    again.fit(module, *loaders())
+    again.fit_loop.max_epochs = 4
+    images, labels = torch.rand(16, 1, 12, 12), torch.arange(16) % 5
+    larger = DataLoader(TensorDataset(images, labels), 8)
+    module.net.head = nn.Linear(3 * 100, 5)
+    again.fit(module, larger, larger)
+    assert [epochs(tmp_path / name) for name in ("gradcam", "gradcam-1")] == [(0, 1), (2, 3)]
+    assert Archive.open(tmp_path / "gradcam-1").probes.inputs.shape[1:] == (1, 12, 12)
+    (line,) = goes_to(said.records)
+    assert "no longer fit the model" in line
 
 
 def test_a_callback_in_anothers_place_goes_on_counting_validations(tmp_path: Path) -> None:

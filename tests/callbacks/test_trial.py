@@ -127,3 +127,28 @@ def test_a_target_that_takes_all_probes_alone_is_tried_on_all(tmp_path: Path) ->
 
     before = before_training(tmp_path, GradCAMCallback("net.relu2", probes=probes(), targets=first_of_six))
     assert 6 in before
+
+
+class SteepInEvaluation(TinyModule):
+    """Its gradients are NaN in evaluation mode, its outputs are not."""
+
+    modes: ClassVar[list[bool]] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        output = super().forward(inputs)
+        return output if self.training else output + (output - 1e9).relu().sqrt()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        SteepInEvaluation.modes.append(torch.is_anomaly_enabled())
+
+
+@pytest.mark.filterwarnings("ignore:lightning-gradcam.*are not finite")
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+def test_anomaly_detection_stops_no_training_because_of_a_map(tmp_path: Path) -> None:
+    SteepInEvaluation.modes.clear()
+    callback = GradCAMCallback("net.relu2", on_error="raise")
+    trainer(tmp_path, callbacks=callback, detect_anomaly=True).fit(SteepInEvaluation(), *loaders())
+    assert callback.archive is not None
+    assert callback.archive.maps("net.relu2", relu=False).shape[0] == 2
+    assert len(SteepInEvaluation.modes) == 10
+    assert all(SteepInEvaluation.modes)

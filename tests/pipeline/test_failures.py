@@ -62,3 +62,16 @@ def test_raise_lets_it_through_until_the_run_is_over() -> None:
 def test_an_interrupt_is_not_contained() -> None:
     with pytest.raises(KeyboardInterrupt), Failures("warn", lambda _: None).contained("drawing", step=1):
         raise KeyboardInterrupt
+
+
+def test_an_exception_without_a_readable_text_is_reported_too() -> None:
+    class UnreadableError(Exception):
+        def __str__(self) -> str:
+            raise KeyError("text")
+
+    reports: list[str] = []
+    failures = Failures("warn", reports.append)
+    for step in (1, 2):
+        with failures.contained("explaining", step=step):
+            raise UnreadableError
+    assert ["UnreadableError" in report for report in reports] == [True, True]
