@@ -27,6 +27,7 @@ from lightning_gradcam.probes.wrapped import (
     find_labels,
     find_masks,
     has_indices,
+    named_differently,
     nested_datasets,
     noting_reads,
 )
@@ -166,7 +167,8 @@ def drawn_from(
         labels = read_labels(found, len(inputs), own)
     names, why = chosen_names(options.class_names, own, labels.classes)
     if own is not None and options.class_names is None:
-        other = _renumbered(dataset, options, indices, labels.classes, len(own))
+        other = named_differently(dataset, options.label_key)
+        other = other or _renumbered(dataset, options, indices, labels.classes, len(own))
         if other is not None:
             names = None
             why = f"class_names: the data set's {len(own)} names are not used, because {other}; pass class_names="
