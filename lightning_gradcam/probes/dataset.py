@@ -16,8 +16,8 @@ from lightning_gradcam.errors import LightningGradCAMError, ProbeError
 from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.batches import Apart, differ_in_size, is_listed, origins
 from lightning_gradcam.probes.display import choose, displayed, find_normalization, normalization
-from lightning_gradcam.probes.entries import entry_of, input_of, label_of, split_batch
-from lightning_gradcam.probes.labels import chosen_names, class_in, read_labels
+from lightning_gradcam.probes.entries import entry_of, label_of, split_batch
+from lightning_gradcam.probes.labels import chosen_names, class_in, may_be_renumbered, read_labels
 from lightning_gradcam.probes.options import DEFAULT_PROBES, ProbeOptions
 from lightning_gradcam.probes.paths import Key, tensors_in
 from lightning_gradcam.probes.probe_set import ProbeSet
@@ -27,6 +27,7 @@ from lightning_gradcam.probes.wrapped import (
     find_labels,
     find_masks,
     has_indices,
+    named_differently,
     nested_datasets,
     noting_reads,
 )
@@ -129,7 +130,7 @@ def draw(
                 samples.append(_sample(dataset, index))
         batch = _collated(samples, collate_fn or default_collate, options)
         if not isinstance(batch, Apart):
-            indices = _collated_order(indices, samples, input_of(batch, options.input_key))
+            indices = _collated_order(indices, samples, batch, options)
         masks, why = find_masks(dataset, indices, read)
     drawn = drawn_from(dataset, batch, options, indices=indices, masks=masks)
     return replace(drawn, remark="; ".join(filter(None, [drawn.remark, why])) or None)
@@ -166,7 +167,8 @@ def drawn_from(
         labels = read_labels(found, len(inputs), own)
     names, why = chosen_names(options.class_names, own, labels.classes)
     if own is not None and options.class_names is None:
-        other = _renumbered(dataset, options, indices, labels.classes, len(own))
+        other = named_differently(dataset, options.label_key)
+        other = other or _renumbered(dataset, options, indices, labels.classes, len(own))
         if other is not None:
             names = None
             why = f"class_names: the data set's {len(own)} names are not used, because {other}; pass class_names="
@@ -284,11 +286,15 @@ def _collated(samples: list[Any], collate_fn: Callable[[list[Any]], Any], option
         ) from error
 
 
-def _collated_order(indices: list[int], samples: list[Any], pictures: Tensor) -> list[int]:
+def _collated_order(indices: list[int], samples: list[Any], batch: Any, options: ProbeOptions) -> list[int]:
     """Returns the indices in the order in which ``collate_fn`` arranges their samples."""
+    pictures, found = split_batch(batch, options.input_key, options.label_key)
     if len(pictures) != len(samples) or pictures.dim() < 2:
         return indices  # inputs that are rejected as probes
     places = origins(samples, pictures)
     if len(set(places)) < len(places):
         raise UnindexedError("probes: collate_fn replaces samples with others")
+    own = [_label(samples[place], options.label_key) for place in places]
+    if not may_be_renumbered(own, read_labels(found, len(places)).classes):
+        raise UnindexedError("probes: collate_fn changes the images and rearranges the samples")
     return [indices[place] for place in places]

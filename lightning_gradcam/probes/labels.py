@@ -148,6 +148,23 @@ def class_in(label: Any) -> Hashable | None:
     return marked[0] if len(marked) == 1 else marked
 
 
+def may_be_renumbered(own: Sequence[Hashable | None], classes: Tensor | None) -> bool:
+    """Whether a batch's classes may be those of the same samples in the same order, each class with its own number.
+
+    Args:
+        own: The samples' own classes, as :func:`class_in` returns them.
+        classes: The batch's classes, as in :class:`Labels`.
+
+    Example:
+        >>> may_be_renumbered([0, 1, 0], torch.tensor([5, 4, 5])), may_be_renumbered([0, 1, 0], torch.tensor([0, 0, 1]))
+        (True, False)
+    """
+    if classes is None or classes.dim() != 1 or None in own:
+        return True
+    numbers = dict(zip(own, classes.tolist(), strict=True))
+    return [numbers[each] for each in own] == classes.tolist()
+
+
 _NAME_THEM = "select the labels with label_key=, or pass probes=ProbeSet(inputs, labels=…)"
 
 

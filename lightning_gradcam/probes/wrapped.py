@@ -45,6 +45,16 @@ def find_class_names(dataset: Any, label_key: Any = None) -> tuple[str, ...] | N
     return None
 
 
+def named_differently(dataset: Any, label_key: Any = None) -> str | None:
+    """Returns why the names found apply only to some samples: a concatenation of data sets with other names."""
+    for owner in nested_datasets(dataset):
+        if isinstance(owner, ConcatDataset):
+            lists = {find_class_names(part, label_key) for part in owner.datasets} - {None}
+            if len(lists) > 1:
+                return "the data sets in the ConcatDataset have different names"
+    return None
+
+
 def find_transform(dataset: Any) -> Any:
     """Returns the transform of the data set, or of one inside it; ``None`` if none has a callable ``transform``."""
     found = (getattr(owner, "transform", None) for owner in nested_datasets(dataset))

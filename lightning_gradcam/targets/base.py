@@ -242,8 +242,10 @@ def scored_axis(values: Tensor, score: ScoreKind, kind: OutputKind = "logits") -
     """Returns the scores of an output ``[N, C, …]``.
 
     A single channel of logits ``z`` yields ``-z`` and ``z``; a single channel of probabilities ``p`` yields ``1 - p``
-    and ``p``.
+    and ``p``. Probabilities of half-precision outputs are float32: in bfloat16, 0.998 is 1, and its gradient is wrong.
     """
+    if values.dtype in (torch.float16, torch.bfloat16) and (score, kind) != ("logit", "logits"):
+        values = values.float()
     if values.shape[1] == 1:
         if kind == "logits":
             both = torch.cat([-values, values], dim=1)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from lightning_gradcam import FeatureMapCallback, GradCAMCallback, ProbeSet, TargetError, compute_cams, explain
+from lightning_gradcam.probes.dataset import draw_probes
 from tests.conftest import CLASSES, TinyModule, tiny_data, trainer
 
 PICTURES = torch.rand(2, 3, 8, 8)
@@ -175,3 +176,17 @@ def test_labels_by_name_are_looked_up_in_the_data_sets_names_too() -> None:
     assert probes.labels is not None
     assert probes.labels.tolist() == [0, 1, 2, 3, 4]
     assert probes.class_names == tuple("abcde")
+
+
+@pytest.mark.parametrize("second", [("ant", "bee"), ("bee", "ant"), None])
+def test_different_names_of_the_parts_of_a_concatenation_are_not_used(second: tuple[str, ...] | None) -> None:
+    parts = [TensorDataset(torch.rand(6, 1, 8, 8), torch.arange(6) % 2) for _ in range(2)]
+    for part, names in zip(parts, (("ant", "bee"), second), strict=True):
+        if names is not None:
+            part.classes = names  # type: ignore[attr-defined]
+    drawn = draw_probes(Subset(ConcatDataset(parts), range(1, 12)), 4)
+    if second == ("bee", "ant"):
+        assert drawn.probes.class_names is None
+        assert "class_names: the data set's 2 names are not used, because the data sets in the" in (drawn.remark or "")
+    else:
+        assert (drawn.probes.class_names, drawn.remark) == (("ant", "bee"), None)

@@ -24,7 +24,7 @@ from torch.utils.data import (
 from lightning_gradcam import ProbeError, ProbeSet
 from lightning_gradcam.probes.dataset import draw_probes
 from lightning_gradcam.probes.entries import input_of, split_batch
-from lightning_gradcam.probes.samplers import LOOKED_AT
+from lightning_gradcam.probes.samplers import LOOKED_AT, UnindexedError
 from lightning_gradcam.probes.wrapped import find_class_names, find_labels
 from tests.conftest import tiny_data
 
@@ -613,3 +613,19 @@ def test_the_masks_of_samples_that_a_wrapper_moved_are_not_used(split: Any, wrap
     else:
         assert drawn.probes.masks is None
         assert "probe_mask: the masks of Labelled are not used, because sample" in (drawn.remark or "")
+
+
+@pytest.mark.parametrize("number", [int, lambda label: 3 - label])
+def test_samples_that_a_collate_function_changes_and_sorts_lose_their_indices(number: Callable[[int], int]) -> None:
+    def changed(samples: list[Any]) -> Any:
+        pictures, labels = zip(*samples, strict=True)
+        return torch.stack(pictures) / 2 + 1, torch.tensor([number(label) for label in labels])
+
+    def sorted_too(samples: list[Any]) -> Any:
+        return changed(sorted(samples, key=lambda sample: -float(sample[0].mean())))
+
+    data = Labelled()
+    drawn = draw_probes(data, 6, collate_fn=changed).probes
+    assert drawn.indices == drawn_indices(data, 6)
+    with pytest.raises(UnindexedError, match="collate_fn changes the images and rearranges the samples"):
+        draw_probes(data, 6, collate_fn=sorted_too)

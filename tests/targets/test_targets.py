@@ -570,3 +570,16 @@ def test_an_error_in_a_callable_comes_out_of_the_search_for_a_layer_as_it_was_ra
 def test_a_callable_that_counts_on_all_samples_says_which_layer_auto_means(columns: tuple[int, ...]) -> None:
     cams = compute_cams(Early(), torch.rand(4, 1, 6, 6), "auto", targets=lambda output: output[range(4), columns])
     assert {key.layer for key in cams.maps} == {"second" if 2 in columns else "first"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("score", ["probability", "sigmoid"])
+def test_a_confident_probability_in_half_precision_keeps_its_gradient(dtype: torch.dtype, score: Any) -> None:
+    logits = torch.tensor([[9.0, 0.0, 1.0]], dtype=dtype, requires_grad=True)
+    chances = logits.detach().double().requires_grad_()
+    (wanted := chances.softmax(1) if score == "probability" else chances.sigmoid())[0, 0].backward()
+    scores = class_scores(logits, score)
+    (found,) = torch.autograd.grad(scores[0, 0], logits)
+    assert chances.grad is not None
+    torch.testing.assert_close(scores.double(), wanted, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.double(), chances.grad, rtol=1e-2, atol=0)
