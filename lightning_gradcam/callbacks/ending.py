@@ -69,7 +69,10 @@ def missing(archive: Archive, *, explained: bool, schedule: str) -> str | None:
         return f"the archive {archive.path} can't be listed ({error})"
     if explained:
         return f"{archive.path} contains no maps; the warnings above explain why"
-    return f"nothing was logged: no validation was due ({schedule}) before training ended; lower these values or train longer"
+    return (
+        f"nothing was logged: no validation was due ({schedule}) before training ended; lower these values or "
+        "train longer"
+    )
 
 
 def never_started(lazy: Sequence[str]) -> str:
