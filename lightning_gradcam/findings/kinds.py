@@ -72,7 +72,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "Blank maps",
             "high",
             f"At the last step, {BLANK:.0%} or more of the maps for a layer and method are zero everywhere after the"
-            f" ReLU. Requires at least {PROBES} probes. Not reported for the untrained model.",
+            f" ReLU; maps with nothing to explain are not counted. Requires at least {PROBES} probes. Not reported for"
+            " the untrained model.",
         ),
         "moved_out": Kind(
             "Evidence moved out of the masks",

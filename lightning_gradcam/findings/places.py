@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lightning_gradcam.findings import kinds
 from lightning_gradcam.findings.survey import RunSurvey
-from lightning_gradcam.record.blank import blank_parts, record_codes
+from lightning_gradcam.record.blank import HIRESCAM, Cause, blank_parts, record_codes
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.stats import agreement, half_area
@@ -51,12 +51,14 @@ def blank_layers(survey: RunSurvey) -> Iterator[Finding]:
         return
     for pair in dict.fromkeys((key.layer, key.method) for key in record.maps):
         keys = [key for key in record.maps if (key.layer, key.method) == pair]
-        n = len(record.probe_ids)
-        codes = record_codes(record.maps, record.causes, keys, range(n))
-        share = float((codes != 0).mean()) if n >= kinds.PROBES else 0.0
+        codes = record_codes(record.maps, record.causes, keys, range(len(record.probe_ids)))
+        # A blank map of nothing is right.
+        explained = (codes & (HIRESCAM - 1)) != Cause.NO_SCORE
+        n = int(explained.reshape(len(keys), -1).any(axis=0).sum())
+        share = float((codes[explained] != 0).mean()) if n >= kinds.PROBES else 0.0
         if share >= kinds.BLANK:
-            flags = (codes.reshape(len(keys), n) != 0).any(axis=0)
-            reason, advice = blank_parts(codes)
+            flags = (explained & (codes != 0)).reshape(len(keys), -1).any(axis=0)
+            reason, advice = blank_parts(codes[explained])
             yield survey.finding(
                 "blank",
                 keys[0],

@@ -45,6 +45,7 @@ def planted(
     metrics: Sequence[Mapping[str, float]] | None = None,
     method: str = "gradcam",
     classes: Mapping[str, Sequence[int]] | None = None,
+    causes: Sequence[int] | None = None,
 ) -> Archive:
     """An archive of one layer, measured as a run's is.
 
@@ -58,6 +59,7 @@ def planted(
         metrics: Each step's.
         method: Of the maps.
         classes: Target to explained classes; by default those predicted.
+        causes: Why each probe's maps are blank; by default unknown.
     """
     named = [step if isinstance(step, Mapping) else {"predicted": step} for step in steps]
     first = next(iter(named[0].values()))
@@ -96,6 +98,7 @@ def planted(
                 classes=explained,
                 predicted=best,
                 confidence=np.full(count, 0.9, np.float32),
+                causes={} if causes is None else dict.fromkeys(maps, np.array(causes, np.int8)),
                 numbers=measure(maps, before, probes.regions),
                 metrics={} if metrics is None else metrics[row],
             )

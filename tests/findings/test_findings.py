@@ -12,6 +12,7 @@ import pytest
 from lightning_gradcam import Archive, Finding
 from lightning_gradcam.archive import cam_file
 from lightning_gradcam.findings import FINDINGS, KINDS, brief, write_findings
+from lightning_gradcam.record.blank import Cause
 from lightning_gradcam.record.finding import SEVERITIES
 from tests.findings.planted import COUNT, SIDE, SPREAD, Maps, planted, spot, spots
 
@@ -206,6 +207,17 @@ def test_a_few_blank_maps_are_no_finding(tmp_path: Path, thin: str) -> None:
     maps[: 6 if thin == "untrained" else 2] *= -1
     archive = planted(tmp_path, [maps[:2] if thin == "two probes" else maps], epochs=[-1 if thin == "untrained" else 0])
     assert "blank" not in kinds(archive)
+
+
+@pytest.mark.parametrize(("real", "found"), [(1, set()), (2, {"0", "1"})])
+def test_maps_with_nothing_to_explain_are_not_counted_as_blank(tmp_path: Path, real: int, found: set[str]) -> None:
+    maps = spots(*SPREAD)
+    maps[:4] *= -1
+    causes = [Cause.NO_GRADIENT] * real + [Cause.NO_SCORE] * (4 - real) + [Cause.SHOWN] * 2
+    archive = planted(tmp_path, [maps], causes=causes)
+    assert {probe for finding in archive.findings if finding.kind == "blank" for probe in finding.probes} == found
+    if found:
+        assert "2 of 4 maps are blank" in the(archive, "blank").text
 
 
 def test_flat_maps_without_evidence_against_are_one_sided(tmp_path: Path) -> None:
