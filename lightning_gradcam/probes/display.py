@@ -86,7 +86,8 @@ def to_pixels(inputs: Tensor, normalized: Normalization | None) -> tuple[Pixels,
     if pixels.dim() not in (4, 5):
         raise ProbeError(
             f"probes: got inputs of shape {list(inputs.shape)}; images are [N, C, H, W] or [N, H, W], clips and "
-            "volumes [N, C, T, H, W]; for anything else, pass a ProbeSet with its own display pixels"
+            "volumes [N, C, T, H, W]; if the images are another entry of the batch, select it with input_key=; for "
+            "anything else, pass a ProbeSet with its own display pixels"
         )
     pixels = pixels.movedim(-1, 1) if ends_in_channels(pixels.shape) else pixels
     channels, clips = pixels.shape[1], pixels.dim() == 5
