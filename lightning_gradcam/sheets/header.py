@@ -30,7 +30,7 @@ _SCALES = {
     ),
     "run": (
         "one scale for each probe, over all targets and logged steps so far;",
-        f"it ends at the {PERCENTILE:g}th percentile of the strongest map, stated below the first image",
+        f"it ends at the {PERCENTILE:g}th percentile of the strongest map, shown below each probe",
     ),
     "minmax": (
         "each signed map from its minimum to its maximum (no ReLU);",
@@ -42,7 +42,7 @@ _SIGNED_SCALES = {
     "layer": ("one scale for all maps of this layer and step (largest magnitude);", _SCALES["layer"][1]),
     "run": (
         _SCALES["run"][0],
-        f"both ends: {PERCENTILE:g}th percentile of the magnitudes, stated below the first image",
+        f"both ends: {PERCENTILE:g}th percentile of the magnitudes, shown below each probe",
     ),
 }
 _METHODS = {

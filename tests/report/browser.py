@@ -110,12 +110,13 @@ class Opened:
         return np.array(found["d"], np.uint8).reshape(found["h"], found["w"], 4)
 
     def texts(self, selector: str) -> list[str]:
-        return [str(text) for text in self.page.locator(selector).all_text_contents()]
+        """The elements' texts, with plain spaces only."""
+        return [text.replace("\u00a0", " ") for text in self.page.locator(selector).all_text_contents()]
 
     def hash(self) -> str:
         """The address's hash, once it has been written."""
-        self.page.wait_for_timeout(450)
-        return str(self.page.evaluate("location.hash"))
+        # The page's own clock: on a busy machine, ours may be ahead of it.
+        return str(self.page.evaluate("new Promise(done => setTimeout(() => done(location.hash), 450))"))
 
     def go(self, hash: str) -> None:
         self.page.evaluate("hash => { location.hash = hash; }", hash)
