@@ -361,6 +361,7 @@ def test_every_key_does_what_the_help_says(report: Open) -> None:
     assert shown.page.evaluate("document.activeElement.textContent") == "#1"
     shown.press("?")
     assert shown.page.locator("dialog[open]").count() == 1
+    assert shown.page.evaluate("document.activeElement.closest('dialog').scrollTop") == 0
     # Keys below the dialog do nothing while it is open.
     shown.press("End")
     assert label() == "epoch 6"

@@ -18,7 +18,7 @@ export class Head {
     this.runField = labelled('Run', this.run);
     this.compareField = labelled('Compare', this.compare, 'Another run with the same probes');
     this.theme = button('◐', () => act.cycleTheme(), {class: 'tool'});
-    const name = 'Keyboard and reading';
+    const name = 'How to read the maps, and keyboard';
     const help = button('?', () => act.help.showModal(), {class: 'tool', 'aria-label': name, title: `${name} (?)`});
     this.headline = make('p.headline');
     this.facts = make('p.facts');

@@ -78,12 +78,13 @@ function helpDialog(commands) {
   });
   const dialog = make(
     'dialog.help',
-    {'aria-label': 'Keyboard and reading'},
-    make('h2', 'Keyboard'),
-    make('table', make('tbody', rows)),
+    {'aria-label': 'How to read the maps, and keyboard'},
+    // First, because it gets the focus: at the end, the dialog would open scrolled down to it.
+    button('Close', () => dialog.close()),
     make('h2', 'How to read the maps'),
     READING.map((text) => make('p', text)),
-    button('Close', () => dialog.close()),
+    make('h2', 'Keyboard'),
+    make('table', make('tbody', rows)),
   );
   return dialog;
 }
