@@ -168,7 +168,7 @@ def test_wrong_number_of_means_is_refused_with_both_numbers(channels: int, value
 def test_inputs_that_are_no_pictures_are_refused_with_their_shape(shape: tuple[int, ...]) -> None:
     came = ", ".join(map(str, shape))
     with pytest.raises(
-        ProbeError, match=rf"shape \[{came}\]; images are \[N, C, H, W\].*\[N, C, T, H, W\]; for anything else, pass a"
+        ProbeError, match=rf"shape \[{came}\]; images are \[N, C, H, W\].*\[N, C, T, H, W\]; .*input_key=; .*, pass a"
     ):
         to_pixels(torch.zeros(shape), None)
 
