@@ -72,6 +72,29 @@ def causes_of(
     return found
 
 
+def without_nothing(maps: Tensor, zero: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Blanks the maps of scores with nothing to explain, for methods that run the model again.
+
+    Score-CAM, for instance, weights all channels alike if no channel changes the score, and so returns a map.
+
+    Args:
+        maps: Maps ``[N, *S]``.
+        zero: As in :func:`causes_of`.
+
+    Returns:
+        The maps, and their causes, int8 ``[N]``; ``None`` if all have something to explain (on the CPU; on other
+        devices, looking would make the host wait).
+
+    Example:
+        >>> found, causes = without_nothing(torch.ones(2, 1, 1), torch.tensor([True, False]))
+        >>> found.flatten().tolist(), causes.tolist()
+        ([0.0, 1.0], [9, 0])
+    """
+    if zero is None or (zero.device.type == "cpu" and not bool(zero.any())):
+        return maps, None
+    return maps.masked_fill(zero.reshape(-1, *[1] * (maps.dim() - 1)), 0), zero.to(torch.int8) * int(Cause.NO_SCORE)
+
+
 def remarks_of(cams: Cams, methods: Mapping[str, Method]) -> Iterable[str]:
     """Returns warnings: one per layer with blank maps, and one for all maps that are not finite.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
+from lightning_gradcam.compute.blank import without_nothing
 from lightning_gradcam.compute.checks import (
     check_dependence,
     check_moves,
@@ -59,7 +60,11 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
     axes = search.axes(layouts) if asked.check or again or first.seen else ""
     if first.seen:
         check_moves(search, first.seen, axes)
-    found = {**first.maps, **(_run_again(search, modules, first, axes) if again else {})}
+    found, causes = {**first.maps}, {**first.causes}
+    for key, values in _run_again(search, modules, first, axes).items() if again else ():
+        found[key], codes = without_nothing(values, first.explained[key.target].zero)
+        if codes is not None:
+            causes[key] = codes
     # If a sum is finite, so are its terms, and there is nothing to mark.
     finite = {name: bool(sums) and isfinite(float(e.scores.sum())) for name, e in first.explained.items()}
     maps: dict[CamKey, Tensor] = {}
@@ -88,7 +93,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
         likeliest_confidence=confidence,
         gradients=first.gradients,
         levels={(layer, name): c.names(name) for layer, c in first.chosen.items() for name in c.places},
-        causes=first.causes,
+        causes=causes,
         score=explained_score(given.score, given.kind) if of_classes else given.score,
         axes=axes,
     )

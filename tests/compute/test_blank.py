@@ -236,3 +236,18 @@ def test_a_map_of_nothing_is_not_blamed_on_the_gradient(net: type[nn.Module], ta
     (codes,) = cams.causes.values()
     assert codes[1] == Cause.NO_SCORE
     assert codes[0] % HIRESCAM != Cause.NO_SCORE
+
+
+@pytest.mark.filterwarnings("ignore:lightning-gradcam. layer")
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam", "smoothgradcam++", "guided_gradcam", "fullgrad"])
+def test_a_method_that_runs_the_model_again_shows_nothing_where_there_is_nothing(method: str) -> None:
+    torch.manual_seed(0)
+    made, x, target = Embedding().eval(), torch.rand(2, 3, 9, 9), {"contrast": ["label", 2]}
+    cams = compute_cams(made, x, "body", methods=[method], targets=target, labels=torch.tensor([0, 2]), relu=False)
+    some = compute_cams(made, x, "body", methods=[method], targets=target, labels=torch.tensor([0, 1]), relu=False)
+    (key,) = cams.maps
+    assert some[key][1].any()
+    assert not cams[key][1].any()
+    assert torch.equal(cams[key][0], some[key][0])
+    assert cams.causes[key].tolist() == [0, Cause.NO_SCORE]
+    assert key not in some.causes
