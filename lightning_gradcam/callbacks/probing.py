@@ -145,8 +145,7 @@ class Probing:
         warning = (
             f"labels: {int((labels == mark).sum())} of {len(labels)} probes have the label {mark}, but the model's "
             f"output has {error.classes} classes; it is taken to mark samples without a class (ignore_index), so these "
-            "probes show no true class. If the labels belong to another output, select that output with "
-            "output_key=, or "
+            "probes show no true class. If the labels belong to another output, select it with output_key=, or select "
             "other labels with label_key="
         )
         return replace(drawn, probes=replace(drawn.probes, labels=known)), warning

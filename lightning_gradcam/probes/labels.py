@@ -116,10 +116,10 @@ def mark_of_none(labels: Tensor | None, classes: int) -> int | None:
     """
     if labels is None or labels.dim() != 1:
         return None
-    others = [*{*labels[labels >= classes].tolist()}]
-    if len(others) != 1 or (others[0] == classes and not bool((labels == 0).any())):
+    others = set(labels[labels >= classes].tolist())
+    if len(others) != 1 or (others == {classes} and not bool((labels == 0).any())):
         return None
-    return int(others[0])
+    return int(others.pop())
 
 
 def class_in(label: Any) -> Hashable | None:
