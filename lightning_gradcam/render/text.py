@@ -55,6 +55,30 @@ def write(
     return int(ink.shape[1])
 
 
+def folded(text: str, width: int, size: int = 13) -> list[str]:
+    """Splits a text between words into lines that fit into ``width`` pixels; a longer word keeps its own line.
+
+    Args:
+        text: The text.
+        width: Maximum width in pixels.
+        size: Font size in pixels.
+
+    Example:
+        >>> folded("one probe at a time", 70)
+        ['one probe', 'at a time']
+        >>> folded("", 70)
+        ['']
+    """
+    font, lines = _font(size), [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if not lines[-1] or font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
 def stamp(canvas: npt.NDArray[np.uint8], at: tuple[int, int], *, right: bool) -> None:
     """Draws the mark for a right or wrong prediction, 72 by 20 pixels, with a symbol, a word and a colour."""
     x, y = at

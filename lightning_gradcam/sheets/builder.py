@@ -14,7 +14,7 @@ from lightning_gradcam.record.cam_record import UNTRAINED_EPOCH, CamRecord
 from lightning_gradcam.record.channel_record import ChannelRecord
 from lightning_gradcam.render.drawing import lookup_table
 from lightning_gradcam.render.picture import Picture, Pixels
-from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, Color, cross_out, write
+from lightning_gradcam.render.text import INK, LINE, PALE, PAPER, RIGHT, WRONG, Color, cross_out, folded, write
 
 # Maximum height in pixels without the header; WebP allows at most 16,383 pixels per side.
 TALLEST = 15_000
@@ -55,6 +55,8 @@ class Sheet:
     """
 
     def __init__(self, header: Sequence[Line], width: int, *, head: int, body: int) -> None:
+        # The first two lines are cut instead, because their numbers grow: a line more would move the cells.
+        header = [*header[:2], *folded_lines(header[2:], width - 2 * MARGIN)]
         self.below = MARGIN + LINE_HEIGHT * len(header)
         self.top = self.below + head
         self.pixels: Pixels = np.full((self.top + body, width, 3), 255, np.uint8)
@@ -169,6 +171,11 @@ def step_line(what: str, record: CamRecord | ChannelRecord) -> Line:
 def remarks(*texts: str, color: Color = PALE) -> list[Line]:
     """Returns a header line for each text that is not empty."""
     return [(text, color) for text in texts if text]
+
+
+def folded_lines(lines: Sequence[Line], width: int) -> list[Line]:
+    """Returns lines of the usual size, folded where they are wider than ``width`` pixels."""
+    return [(part, color) for text, color in lines for part in folded(text, width)]
 
 
 def of_probes(shown: int, count: int) -> str:

@@ -16,7 +16,16 @@ from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import SEAM, Slices
 from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, stamp
 from lightning_gradcam.render.tiles import BROKEN, draw_tiles, evenly, tile_size
-from lightning_gradcam.sheets.builder import LINE_HEIGHT, MARGIN, TALLEST, Caption, Sheet, of_probes, remarks
+from lightning_gradcam.sheets.builder import (
+    LINE_HEIGHT,
+    MARGIN,
+    TALLEST,
+    Caption,
+    Sheet,
+    folded_lines,
+    of_probes,
+    remarks,
+)
 from lightning_gradcam.sheets.header import blank_lines, cam_header, end_names
 from lightning_gradcam.sheets.words import class_words, probe_words
 from lightning_gradcam.stats.boxes import known_boxes
@@ -96,7 +105,8 @@ def sheet(
     lines = cam_header(record, layer, method, drawing, title, probes, slices)
     # Two lines and important remarks are above the maps; lines on how to read the maps are below.
     above = [line for place, line in enumerate(lines) if place < 2 or line[1] == WRONG]
-    below = [line for line in lines if line not in above] + remarks(note)
+    below = [line for line in lines if line not in above]
+    below = folded_lines([*below, *remarks(note)], width - 2 * MARGIN)
     below += [(line, INK) for line in blank_lines(record, keys, drawing, width - 2 * MARGIN)]
     below += remarks(of_probes(len(rows), len(probes)))
     pitch = (tile_w + SEAM) // len(slices.chosen)

@@ -8,7 +8,7 @@ from lightning_gradcam.render.scale import PERCENTILE
 from lightning_gradcam.render.signals import source_lines
 from lightning_gradcam.render.text import INK, WRONG
 from lightning_gradcam.sheets import header
-from lightning_gradcam.sheets.builder import Line, remarks
+from lightning_gradcam.sheets.builder import Line, folded_lines, remarks
 from lightning_gradcam.sheets.film import Film
 from lightning_gradcam.stats.boxes import known_boxes
 
@@ -28,7 +28,7 @@ def film_header(film: Film, title: str, total: int | None, width: int) -> list[L
     which = f"all {count} {steps}" if total == count else f"{count} of {total} {steps}, more of them where maps change"
     what = f"{header.method_title(key.method)} of {header.explained_title(records[-1].score, key.target, film.probes)}"
     lines = [(f"{what}; {'one logged step' if total == 1 else which}", INK), *remarks(film.probes.note, color=WRONG)]
-    return [(f"{title}  {header.layer_title(key.layer, key.method)}", INK), *_wrapped(lines, width)]
+    return [(f"{title}  {header.layer_title(key.layer, key.method)}", INK), *folded_lines(lines, width)]
 
 
 def film_footer(film: Film, width: int) -> list[Line]:
@@ -59,11 +59,7 @@ def film_footer(film: Film, width: int) -> list[Line]:
     if drawing.scale != "minmax":
         codes = np.concatenate([header.blank_codes(one, [key], drawing) for one in records])
         lines += remarks(header.blank_remark(codes, drawing, "maps in these steps"), color=INK)
-    return _wrapped(lines, width)
-
-
-def _wrapped(lines: list[Line], width: int) -> list[Line]:
-    return [(part, color) for line, color in lines for part in header.wrapped(line, width)]
+    return folded_lines(lines, width)
 
 
 def _slice_lines(maps: tuple[int, ...], display: tuple[int, ...]) -> list[str]:

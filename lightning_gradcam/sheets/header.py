@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
@@ -17,7 +16,7 @@ from lightning_gradcam.render.drawing import Drawing
 from lightning_gradcam.render.scale import PERCENTILE
 from lightning_gradcam.render.signals import source_lines
 from lightning_gradcam.render.slices import Slices
-from lightning_gradcam.render.text import INK, WRONG
+from lightning_gradcam.render.text import INK, WRONG, folded
 from lightning_gradcam.sheets.builder import Line, remarks, step_line
 from lightning_gradcam.sheets.words import PERCENT, quantity, score_title, target_words
 
@@ -179,8 +178,8 @@ def blank_lines(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing, wid
     """
     codes = blank_codes(record, keys, drawing)
     said = blank_remark(codes, drawing) or f"blank: the map is zero everywhere (0 of {len(codes)} here)"
-    lines = wrapped("blank: the signed map is zero everywhere" if drawing.scale == "minmax" else said, width)
-    return lines + [""] * (len(wrapped(longest_sentence(), width)) - len(lines))
+    lines = folded("blank: the signed map is zero everywhere" if drawing.scale == "minmax" else said, width)
+    return lines + [""] * (len(folded(longest_sentence(), width)) - len(lines))
 
 
 def blank_codes(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing) -> Codes:
@@ -192,11 +191,6 @@ def blank_codes(record: CamRecord, keys: Sequence[CamKey], drawing: Drawing) -> 
 def blank_remark(codes: Codes, drawing: Drawing, what: str = "maps") -> str:
     """Returns a sentence on why some drawn maps are blank; empty if none is."""
     return blank_sentence(codes, what=what, zero="zero everywhere" if drawing.signed else "zero after the ReLU")
-
-
-def wrapped(text: str, width: int) -> list[str]:
-    """Returns a text wrapped into lines for a header that is ``width`` pixels wide."""
-    return textwrap.wrap(text, max(20, int(width / 6.4)))
 
 
 def _slice_lines(slices: Slices) -> list[str]:

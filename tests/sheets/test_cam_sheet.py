@@ -15,7 +15,8 @@ from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.render.drawing import Format, Scale, colors_of, lookup_table
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.slices import SEAM, Slices
-from lightning_gradcam.render.text import RIGHT, WRONG, write
+from lightning_gradcam.render.text import PALE, RIGHT, WRONG, folded, write
+from lightning_gradcam.sheets.builder import LINE_HEIGHT
 from lightning_gradcam.sheets.cam_sheet import _slice_names, scale_end, sheet
 from lightning_gradcam.sheets.header import _slice_lines, blank_codes, cam_header
 from lightning_gradcam.sheets.words import PERCENT
@@ -993,3 +994,23 @@ def test_columns_whose_class_differs_by_row_name_it() -> None:
     ranked = drawn(record(ramp(), targets=("top1",)), probes)
     # Side by side.
     assert ranked.shape[0] - plain.shape[0] == 14
+
+
+def test_no_line_is_cut_on_a_narrow_sheet() -> None:
+    note = "inputs alone: " + "a long remark " * 12
+    probes = probe_set(1)
+    short, long = (drawn(record(ramp(1)), probes, note=text) for text in ("inputs", note))
+    assert short.shape[1] == long.shape[1] == 480
+    lines = folded(note, 480 - 2 * MARGIN)
+    assert len(lines) == 3
+    assert long.shape[0] - short.shape[0] == 2 * LINE_HEIGHT
+    # All of it is there, in the same order.
+    y = next(y for y in range(long.shape[0]) if (long[y : y + LINE_HEIGHT, 12:-12] == _written(lines[0])).all())
+    for number, line in enumerate(lines):
+        assert (long[y + number * LINE_HEIGHT :][:LINE_HEIGHT, 12:-12] == _written(line)).all()
+
+
+def _written(line: str) -> Any:
+    canvas = np.full((LINE_HEIGHT, 456, 3), 255, np.uint8)
+    write(canvas, (0, 0), line, 456, 13, PALE)
+    return canvas
