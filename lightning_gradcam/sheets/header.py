@@ -106,7 +106,7 @@ def explained_title(score: str, target: str, probes: ProbeView) -> str:
 
 def signed_line(method: str) -> str:
     """Returns the header text that explains the two colours of a signed map."""
-    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; images are drawn in grey")
+    meaning = _SIGNS.get(method, "red: for the score, blue: against it, grey: zero; overlaid images are grey")
     return meaning.format(method_title(method))
 
 

@@ -349,8 +349,8 @@ def test_a_map_that_the_relu_makes_blank_shows_what_speaks_against() -> None:
 @pytest.mark.parametrize(
     ("method", "line"),
     [
-        ("gradcam", "red: for the score, blue: against it, grey: zero; images are drawn in grey"),
-        ("my_own", "red: for the score, blue: against it, grey: zero; images are drawn in grey"),
+        ("gradcam", "red: for the score, blue: against it, grey: zero; overlaid images are grey"),
+        ("my_own", "red: for the score, blue: against it, grey: zero; overlaid images are grey"),
         ("layercam", "red: for the score; LayerCAM leaves out channels with a negative gradient"),
         ("legrad", "red: for the score; LeGrad is never negative, so there is no blue"),
         ("eigencam", "Eigen-CAM: red and blue are the two sides of a principal component"),
