@@ -15,7 +15,7 @@ from lightning_gradcam.callbacks.host import Callback, Host, rank_zero_info, ran
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.resume_state import name_of_class
 from lightning_gradcam.callbacks.run import Run
-from lightning_gradcam.callbacks.weights import ValidatedWeights, averages_before, called_before
+from lightning_gradcam.callbacks.weights import ValidatedWeights, averages_before, how_they_changed
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.probes import ProbeSet
 
@@ -43,16 +43,17 @@ class ProbeCallback(Callback):
         # Identifies this callback when a process that trains for another one reports where the record is.
         self._token = uuid.uuid4().hex
         self._run = Run(options, _find_log_dir)
+        self._runs: WeakKeyDictionary[Trainer, Run] = WeakKeyDictionary()
         self._validated = ValidatedWeights()
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state to copy or pickle (tuners, spawned ranks), without the run: threads can't be copied."""
-        return {**vars(self), "_run": None}
+        return {**vars(self), "_run": None, "_runs": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Starts with a new run."""
         vars(self).update(state)
-        self._run = Run(self._options, _find_log_dir)
+        self._run, self._runs = Run(self._options, _find_log_dir), WeakKeyDictionary()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Returns a callback with its own records; only pickling for another process preserves the identity."""
@@ -102,11 +103,9 @@ class ProbeCallback(Callback):
         forget(self._token)
         runs = _RUNS.setdefault(trainer, {})
         run = self._run_of(trainer, pl_module, stage, runs.get(self.state_key))
-        if run is not self._run:
-            self._validated = ValidatedWeights()
-        self._run = runs[self.state_key] = run
-        # Lightning may not have ended the last stage, after an error.
-        run.running = False
+        self._validated = self._validated if run is self._run else ValidatedWeights()
+        self._run = self._runs[trainer] = runs[self.state_key] = run
+        run.running = False  # Lightning may not have ended the last stage, after an error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the probes, tries the whole configuration on them, and logs the baseline if requested."""
@@ -127,7 +126,7 @@ class ProbeCallback(Callback):
         """Collects probes from data that can't be indexed."""
         host = Host(trainer, pl_module)
         if host.explains:
-            self._run.meet(host, batch, dataloader_idx)
+            self._at(trainer).meet(host, batch, dataloader_idx)
 
     # Also under `trainer.test`.
     on_test_batch_start = on_validation_batch_start
@@ -135,14 +134,14 @@ class ProbeCallback(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Collects probes from data that can't be indexed, if there is no validation."""
         host = Host(trainer, pl_module)
-        if self._run.waiting and not host.validates:
+        if self._at(trainer).waiting and not host.validates:
             self._run.meet(host, batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Starts a waiting run; hands finished sheets to the loggers that can't be called in the background."""
-        if self._run.waiting:
+        if self._at(trainer).waiting:
             self._run.start_or_wait(Host(trainer, pl_module))
         if self._run.recorder is not None:
             self._run.recorder.settle()
@@ -150,7 +149,7 @@ class ProbeCallback(Callback):
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Explains after the last batch if another callback swaps out averaged weights before this one's epoch end."""
         host = Host(trainer, pl_module)
-        if self._run.waiting and host.stage == "validate":
+        if self._at(trainer).waiting and host.stage == "validate":
             self._run.start_or_wait(host)
         if host.explains and not host.checking and host.at_last_batch:
             if averages_before(trainer, self):
@@ -163,12 +162,12 @@ class ProbeCallback(Callback):
         host = Host(trainer, pl_module)
         if host.explains and not host.checking:
             averaged = averages_before(trainer, self)
-            self._compare(host, "on_validation_epoch_end", logged=self._run.validated(host, averaged=averaged))
-        self._run.steering.publish(host)
+            self._compare(host, "on_validation_epoch_end", logged=self._at(trainer).validated(host, averaged=averaged))
+        self._at(trainer).steering.publish(host)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the step together with the metrics, which Lightning has computed by now."""
-        self._run.measured(Host(trainer, pl_module))
+        self._at(trainer).measured(Host(trainer, pl_module))
 
     # Also under `trainer.test`, and without validation, where the training epoch's own metrics are used.
     on_test_end = on_train_epoch_start = on_validation_end
@@ -176,7 +175,7 @@ class ProbeCallback(Callback):
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Under ``trainer.test``: starts once the first batch has created a lazy module's parameters."""
         host = Host(trainer, pl_module)
-        if self._run.waiting:
+        if self._at(trainer).waiting:
             self._run.start_or_wait(host)
         if host.explains and host.at_last_batch:
             self._validated.remember(host)
@@ -185,16 +184,16 @@ class ProbeCallback(Callback):
         """Explains under ``trainer.test``."""
         host = Host(trainer, pl_module)
         if host.explains:
-            self._compare(host, "on_test_epoch_end", logged=self._run.ended(host, host.step))
-        self._run.steering.publish(host)
+            self._compare(host, "on_test_epoch_end", logged=self._at(trainer).ended(host, host.step))
+        self._at(trainer).steering.publish(host)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains at the end of the epoch if there is no validation."""
-        self._run.trained(Host(trainer, pl_module))
+        self._at(trainer).trained(Host(trainer, pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the whole run, meanwhile checks the maps if requested, and waits for the last sheets."""
-        self._run.measured(Host(trainer, pl_module))
+        self._at(trainer).measured(Host(trainer, pl_module))
         if self._run.recorder is not None:
             self._run.recorder.conclude()
             self._run.check(Host(trainer, pl_module))
@@ -204,11 +203,12 @@ class ProbeCallback(Callback):
         """Stores the run's state, the module's class and the layers, in plain types."""
         # Not `state_dict`: Lightning rejects two stateful callbacks with the same key in the Trainer's constructor,
         # before `setup` can report that they need different names.
-        if self._run.recorder is not None and trainer.is_global_zero:
-            state = self._run.state(self._run.recorder)
+        run = self._at(trainer)
+        if run.recorder is not None and trainer.is_global_zero:
+            state = run.state(run.recorder)
             if (name := name_of_class(type(pl_module))) is not None:
                 state["model"] = name
-            layers = self._run.recorder.monitor.layers
+            layers = run.recorder.monitor.layers
             if isinstance(layers, list) and all(isinstance(layer, str) for layer in layers):
                 state["layers"] = list(layers)
             checkpoint.setdefault("callbacks", {})[self.state_key] = state
@@ -222,12 +222,12 @@ class ProbeCallback(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Closes the sinks and reports where the record is: Lightning skips ``teardown`` after an exception."""
-        self._run.close()
+        self._at(trainer).close()
         self._end(Host(trainer, pl_module))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Closes the sinks and reports where the record is."""
-        self._run.close()
+        self._at(trainer).close()
         self._run.report(Host(trainer, pl_module))
         self._end(Host(trainer, pl_module))
         if parent_process() is not None and self.archive is not None:
@@ -236,20 +236,15 @@ class ProbeCallback(Callback):
 
     def _start(self, host: Host) -> None:
         if host.explains:
-            self._run.start_or_wait(host)
+            self._at(host.trainer).start_or_wait(host)
         elif host.unsupported:
             rank_zero_warn(f"lightning-gradcam: nothing is logged: {host.unsupported}")
-        self._run.steering.begin(host)
+        self._at(host.trainer).steering.begin(host)
 
     def _compare(self, host: Host, hook: str, *, logged: bool) -> None:
         """Warns once if the logged weights are not the validated ones, such as after a user's EMA has swapped back."""
         if logged and self._validated.gone(host):
-            before = " and ".join(called_before(host.trainer, self, hook))
-            rank_zero_warn(
-                "lightning-gradcam: the maps do not explain the validated weights: the weights changed after the last "
-                "batch and before this callback ran (perhaps because an EMA callback swapped its weights out); "
-                + (f"list this callback before {before}" if before else f"change them later, at {hook[:-10]}_end")
-            )
+            rank_zero_warn(f"lightning-gradcam: {how_they_changed(host.trainer, self, hook)}")
 
     def _end(self, host: Host) -> None:
         """Prints where the results are; the trainer's last callback does so for all callbacks."""
@@ -259,6 +254,11 @@ class ProbeCallback(Callback):
             found = [recorded for each in callbacks if (recorded := each._run.recorded(host)) is not None]
             for line in last_words(found, host.board()):
                 rank_zero_info(line)
+
+    def _at(self, trainer: Trainer) -> Run:
+        """Returns the trainer's run: after a Trainer nested in a hook, the outer one goes on."""
+        self._run = self._runs.get(trainer, self._run)
+        return self._run
 
     def _run_of(self, trainer: Trainer, module: LightningModule, stage: str, earlier: Run | None) -> Run:
         """Returns the run to continue, or a new one if the trainer or the module has changed.

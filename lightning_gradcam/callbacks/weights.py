@@ -63,13 +63,24 @@ def averages_before(trainer: Trainer, callback: Callback) -> bool:
     return any("WeightAveraging" in kinds(other) for other in _earlier(trainer, callback))
 
 
-def called_before(trainer: Trainer, callback: Callback, hook: str) -> list[str]:
-    """Returns the class names of the callbacks listed earlier that implement a hook, except this package's."""
-    return [
+def how_they_changed(trainer: Trainer, callback: Callback, hook: str) -> str:
+    """Returns a warning that the weights have changed since the validation's last batch.
+
+    Args:
+        trainer: The trainer.
+        callback: The callback that explained the changed weights.
+        hook: The hook in which it did so.
+    """
+    before = " and ".join(
         type(other).__name__
         for other in _earlier(trainer, callback)
         if getattr(getattr(other, hook), "__qualname__", "").split(".")[0] not in ("Callback", "ProbeCallback")
-    ]
+    )
+    return (
+        "the maps do not explain the validated weights: the weights changed after the last batch and before this "
+        "callback ran (perhaps because an EMA callback swapped its weights out); "
+        + (f"list this callback before {before}" if before else f"change them later, at {hook[:-10]}_end")
+    )
 
 
 def _earlier(trainer: Trainer, callback: Callback) -> list[Any]:

@@ -17,7 +17,7 @@ from lightning_gradcam.guard.data import isolated
 from lightning_gradcam.probes.batches import Apart, differ_in_size, is_listed, origins
 from lightning_gradcam.probes.display import choose, displayed, find_normalization, normalization
 from lightning_gradcam.probes.entries import entry_of, label_of, split_batch
-from lightning_gradcam.probes.labels import chosen_names, class_in, may_be_renumbered, read_labels
+from lightning_gradcam.probes.labels import chosen_names, class_in, may_be_renumbered, read_labels, rival
 from lightning_gradcam.probes.options import DEFAULT_PROBES, ProbeOptions
 from lightning_gradcam.probes.paths import Key, tensors_in
 from lightning_gradcam.probes.probe_set import ProbeSet
@@ -41,8 +41,8 @@ class Drawn:
         probes: The probes.
         batch: The collated batch.
         transferred: Whether the transfer hooks have been applied to it.
-        remark: A note for the user on why the batch's labels or the data set's class names are not used; ``None`` if
-            they are used or there are none.
+        remark: A note for the user on why the batch's labels or the data set's class names are not used, or on
+            other entries that could be labels; ``None`` if there is nothing to say.
         rebuilt: Whether the batch was rebuilt from archived probes; the other entries of the original batch are
             unknown.
     """
@@ -189,7 +189,8 @@ def drawn_from(
         values=labels.numbers,
         normalized=normalized,
     )
-    return Drawn(probes, batch, remark="; ".join(filter(None, [labels.remark, why])) or None)
+    other = rival(batch, labels.classes, indices or ()) if options.label_key is None else None
+    return Drawn(probes, batch, remark="; ".join(filter(None, [labels.remark, why, other])) or None)
 
 
 def _renumbered(
@@ -222,12 +223,11 @@ def _chosen(dataset: Any, options: ProbeOptions, among: Sequence[int]) -> list[i
         raise ProbeError(f"num_probes: got {got}; the data set has {total} samples, so pass 1 to {total}")
     places = torch.randperm(total, generator=torch.Generator().manual_seed(options.seed), device="cpu").numpy()
     order = places if among == range(total) else np.asarray(among)[places]
-    label_key = options.label_key
-    if (labels := find_labels(dataset, label_key)) is not None:
+    if (labels := find_labels(dataset, options.label_key)) is not None:
         return balanced(labels, order, count)
-    names = find_class_names(dataset, label_key) if options.class_names is None else options.class_names
+    names = find_class_names(dataset, options.label_key) if options.class_names is None else options.class_names
     classes = None if names is None else len(names)
-    found = looked_up(lambda index: _label(_sample(dataset, index), label_key), order, count, classes)
+    found = looked_up(lambda index: _label(_sample(dataset, index), options.label_key), order, count, classes)
     return sorted(order[:count].tolist()) if found is None else balanced_of(found, count)
 
 

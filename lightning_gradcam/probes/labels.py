@@ -98,6 +98,35 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
     return Labels(numbers=values.float())
 
 
+def rival(batch: Any, classes: Tensor | None, indices: Sequence[int]) -> str | None:
+    """Returns a note for the user if a later entry of a tuple could be the true classes as well as the second one.
+
+    Args:
+        batch: As collated; only tuples and lists have an order.
+        classes: The second entry's classes, as in :class:`Labels`.
+        indices: The samples' indices in the data set, which some data sets return, too.
+
+    Example:
+        >>> labels, domains = torch.tensor([0, 1, 0]), torch.tensor([2, 0, 1])
+        >>> rival((torch.rand(3, 1, 8, 8), labels, domains), labels, indices=[])[:48]
+        'labels: entries 1 and 2 of a batch are whole num'
+    """
+    if not isinstance(batch, (list, tuple)) or classes is None or classes.dim() != 1:
+        return None
+    for place, entry in enumerate(batch[2:], 2):
+        flags = isinstance(entry, Tensor) and entry.dtype == torch.bool
+        values = None if flags else _numbers(entry)
+        if values is None or values.is_floating_point() or values.shape != classes.shape:
+            continue
+        # Larger numbers identify something, such as a patient.
+        if 0 <= values.min() <= values.max() < 1000 and values.tolist() not in (classes.tolist(), [*indices]):
+            return (
+                f"labels: entries 1 and {place} of a batch are whole numbers; the true classes are read from entry 1 "
+                f"(label_key=1); if they are in entry {place}, pass label_key={place}"
+            )
+    return None
+
+
 def mark_of_none(labels: Tensor | None, classes: int) -> int | None:
     """Returns the number that marks samples without a class: the only one that is not a class itself, such as 255.
 

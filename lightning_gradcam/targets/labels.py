@@ -67,6 +67,10 @@ def no_class_in(output: Any, labels: Tensor | None) -> float | None:
     numbers = numbers[~numbers.isnan()]
     if output.shape[1:] in ((), (1,)) and labels.shape[1:] in ((), (1,)):
         wrong = numbers[(numbers != 0) & (numbers != 1)]
+        # Beside both classes, one whole number below 0 marks samples without one; -1 and 1 may be the two classes.
+        mark = not labels.is_floating_point() and len(set(wrong.tolist())) == 1 and bool((wrong < 0).all())
+        if mark and {0, 1} <= set(numbers.tolist()):
+            return None
     else:
         # Rows of proportions, as for mixed images, are class labels. Rows of integers count as mistaken class labels.
         rows = labels.shape == output.shape and bool((numbers != numbers.round()).any())

@@ -553,6 +553,30 @@ def test_two_callbacks_of_one_name_are_refused(tmp_path: Path, layers: tuple[str
         trainer(tmp_path, callbacks=[GradCAMCallback(layer) for layer in layers]).fit(NoSteps(), *loaders())
 
 
+def test_a_trainer_nested_in_anothers_hook_has_a_record_of_its_own(tmp_path: Path) -> None:
+    """The outer run goes on in its record, with its own model's maps, although both use one callback object."""
+
+    class Nested(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 0:
+                fitted(tmp_path / "inner", callback, max_epochs=1)
+                inner.append(callback.archive)
+
+    inner: list[Any] = []
+    callback = GradCAMCallback("net.conv1", methods="hirescam", probes=ProbeSet(tiny_data().tensors[0][:2]))
+    running = fitted(tmp_path / "outer", [Nested(), callback], max_epochs=3)
+    assert running.lightning_module is not None
+    assert callback.archive is not None
+    assert callback.archive.epochs == (0, 1, 2)
+    assert callback.archive.path != inner[0].path
+    assert inner[0].epochs == (0,)
+    key = ("net.conv1", "hirescam", "predicted")
+    expected = compute_cams(
+        running.lightning_module, callback.archive.probes.inputs, key[0], methods=key[1], relu=False
+    )
+    np.testing.assert_allclose(callback.archive.maps(*key, relu=False)[-1], expected[key], rtol=2e-3, atol=1e-6)
+
+
 def test_a_folder_of_another_run_is_never_mixed(tmp_path: Path) -> None:
     def run() -> None:
         fitted(tmp_path, GradCAMCallback("net.relu2"), logger=CSVLogger(tmp_path, name="", version=""))

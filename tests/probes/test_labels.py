@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from lightning_gradcam import GradCAMCallback, ProbeError, ProbeSet
+from lightning_gradcam import GradCAMCallback, ProbeError, ProbeSet, TargetError
 from lightning_gradcam.probes.dataset import draw_probes
 from lightning_gradcam.probes.labels import read_labels
 from lightning_gradcam.probes.wrapped import find_class_names, find_labels
@@ -48,10 +48,10 @@ class Pictures(Dataset[Any]):
         return torch.full((1, 8, 8), index / 20), self.label(index % 5)
 
 
-def fitted(tmp_path: Path, data: Any, collate_fn: Any = None, **options: Any) -> ProbeSet:
+def fitted(tmp_path: Path, data: Any, collate_fn: Any = None, module: Any = None, **options: Any) -> ProbeSet:
     callback = GradCAMCallback("net.relu2", num_probes=5, **options)
     loader = DataLoader(data, 4, collate_fn=collate_fn)
-    trainer(tmp_path, callbacks=callback, max_epochs=1).fit(Module(), loader, loader)
+    trainer(tmp_path, callbacks=callback, max_epochs=1).fit(module or Module(), loader, loader)
     assert callback.archive is not None
     return callback.archive.probes
 
@@ -102,6 +102,70 @@ def test_binary_labels_are_classes_of_any_type(tmp_path: Path, form: torch.dtype
 def test_samples_that_are_marked_as_unlabelled_have_no_true_class(tmp_path: Path) -> None:
     probes = fitted(tmp_path, Pictures(lambda index: -1 if index % 2 else index), targets="predicted")
     assert set(probes.view.true or ()) == {(), (0,), (2,), (4,)}
+
+
+class OneLogit(Module):
+    """Tells two classes apart by one number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "known"),
+    [((0, 1, -1, 0, 1), {(0,), (1,), ()}), ((0, 1, -100, -100, 1), {(0,), (1,), ()}), ((-1, 1, 1, -1, 1), None)],
+    ids=["-1", "-100", "-1 and 1 are the classes"],
+)
+def test_samples_without_a_label_under_one_logit(tmp_path: Path, numbers: Any, known: Any) -> None:
+    data = Pictures(lambda index: numbers[index])
+    if known is None:
+        with pytest.raises(TargetError, match="the label -1 is not a class: this is a regression"):
+            fitted(tmp_path, data, module=OneLogit(), targets="predicted")
+    else:
+        assert set(fitted(tmp_path, data, module=OneLogit(), targets="predicted").view.true or ()) == known
+
+
+class Triples(Pictures):
+    """Pictures with a class and something else."""
+
+    def __init__(self, other: Callable[[int], Any]) -> None:
+        super().__init__(lambda index: index)
+        self.other = other
+
+    def __getitem__(self, index: int) -> Any:
+        return *super().__getitem__(index), self.other(index)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (lambda index: index % 3, True),
+        (lambda index: torch.tensor(index % 3), True),
+        (lambda index: index, False),
+        (lambda index: index % 5, False),
+        (lambda index: 10_000 + index, False),
+        (lambda index: index % 2 == 0, False),
+        (lambda index: 0.5 * index, False),
+        (lambda index: f"n{index}", False),
+        (lambda index: torch.tensor([index % 3, index % 2]), False),
+    ],
+    ids=["domain", "tensor", "index", "the class", "patient", "flag", "weight", "name", "several"],
+)
+def test_a_second_entry_that_may_be_the_class_is_reported(
+    tmp_path: Path, said: list[str], other: Any, told: bool
+) -> None:
+    assert fitted(tmp_path, Triples(other)).view.true == ((0,), (1,), (2,), (3,), (4,))
+    found = [line for line in said if "labels:" in line]
+    assert len(found) == told
+    assert not told or "if they are in entry 2, pass label_key=2" in found[0]
+
+
+@pytest.mark.parametrize(("key", "expected"), [(1, {(0,), (1,), (2,), (3,), (4,)}), (2, {(0,), (1,), (2,)})])
+def test_a_chosen_entry_is_the_class_without_a_remark(
+    tmp_path: Path, said: list[str], key: int, expected: set[tuple[int, ...]]
+) -> None:
+    assert set(fitted(tmp_path, Triples(lambda index: index % 3), label_key=key).view.true or ()) == expected
+    assert not [line for line in said if "labels:" in line]
 
 
 def test_labels_with_several_classes_are_kept(tmp_path: Path) -> None:
