@@ -37,7 +37,7 @@ PICTURES: dict[str, dict[str, tuple[str, int]]] = {
         "imagenet-book.jpg": ("out/imagenet/book.png", 1000),
     },
     "activations": {
-        "activations.png": ("out/activations/version_0/features/sheets/network.relu3/*.png", 560),
+        "activations.png": ("out/activations/version_0/features/sheets/network.relu3/*.png", 534),
         "activations-real.jpg": ("out/activations/real.png", 1000),
     },
     "filters": {
@@ -46,10 +46,10 @@ PICTURES: dict[str, dict[str, tuple[str, int]]] = {
         "filters-normalised.jpg": ("out/filters/normalised.png", 1000),
     },
     "gradients": {"gradients.png": ("out/gradients/histograms.png", 1000)},
-    "vit_swin": {"vit.png": ("out/vit_swin/vit/version_0/gradcam/sheets/*/hirescam/*.png", 804)},
-    "segmentation": {"segmentation.png": ("out/segmentation/version_0/gradcam/sheets/body.7/hirescam/*.png", 640)},
-    "volumes": {"volumes.png": ("out/volumes/version_0/gradcam/sheets/body.3/hirescam/*.png", 486)},
-    "detection": {"detection.png": ("out/detection/version_0/gradcam/sheets/network.backbone.5/hirescam/*.png", 700)},
+    "vit_swin": {"vit.png": ("out/vit_swin/vit/version_0/gradcam/sheets/*/hirescam/*.png", 846)},
+    "segmentation": {"segmentation.png": ("out/segmentation/version_0/gradcam/sheets/body.7/hirescam/*.png", 702)},
+    "volumes": {"volumes.png": ("out/volumes/version_0/gradcam/sheets/body.3/hirescam/*.png", 550)},
+    "detection": {"detection.png": ("out/detection/version_0/gradcam/sheets/network.backbone.5/hirescam/*.png", 690)},
 }
 
 

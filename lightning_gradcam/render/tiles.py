@@ -26,6 +26,8 @@ BROKEN = "map not finite"
 _WIDEST_STRIP = 640
 # Names of targets that are not classes.
 OUTPUT, SIMILAR = re.compile(r"output(\d+)"), re.compile(r"similar_to(\d+)")
+# Names of targets whose score is that of a box, or a sum over pixels, and not the logit or probability of a class.
+_OF_PLACES = re.compile(r"(detect|segment|segment_mask)(\d+|_predicted)(_boxes)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +137,11 @@ def _shown_target(target: str, probes: ProbeView) -> str:
     return f"class {probes.class_name(int(target))}" if _is_class(target) else target.replace("_vs_", " vs ")
 
 
+def of_classes(record: CamRecord, target: str) -> npt.NDArray[np.bool_]:
+    """Returns whether each probe's score is one of the scores that the model gives to classes, ``[N]``."""
+    return (record.classes[target] >= 0) & (_OF_PLACES.fullmatch(target) is None)
+
+
 def unclassed_word(target: str) -> str:
     """Returns the kind of score for a target that is not a class: ``"value"``, ``"similarity"`` or ``"score"``."""
     return "value" if OUTPUT.fullmatch(target) else "similarity" if SIMILAR.fullmatch(target) else "score"
@@ -158,7 +165,7 @@ def _map_caption(
         # Use two lines: one would be too long for the narrowest tile.
         score: tuple[str, ...] = (f"sum of {'logits' if kind == 'logit' else kind} over", f"{summed} classes: {value}")
     else:
-        score = (f"{kind if record.classes[key.target][row] >= 0 else unclassed_word(key.target)} {value}",)
+        score = (f"{kind if of_classes(record, key.target)[row] else unclassed_word(key.target)} {value}",)
     if not np.isfinite(record.maps[key][row]).all():
         return *score, BROKEN
     if blank:

@@ -14,7 +14,7 @@ from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.scale import run_limits
 from lightning_gradcam.render.signals import charted
 from lightning_gradcam.render.slices import SEAM, Slices
-from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, stamp
+from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, folded, stamp
 from lightning_gradcam.render.tiles import BROKEN, draw_tiles, evenly, tile_size
 from lightning_gradcam.sheets.builder import (
     LINE_HEIGHT,
@@ -32,6 +32,8 @@ from lightning_gradcam.stats.boxes import known_boxes
 
 # Pixels between two tiles of a probe, and between two probes side by side.
 _GAP, _APART = 8, 24
+# Pixels by which the text above a probe may be wider than its tiles.
+_BEYOND = 10
 # Maximum width of a sheet with several probes side by side, readable in a TensorBoard card; and minimum width.
 _WIDEST, _NARROWEST = 640, 480
 # Height of the text above a probe's tiles (prediction, id and true class), and of the line for each likely class.
@@ -120,15 +122,16 @@ def sheet(
         page.legend(page.below + 26 + LINE_HEIGHT * number, entry)
     for column in range(columns * (1 if columns == 1 else min(side, len(rows)))):
         x = MARGIN + column // columns * (block + _APART) + column % columns * (cell + _GAP)
-        page.write((x, page.top - (37 if names else 21)), tiles[column % columns].heading, cell + _GAP - 4, 13, INK)
+        heading = _heading(tiles[column % columns].heading, cell + _GAP - 4)
+        page.write((x, page.top - (37 if names else 21)), heading, cell + _GAP - 4, 13, INK)
         for number, name in enumerate(names):
             page.write((x + number * pitch, page.top - 20), name, pitch)
     for place, row in enumerate(rows):
         x, y = MARGIN + place % side * (block + _APART), page.top + place // side * row_h
         if x == MARGIN:
             page.rule(y - 4)
-        _label(page, (x, y), record, probes, row, block)
-        _likeliest(page, (x, y + _LABEL), record, probes, row, listed, block)
+        _label(page, (x, y), record, probes, row, block + _BEYOND)
+        _likeliest(page, (x, y + _LABEL), record, probes, row, listed, block + _BEYOND)
         for column, tile in enumerate(tiles):
             at = x + column * (cell + _GAP), y + label
             page.cell(at, tile.pixels[place], captions[place][column], width=cell + _GAP - 2)
@@ -149,6 +152,11 @@ def beside(count: int, block: int) -> int:
     """
     fitting = min(count, max(1, (_WIDEST - 2 * MARGIN + _APART) // (block + _APART)))
     return -(-count // -(-count // fitting))
+
+
+def _heading(text: str, width: int) -> str:
+    """Returns a column's heading: without ``overlay:`` where only the target fits."""
+    return text if len(folded(text, width)) == 1 else text.removeprefix("overlay: ")
 
 
 def _below(lines: int) -> int:

@@ -26,7 +26,7 @@ def film_header(film: Film, title: str, total: int | None, width: int) -> list[L
     steps = "logged epochs" if len({one.epoch for one in records}) == count else "logged steps"
     total = max(total or 0, count)
     which = f"all {count} {steps}" if total == count else f"{count} of {total} {steps}, more of them where maps change"
-    what = f"{header.method_title(key.method)} of {header.explained_title(records[-1].score, key.target, film.probes)}"
+    what = f"{header.method_title(key.method)} of {header.explained_title(records[-1], key.target, film.probes)}"
     lines = [(f"{what}; {'one logged step' if total == 1 else which}", INK), *remarks(film.probes.note, color=WRONG)]
     return [(f"{title}  {header.layer_title(key.layer, key.method)}", INK), *folded_lines(lines, width)]
 

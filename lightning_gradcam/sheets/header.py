@@ -18,7 +18,7 @@ from lightning_gradcam.render.signals import source_lines
 from lightning_gradcam.render.slices import Slices
 from lightning_gradcam.render.text import INK, WRONG, folded
 from lightning_gradcam.sheets.builder import Line, remarks, step_line
-from lightning_gradcam.sheets.words import PERCENT, quantity, score_title, target_words
+from lightning_gradcam.sheets.words import PERCENT, quantity, target_words
 
 # Two lines each: the layout must not depend on the scale.
 _SCALES = {
@@ -90,9 +90,9 @@ def layer_title(layer: str, method: str) -> str:
     return "whole model" if layer == "model" and method in _WITHOUT_LAYER else layer
 
 
-def explained_title(score: str, target: str, probes: ProbeView) -> str:
+def explained_title(record: CamRecord, target: str, probes: ProbeView) -> str:
     """Returns what is explained, as text; a sum of probabilities is identified as such, because it can exceed 1."""
-    title = score_title(score)
+    title = quantity(record, target)
     if target == "label" and any(len(probes.true_classes(row)) > 1 for row in range(len(probes))):
         many = {"softmax probability": "softmax probabilities"}.get(title, f"{title}s")
         return f"the summed {many} of the true classes"

@@ -7,7 +7,7 @@ import numpy as np
 from lightning_gradcam.probes.view import ProbeView
 from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.render.text import INK, RIGHT, WRONG
-from lightning_gradcam.render.tiles import OUTPUT, SIMILAR, unclassed_word
+from lightning_gradcam.render.tiles import OUTPUT, SIMILAR, of_classes, unclassed_word
 from lightning_gradcam.sheets.builder import Caption
 
 PERCENT = "%: probability of the predicted class"
@@ -18,8 +18,11 @@ _AMONG = 0.5
 
 
 def quantity(record: CamRecord, target: str) -> str:
-    """Returns the kind of a target's scores, such as ``"logit"``, ``"value"`` for a regression, or ``"similarity"``."""
-    if (record.classes[target] >= 0).any():
+    """Returns the kind of a target's scores, such as ``"logit"``, ``"value"`` for a regression, or ``"similarity"``.
+
+    The score of a box, or a sum over pixels, is a ``"score"``.
+    """
+    if of_classes(record, target).any():
         return score_title(record.score)
     return unclassed_word(target)
 

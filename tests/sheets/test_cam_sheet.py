@@ -15,8 +15,8 @@ from lightning_gradcam.record.cam_record import CamRecord
 from lightning_gradcam.render.drawing import Format, Scale, colors_of, lookup_table
 from lightning_gradcam.render.picture import Picture
 from lightning_gradcam.render.slices import SEAM, Slices
-from lightning_gradcam.render.text import PALE, RIGHT, WRONG, folded, write
-from lightning_gradcam.sheets.builder import LINE_HEIGHT
+from lightning_gradcam.render.text import INK, PALE, RIGHT, WRONG, folded, write
+from lightning_gradcam.sheets.builder import BEHIND_MARK, LINE_HEIGHT
 from lightning_gradcam.sheets.cam_sheet import _slice_names, scale_end, sheet
 from lightning_gradcam.sheets.header import _slice_lines, blank_codes, cam_header
 from lightning_gradcam.sheets.words import PERCENT
@@ -1014,3 +1014,36 @@ def _written(line: str) -> Any:
     canvas = np.full((LINE_HEIGHT, 456, 3), 255, np.uint8)
     write(canvas, (0, 0), line, 456, 13, PALE)
     return canvas
+
+
+def _stands(pixels: Array, at: tuple[int, int], text: str, size: int, color: Any) -> bool:
+    """Whether the whole text, and nothing else, is written there."""
+    canvas = np.full((size + 4, 140, 3), 255, np.uint8)
+    across = write(canvas, (0, 0), text, 10_000, size, color)
+    assert 0 < across < 140
+    x, y = at
+    return bool((pixels[y : y + size + 4, x : x + across + 8] == canvas[:, : across + 8]).all())
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_prediction_of_two_words_is_not_cut_off(place: int) -> None:
+    names = ("Ankle boot", "T-shirt/top")
+    probes = probe_set(3, labels=torch.tensor([0, 0, 0]), class_names=names)
+    pixels = drawn(
+        record(np.ones((3, 2, 2)), confidence=np.full(3, 0.93, np.float32)), probes, Drawing(columns=("input",))
+    )
+    top, left = corner(pixels, probes, place, 112)
+    assert _stands(pixels, (left + BEHIND_MARK, top - LABEL - 1), "Ankle boot  93%", 14, RIGHT)
+    wrong = drawn(record(np.ones((3, 2, 2)), predicted=np.ones(3, np.int64)), probes, Drawing(columns=("input",)))
+    assert _stands(wrong, (left, top - LABEL + 17), f"#{place}  true Ankle boot", 12, PALE)
+
+
+@pytest.mark.parametrize(
+    ("target", "heading"),
+    [("label", "overlay: label"), ("detect_predicted", "detect_predicted"), ("1", "class T-shirt/top")],
+)
+def test_a_long_target_takes_the_place_of_the_word_overlay(target: str, heading: str) -> None:
+    probes = probe_set(2, class_names=("Ankle boot", "T-shirt/top"))
+    pixels = drawn(record(np.ones((2, 2, 2)), targets=(target,)), probes, Drawing(columns=("overlay",)))
+    top, left = corner(pixels, probes, 0, 112)
+    assert _stands(pixels, (left, top - LABEL - 21), heading, 13, INK)

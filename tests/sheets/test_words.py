@@ -31,7 +31,7 @@ def without_classes(target: str) -> CamRecord:
     [
         ("output1", "value 1.23", "value 1 of the output"),
         ("similar_to1", "similarity 1.23", "the similarity to probe #right"),
-        ("depth", "score 1.23", "the logit of target depth"),
+        ("depth", "score 1.23", "the score of target depth"),
     ],
 )
 def test_a_value_and_a_similarity_are_called_that(target: str, said: str, title: str) -> None:
@@ -41,12 +41,30 @@ def test_a_value_and_a_similarity_are_called_that(target: str, said: str, title:
     assert (caption.text, caption.color, caption.mark) == (said, INK, "")
     # Only a regression's number has a true one.
     assert true == ("2.5" if target == "output1" else "")
-    assert explained_title("logit", target, probes.view) == title
+    assert explained_title(maps, target, probes.view) == title
     slices = Slices.of(FLAT.shape, probes.pixels.shape)
     second = cam_header(maps, "conv", "gradcam", Drawing(), "gradcam", probes, slices)[1][0]
     assert second == f"Grad-CAM of the {said.split()[0]}, epoch 3, step 469"
     tile = draw_tiles(maps, probes, list(maps.maps), Drawing(columns=("overlay",)), None, slices, [0])[0]
     assert tile.captions[0][0] == said
+
+
+@pytest.mark.parametrize(
+    "target", ["detect_predicted", "detect3", "detect3_boxes", "segment1", "segment_predicted", "segment_mask1"]
+)
+@pytest.mark.parametrize("score", ["logit", "probability"])
+def test_the_score_of_a_box_or_of_many_pixels_is_no_logit_of_a_class(target: str, score: Any) -> None:
+    probes = probe_set(2)
+    none = {"predicted": np.full(2, -1, np.int64), "confidence": np.full(2, NAN, np.float32)}
+    maps = record(FLAT, targets=(target,), classes={target: np.array([3, 3])}, score=score, **none)
+    assert probe_words(maps, probes.view, 0)[0].text == "score 1.23"
+    assert explained_title(maps, target, probes.view) == f"the score of target {target}"
+    slices = Slices.of(FLAT.shape, probes.pixels.shape)
+    assert cam_header(maps, "conv", "gradcam", Drawing(), "gradcam", probes, slices)[1][0].startswith(
+        "Grad-CAM of the score, "
+    )
+    tile = draw_tiles(maps, probes, list(maps.maps), Drawing(columns=("overlay",)), None, slices, [0])[0]
+    assert tile.captions[0][:2] == ("class 3", "score 1.23")
 
 
 @pytest.mark.parametrize(
