@@ -88,7 +88,7 @@ export class Detail {
 
   flipButton(scene, r, place, step) {
     const run = scene.runs[r];
-    const [before, now] = [step - 1, step].map((at) => run.className(run.predicted(at, place)));
+    const [before, now] = [run.earlier(step, place), run.predicted(step, place)].map((index) => run.className(index));
     const go = () => this.act.pick(scene.positions.findIndex((_, at) => scene.stepAt(at, r) === step));
     return button(`${run.label(step)}: ${before} → ${now}`, go, {class: 'flip-button'});
   }

@@ -78,10 +78,10 @@ export function whereabouts({x, y}) {
 // Returns a text such as 'Coat, Shirt from epoch 3'.
 export function history(run, probe) {
   const flips = run.flips(probe);
-  const first = run.predicted(0, probe);
-  if (first < 0 && flips.length === 0) return 'no predictions';
-  const later = flips.map((step) => `${run.className(run.predicted(step, probe))} from ${run.label(step)}`);
-  return [run.className(first), ...later].join(', ');
+  const first = run.steps.findIndex((_, step) => run.predicted(step, probe) >= 0);
+  if (first < 0) return 'no predictions';
+  const from = (step) => `${run.className(run.predicted(step, probe))} from ${run.label(step)}`;
+  return [first === 0 ? run.className(run.predicted(0, probe)) : from(first), ...flips.map(from)].join(', ');
 }
 
 const SCALE_WORDS = {
