@@ -145,6 +145,6 @@ class RunSurvey:
         self, kind: str, key: CamKey, flags: Any, figures: Mapping[str, Any], text: str, advice: str, row: int = -1
     ) -> Finding:
         """Returns a finding about a layer's maps for the flagged probes at one step, by default the last."""
-        numbers, epochs = {name: float(value) for name, value in figures.items()}, (self.epochs[row],)
-        severity = KINDS[kind].severity
-        return Finding(kind, severity, key.layer, key.method, self.ids(flags), epochs, numbers, text, advice)
+        numbers = {name: float(value) for name, value in figures.items()}
+        severity, epochs, steps = KINDS[kind].severity, (self.epochs[row],), (self.steps[row],)
+        return Finding(kind, severity, key.layer, key.method, self.ids(flags), epochs, numbers, text, advice, steps)
