@@ -578,6 +578,12 @@ def test_one_probe_large_with_its_numbers_and_flips(report: Open) -> None:
     assert shown.page.locator(".board").is_visible()
 
 
+def test_a_map_of_several_true_classes_is_not_called_that_of_one(report: Open) -> None:
+    key = KEY._replace(target="label")
+    shown = report(made({key: np.ones((1, 2, 2, 2))}, np.zeros((2, 4, 4, 3)), true=[[0, 2], [0]]))
+    assert shown.texts(".cell.overlay .caption-value") == ["sum over 2 classes, max 1", "Shirt, max 1"]
+
+
 def test_a_step_without_a_prediction_is_not_judged_and_is_no_change(report: Open) -> None:
     maps = np.ones((4, 2, 2, 2))
     maps[1] = np.nan

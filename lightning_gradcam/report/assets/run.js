@@ -100,9 +100,13 @@ export class Run {
     return found;
   }
 
-  // Returns the name of the class that a map explains; empty if unknown.
+  // Returns the name of the class that a map explains, or of how many true classes it explains the sum; empty if
+  // unknown.
   explainedClass(step, key, probe) {
-    const index = this.steps[step].targets[this.keys[key].target]?.classes[probe] ?? -1;
+    const {target} = this.keys[key];
+    const {length} = this.probes[probe].true;
+    if (target === 'label' && length > 1) return `sum over ${length} classes`;
+    const index = this.steps[step].targets[target]?.classes[probe] ?? -1;
     return index >= 0 ? this.className(index) : '';
   }
 

@@ -6,6 +6,12 @@ export function numberOf(count, thing) {
   return `${count} ${thing}${count === 1 ? '' : 's'}`;
 }
 
+// Returns a fact about the runs shown: as text if it is the same for all, else for each run.
+export function ofEach(scene, fact) {
+  const facts = scene.runs.map(fact);
+  return facts.every((one) => one === facts[0]) ? facts[0] : facts.map((one, r) => scene.prefix(r) + one).join(', ');
+}
+
 // Returns a step's label for use within a sentence.
 export function inWords(label) {
   return label.replace(/^untrained/, 'the untrained model');
