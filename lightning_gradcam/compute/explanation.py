@@ -15,6 +15,7 @@ from lightning_gradcam.compute.checks import (
     check_dependence,
     check_moves,
     explains_classes,
+    remark_on_labels,
     remark_on_names,
     remark_on_pictures,
     remark_on_score,
@@ -55,6 +56,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
         if of_classes:
             remark_on_score(given)
             remark_on_names(first.output, given)
+            remark_on_labels(first.output, given)
         remark_on_pictures(search, modules, layouts)
     again = any(method.needs in ("model", "rerun") for method in asked.methods.values())
     axes = search.axes(layouts) if asked.check or again or first.seen else ""

@@ -144,5 +144,27 @@ def test_a_label_of_classes_that_may_be_counted_from_one_is_no_mark(tmp_path: Pa
         fit(tmp_path, module, 1 + torch.arange(40) % 5, GradCAMCallback("net.relu2", num_probes=5))
 
 
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_labels_counted_from_one_are_told_though_no_probe_has_the_last(tmp_path: Path, first: int) -> None:
+    """The class that the model does not have is not among the probes, so that nothing is refused."""
+    outputs = 9
+
+    def loss(output: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(output, labels - min(first, 1))
+
+    labels = first + torch.arange(36) % (10 - first if first else outputs)
+    drawn = GradCAMCallback("net.relu2", num_probes=4, seed=3)
+    archive, said = fit(tmp_path / "as they are", Ended(outputs, nn.Identity(), loss), labels, drawn)
+    true = archive.probes.labels
+    assert true is not None
+    assert 0 < int(true.min()) <= int(true.max()) < outputs
+    told = [text for text in said if "labels: the data set's labels go up to 9 and none is 0" in text]
+    assert len(told) == (first > 0)
+    less = GradCAMCallback("net.relu2", num_probes=4, seed=3, label_key=lambda batch: batch[1] - min(first, 1))
+    archive, said = fit(tmp_path / "less", Ended(outputs, nn.Identity(), loss), labels, less)
+    assert archive.probes.labels is not None
+    assert not [text for text in said if "labels:" in text]
+
+
 def never(*_args: Any) -> Tensor:
     raise AssertionError("a step was taken")
