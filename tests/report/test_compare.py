@@ -175,6 +175,8 @@ def test_facts_and_earlier_steps_are_each_run_s_own(browser: Any, tmp_path: Path
         *("epoch 2", "epoch 3", "epoch 3 less epoch 2"),
         *("epoch 1", "epoch 3", "epoch 3 less epoch 1"),
     ]
+    shown.go("#compare=b&show=film")
+    assert shown.texts(".film-tick") == ["0", "1", "2", "3", "(1)", "1", "(1)", "3"]
     shown.go("#compare=b&probe=0")
     assert shown.texts(".detail tbody th")[-1] == "A explained logit, B explained probability"
     shown.go("#")
