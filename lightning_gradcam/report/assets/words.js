@@ -120,11 +120,15 @@ export function targetWords(run, name) {
   return run.titles.get(name);
 }
 
+export function targetName(run, name) {
+  return TARGETS[name] || (/^\d+$/.test(name) ? run.className(Number(name)) : name.replace('_vs_', ' vs '));
+}
+
 function targetTitle(run, name) {
   const all = run.steps.map((step) => step.targets[name]?.classes ?? []);
   const known = all.flat().some((index) => index >= 0);
   const fixed = all.every((classes) => classes.every((index, probe) => index === all[0][probe]));
-  const title = TARGETS[name] || (/^\d+$/.test(name) ? run.className(Number(name)) : name.replace('_vs_', ' vs '));
+  const title = targetName(run, name);
   return known ? `${title} (${fixed ? 'never changes' : 'can change'})` : title;
 }
 
