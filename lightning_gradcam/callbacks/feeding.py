@@ -162,7 +162,8 @@ class Feeding:
                 return stack.pop_all()
 
         # Ranks that explain together must use the same parts.
-        return Subject(host.module, load, forward_listed if listed else forward, guard, halve=not host.shards)
+        run = forward_listed if listed else forward
+        return Subject(host.module, load, run, guard, halve=not host.shards, from_one=drawn.from_one)
 
 
 def check_forward(module: nn.Module) -> None:

@@ -22,6 +22,8 @@ from lightning_gradcam.probes.source import obtain_probes
 from lightning_gradcam.probes.streaming import Passing
 from lightning_gradcam.targets.labels import LabelError
 
+# Advice for labels that do not fit the output.
+_OTHERS = "if the labels belong to another output, select it with output_key=, or select other labels with label_key="
 # The action that all ranks perform here, for errors.
 _DRAWING = "drawing probes"
 
@@ -132,12 +134,17 @@ class Probing:
         return self.drawn
 
     def unmarked(self, drawn: Drawn, error: LabelError) -> tuple[Drawn, str]:
-        """Returns the data set's probes without the label that marks samples without a class, and a warning.
+        """Returns the data set's probes without labels that are none of the model's classes, and a warning.
+
+        These are the label that marks samples without a class, and marks for other classes than the model's.
 
         Raises:
             LabelError: ``error``, if the user gave the probes, or if the labels are of another kind.
         """
         labels = drawn.probes.labels
+        if labels is not None and labels.dim() > 1 and self._options.given is None:
+            warning = f"{str(error).split(';')[0]}, so sheets show no true class; {_OTHERS}"
+            return replace(drawn, probes=replace(drawn.probes, labels=None)), warning
         mark = mark_of_none(labels, error.classes) if self._options.given is None else None
         if labels is None or mark is None:
             raise error
@@ -145,8 +152,7 @@ class Probing:
         warning = (
             f"labels: {int((labels == mark).sum())} of {len(labels)} probes have the label {mark}, but the model's "
             f"output has {error.classes} classes; it is taken to mark samples without a class (ignore_index), so these "
-            "probes show no true class. If the labels belong to another output, select it with output_key=, or select "
-            "other labels with label_key="
+            f"probes show no true class. {_OTHERS[0].upper()}{_OTHERS[1:]}"
         )
         return replace(drawn, probes=replace(drawn.probes, labels=known)), warning
 

@@ -163,6 +163,25 @@ def remark_on_names(output: Any, given: Given) -> None:
     )
 
 
+def remark_on_labels(output: Any, given: Given) -> None:
+    """Warns, once per run, if the data set counts its classes from 1 and the probes' labels do not show it.
+
+    A label that is not one of the model's classes is an error, but the probes may have no such label.
+
+    Args:
+        output: The model's output.
+        given: The targets' additional data.
+    """
+    classes = number_of_classes(output, given.labels)
+    if given.first or given.from_one is None or classes != given.from_one:
+        return
+    warn(
+        f"lightning-gradcam: labels: the data set's labels go up to {classes} and none is 0, but the model's output has"
+        f" the classes 0 to {classes - 1}, so true classes are probably shown one too high; count the labels from 0"
+        " (in a callback, for example label_key=lambda batch: batch[1] - 1)"
+    )
+
+
 def remark_on_pictures(search: Search, modules: Mapping[str, nn.Module], layouts: Mapping[str, Layout]) -> None:
     """Warns, once per run, if a layer's map belongs to a different image or to only some of the frames.
 

@@ -15,6 +15,7 @@ from lightning_gradcam.compute.checks import (
     check_dependence,
     check_moves,
     explains_classes,
+    remark_on_labels,
     remark_on_names,
     remark_on_pictures,
     remark_on_score,
@@ -55,6 +56,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
         if of_classes:
             remark_on_score(given)
             remark_on_names(first.output, given)
+            remark_on_labels(first.output, given)
         remark_on_pictures(search, modules, layouts)
     again = any(method.needs in ("model", "rerun") for method in asked.methods.values())
     axes = search.axes(layouts) if asked.check or again or first.seen else ""
@@ -84,7 +86,7 @@ def explain_layers(search: Search, modules: Mapping[str, nn.Module]) -> Cams:
         {name: full_precision(e.scores.detach()) for name, e in first.explained.items()},
         {name: e.classes for name, e in first.explained.items()},
         first.output,
-        None if likeliest is None else likeliest[:, 0],
+        None if likeliest is None or confidence is None else _predicted(likeliest[:, 0], confidence[:, 0]),
         None if confidence is None else confidence[:, 0],
         layouts,
         first.copies,
@@ -136,6 +138,11 @@ def _marked(maps: Tensor, scores: Tensor) -> Tensor:
     """
     finite = scores.isfinite().reshape(-1, *[1] * (maps.dim() - 1))
     return torch.where(finite & maps.isfinite(), maps, torch.nan)
+
+
+def _predicted(classes: Tensor, confidence: Tensor) -> Tensor:
+    """Returns the predicted classes; -1 where the output is NaN, whose largest value is not a prediction."""
+    return torch.where(confidence.isnan(), -1, classes)
 
 
 def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:

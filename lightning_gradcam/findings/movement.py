@@ -41,13 +41,13 @@ def moved_most(survey: RunSurvey) -> Iterator[Finding]:
 def settled(survey: RunSurvey) -> Iterator[Finding]:
     """Yields, for each layer, the first step from which its maps stay close to those at the last step."""
     for key in survey.main:
-        row, n = survey.settled[key]
-        after = survey.count - 1 - row
+        row, flags = survey.settled[key]
+        n, after = int(flags.sum()), survey.count - 1 - row
         if after >= SETTLED_STEPS:
             yield survey.finding(
                 "settled",
                 key,
-                np.ones(len(survey.probes), np.bool_),
+                flags,
                 {"n": n, "steps": after},
                 f"The maps of {survey.named(key)} have settled by {survey.when(row)}: in the {after} logged steps after"
                 f" it, they stay close to the maps at the last step ({n} of {len(survey.probes)} probes).",

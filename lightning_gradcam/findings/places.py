@@ -31,7 +31,8 @@ def shortcut(survey: RunSurvey) -> Iterator[Finding]:
             continue
         place, flags, n, share = found
         count = int(flags.sum())
-        outside = ", mostly outside their masks" if survey.regions is not None else ""
+        # Some of these probes may have no mask.
+        outside = ", mostly outside their masks" if np.isfinite(survey.inside(key)[flags]).all() else ""
         yield survey.finding(
             "shortcut",
             key,
@@ -82,14 +83,18 @@ def one_sided(survey: RunSurvey) -> Iterator[Finding]:
         flags = known & ((flat > 0).mean(axis=1) >= kinds.EVERYWHERE) & (spread >= kinds.FLAT)
         if flags.sum() >= kinds.MOSTLY * n:
             count = int(flags.sum())
+            nearly = "" if (flat[flags] > 0).all() else " nearly"
+            # A regression, for instance, has no classes.
+            classed = (survey.last.classes[key.target] >= 0).any()
+            contrast = "Explain the difference between two classes (targets=Contrast(...)), or use an earlier layer."
             yield survey.finding(
                 "one_sided",
                 key,
                 flags,
                 {"n": n, "count": count, "half_area": spread[flags].mean()},
-                f"In {survey.named(key)}, {survey.when()}, {count} of {n} maps are positive everywhere"
+                f"In {survey.named(key)}, {survey.when()}, {count} of {n} maps are positive{nearly} everywhere"
                 " and nearly flat, so they say little about where the evidence is.",
-                "Explain the difference between two classes (targets=Contrast(...)), or use an earlier layer.",
+                contrast if classed else "Use an earlier layer.",
             )
 
 

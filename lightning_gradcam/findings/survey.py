@@ -16,7 +16,7 @@ from lightning_gradcam.record.cam_record import CamRecord, FloatArray
 from lightning_gradcam.record.cams import CamKey
 from lightning_gradcam.record.finding import Finding
 from lightning_gradcam.stats import affordable
-from lightning_gradcam.stats.settled import are_close
+from lightning_gradcam.stats.settled import are_close, comparable
 
 # Statistics that findings need at every step.
 _STATS = ("drift", "energy_inside")
@@ -36,8 +36,8 @@ class RunSurvey:
         regions: The probes' masks or boxes, bool ``[N, H, W]``; ``None`` if no probe has one.
         main: One key for each layer, with its first method and target.
         series: Statistics for each main key, ``[steps, N]``, NaN if missing.
-        settled: For each main key, the index of the first step from which maps stay close to the last ones, and the
-            number of probes compared; the last index and 0 if the maps never settle.
+        settled: For each main key, the index of the first step from which maps stay close to the last ones, and flags
+            for the probes compared; the last index and no flags if the maps never settle.
         metrics: The trainer's metrics by name, ``[steps]``, NaN if a step lacks the metric.
     """
 
@@ -48,7 +48,7 @@ class RunSurvey:
     regions: npt.NDArray[np.bool_] | None
     main: tuple[CamKey, ...]
     series: Mapping[CamKey, Mapping[str, FloatArray]]
-    settled: Mapping[CamKey, tuple[int, int]]
+    settled: Mapping[CamKey, tuple[int, npt.NDArray[np.bool_]]]
     metrics: Mapping[str, npt.NDArray[np.float64]]
 
     @classmethod
@@ -80,7 +80,7 @@ class RunSurvey:
         main = tuple(first.values())
         shape = count, len(last.probe_ids)
         series = {key: {name: np.full(shape, np.nan, np.float32) for name in _STATS} for key in main}
-        settled = dict.fromkeys(main, (count - 1, 0))
+        settled = {key: (count - 1, np.zeros(len(last.probe_ids), np.bool_)) for key in main}
         metrics: dict[str, npt.NDArray[np.float64]] = {}
         # Keys whose maps may have settled even earlier, and the maximum number of steps to compare.
         unsettled, most = list(main), affordable({key: last.maps[key] for key in main})
@@ -92,8 +92,9 @@ class RunSurvey:
                 record = archive.record(row, keys=main, maps=unsettled)
                 changed = record.changed_from(last)
                 for key in tuple(unsettled):
-                    if n := are_close(record.maps[key], last.maps[key], changed.get(key.target)):
-                        settled[key] = row, n
+                    pair = record.maps[key], last.maps[key], changed.get(key.target)
+                    if are_close(*pair):
+                        settled[key] = row, comparable(*pair)
                     else:
                         unsettled.remove(key)
             for key, stats in series.items():
@@ -145,6 +146,6 @@ class RunSurvey:
         self, kind: str, key: CamKey, flags: Any, figures: Mapping[str, Any], text: str, advice: str, row: int = -1
     ) -> Finding:
         """Returns a finding about a layer's maps for the flagged probes at one step, by default the last."""
-        numbers, epochs = {name: float(value) for name, value in figures.items()}, (self.epochs[row],)
-        severity = KINDS[kind].severity
-        return Finding(kind, severity, key.layer, key.method, self.ids(flags), epochs, numbers, text, advice)
+        numbers = {name: float(value) for name, value in figures.items()}
+        severity, epochs, steps = KINDS[kind].severity, (self.epochs[row],), (self.steps[row],)
+        return Finding(kind, severity, key.layer, key.method, self.ids(flags), epochs, numbers, text, advice, steps)

@@ -47,6 +47,7 @@ class Subject:
         forward: Computes the model's output from the inputs.
         guard: Returns a context in which the model can be used; on exit, the model is restored.
         halve: Whether to use half as many probes at once if memory runs out.
+        from_one: The largest label in the probes' data set if its labels begin at 1; ``None`` otherwise.
     """
 
     model: nn.Module
@@ -54,6 +55,7 @@ class Subject:
     forward: Forward
     guard: Callable[[], AbstractContextManager[Any]] = nullcontext
     halve: bool = True
+    from_one: int | None = None
 
     @classmethod
     def of(cls, model: nn.Module, probes: ProbeSet) -> Subject:

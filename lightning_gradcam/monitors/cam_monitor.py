@@ -72,6 +72,7 @@ class CamMonitor(Monitor):
         own = self.class_names is not None and tuple(map(str, self.class_names)) == probes.class_names
         names, found_names = (known, None) if own else (None, known)
         given = Given(len(probes), labels, probes.masks, self.score, names=names, found_names=found_names)
+        given = replace(given, from_one=subject.from_one)
         found = explain_in_parts(subject.model, self.layers, subject.load, given, asked)
         if moves:
             self.once.add("places")

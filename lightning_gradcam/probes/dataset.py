@@ -21,8 +21,9 @@ from lightning_gradcam.probes.labels import chosen_names, class_in, may_be_renum
 from lightning_gradcam.probes.options import DEFAULT_PROBES, ProbeOptions
 from lightning_gradcam.probes.paths import Key, tensors_in
 from lightning_gradcam.probes.probe_set import ProbeSet
-from lightning_gradcam.probes.samplers import UnindexedError, balanced, balanced_of, looked_up
+from lightning_gradcam.probes.samplers import UnindexedError, balanced, balanced_of, check_indices, looked_up
 from lightning_gradcam.probes.wrapped import (
+    counted_from_one,
     find_class_names,
     find_labels,
     find_masks,
@@ -45,6 +46,8 @@ class Drawn:
             other entries that could be labels; ``None`` if there is nothing to say.
         rebuilt: Whether the batch was rebuilt from archived probes; the other entries of the original batch are
             unknown.
+        from_one: The data set's largest label if its labels begin at 1; see
+            :func:`~lightning_gradcam.probes.wrapped.counted_from_one`.
     """
 
     probes: ProbeSet
@@ -52,6 +55,7 @@ class Drawn:
     transferred: bool = False
     remark: str | None = None
     rebuilt: bool = False
+    from_one: int | None = None
 
     def form(self, input_key: Key | None) -> str:
         """Returns how the batch stores its images: one of ``FORMS``, or ``""`` if they are one tensor.
@@ -122,7 +126,7 @@ def draw(
         if indices is None:
             indices = _chosen(dataset, options, range(len(dataset)) if among is None else among)
         else:
-            _check_indices(indices, len(dataset))
+            check_indices(indices, len(dataset))
         indices = [int(index) for index in indices]
         samples, read = [], dict[int, list[int]]()
         for index in indices:
@@ -190,7 +194,9 @@ def drawn_from(
         normalized=normalized,
     )
     other = rival(batch, labels.classes, indices or ()) if options.label_key is None else None
-    return Drawn(probes, batch, remark="; ".join(filter(None, [labels.remark, why, other])) or None)
+    from_one = counted_from_one(dataset, options.label_key, indices, labels.classes)
+    remark = "; ".join(filter(None, [labels.remark, why, other])) or None
+    return Drawn(probes, batch, remark=remark, from_one=from_one)
 
 
 def _renumbered(
@@ -229,15 +235,6 @@ def _chosen(dataset: Any, options: ProbeOptions, among: Sequence[int]) -> list[i
     classes = None if names is None else len(names)
     found = looked_up(lambda index: _label(_sample(dataset, index), options.label_key), order, count, classes)
     return sorted(order[:count].tolist()) if found is None else balanced_of(found, count)
-
-
-def _check_indices(indices: Sequence[int], total: int) -> None:
-    wrong = [int(index) for index in indices if not 0 <= index < total]
-    if wrong or len(indices) == 0:
-        came = f"index {wrong[0]}" if wrong else "no index"
-        raise ProbeError(
-            f"indices: got {came}; the data set has {total} samples, so pass indices from 0 to {total - 1}"
-        )
 
 
 def _label(sample: Any, label_key: Key | None) -> Hashable | None:

@@ -186,6 +186,16 @@ def balanced(labels: npt.NDArray[np.int64], order: npt.NDArray[np.int64], count:
     return sorted(chosen, key=lambda index: (int(labels[index]), index))
 
 
+def check_indices(indices: Sequence[int], total: int) -> None:
+    """Rejects indices that a data set of this length does not have."""
+    wrong = [int(index) for index in indices if not 0 <= index < total]
+    if wrong or len(indices) == 0:
+        came = f"index {wrong[0]}" if wrong else "no index"
+        raise ProbeError(
+            f"indices: got {came}; the data set has {total} samples, so pass indices from 0 to {total - 1}"
+        )
+
+
 def looked_up(
     class_at: Callable[[int], Hashable | None],
     order: npt.NDArray[np.int64],

@@ -90,6 +90,29 @@ def find_labels(dataset: Any, label_key: Any = None) -> npt.NDArray[np.int64] | 
     return find_labels(wrapped, label_key) if wrapped is not None and len(wrapped) == len(dataset) else None
 
 
+def counted_from_one(dataset: Any, label_key: Any, indices: Sequence[int] | None, labels: Tensor | None) -> int | None:
+    """Returns a data set's largest label if its labels begin at 1 or above; ``None`` if they do not, or are not listed.
+
+    Args:
+        dataset: The data set.
+        label_key: As for :func:`find_labels`.
+        indices: The indices of some samples.
+        labels: Their true classes, ``[N]``; if they differ from those that the data set lists, the list says nothing.
+
+    Example:
+        >>> data = TensorDataset(torch.zeros(4, 1), torch.tensor([1, 2, 3, 3]))
+        >>> counted_from_one(data, None, [1], torch.tensor([2])), counted_from_one(data, None, [1], torch.tensor([1]))
+        (3, None)
+    """
+    if indices is None or labels is None or labels.dim() != 1 or bool((labels == 0).any()):
+        return None
+    listed = find_labels(dataset, label_key)
+    if listed is None or listed[list(indices)].tolist() != labels.tolist():
+        return None
+    known = listed[listed >= 0]
+    return int(known.max()) if len(known) and known.min() > 0 else None
+
+
 def nested_datasets(dataset: Any) -> Iterator[Any]:
     """Yields the data set and those it wraps, from the outside in."""
     yield dataset

@@ -37,7 +37,8 @@ class CamRecord:
             ``[N, t, h, w]`` for folded frames, ``[N, l]`` for signals), not normalised.
         scores: Target name to explained scores, float32 ``[N]``.
         classes: Target name to explained classes, int64 ``[N]``; -1 if there is none.
-        predicted: The model's most likely classes, int64 ``[N]``; -1 if it does not output classes.
+        predicted: The model's most likely classes, int64 ``[N]``; -1 if it does not output classes or its output is
+            NaN.
         confidence: Their probabilities, float32 ``[N]``; NaN if it does not output classes.
         confidences: Target name to the probabilities of the explained classes, float32 ``[N]``; NaN if unknown.
         numbers: Key to its maps' statistics (:data:`~lightning_gradcam.STATS`), each float32 ``[N]``; empty until they
@@ -136,11 +137,16 @@ class CamRecord:
         return _nbytes(vars(self))
 
     def changed_from(self, other: CamRecord) -> dict[str, npt.NDArray[np.bool_]]:
-        """Returns where the explained class differs from another record of the same probes: target to bool ``[N]``."""
-        return {
-            name: classes != other.classes[name] if name in other.classes else np.zeros(len(classes), np.bool_)
-            for name, classes in self.classes.items()
-        }
+        """Returns where the explained class differs from another record of the same probes: target to bool ``[N]``.
+
+        Where either score is not finite, the classes are not compared, because a NaN output has no largest value.
+        """
+        changed = {}
+        for name, classes in self.classes.items():
+            differs = classes != other.classes.get(name, classes)
+            finite = np.isfinite(self.scores[name]) & np.isfinite(other.scores.get(name, self.scores[name]))
+            changed[name] = np.asarray(differs & finite)
+        return changed
 
     def part(self, rows: Sequence[int]) -> CamRecord:
         """Returns the record restricted to the probes at these indices."""

@@ -66,7 +66,8 @@ class Cams(Mapping[CamKey, Tensor]):
         scores: Target name to the explained scores ``[N]``.
         classes: Target name to the explained classes ``[N]`` (int64; -1 if there is none).
         output: The model's output, detached.
-        predicted: The most likely classes ``[N]``; ``None`` if the model does not output classes.
+        predicted: The most likely classes ``[N]``, -1 where the output is NaN; ``None`` if the model does not output
+            classes.
         confidence: Their probabilities ``[N]``: the softmax; the sigmoid with ``score="sigmoid"`` or if labels mark
             several classes per sample; the output itself if the model ends in one of these. ``None`` without classes.
         layouts: Layer name to the meaning of its activation's axes.

@@ -25,6 +25,7 @@ class Finding:
         figures: The numbers behind it, by name; always includes ``"n"``, the number of probes evaluated.
         text: The observation, as a sentence.
         advice: What to do, in one or two sentences.
+        steps: The logged steps at which it is seen, one for each of ``epochs``.
 
     Example::
 
@@ -41,3 +42,4 @@ class Finding:
     figures: Mapping[str, float] = field(hash=False)
     text: str
     advice: str
+    steps: tuple[int, ...] = ()

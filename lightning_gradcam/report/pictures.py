@@ -67,10 +67,12 @@ def probe_entries(
     found = []
     for place, row in enumerate(rows):
         true = list(probes.true_classes(row))
-        mask = box = None
+        mask, box, own = None, None, {}
         if probes.masks is not None:
             image = Image.fromarray(probes.masks[row].astype(np.uint8))
             mask = np.asarray(image.resize((size[1], size[0]), Image.Resampling.NEAREST)) > 0
+            # As in the numbers, the whole mask counts, and an empty one is none.
+            own = {"covered": float(probes.masks[row].mean()) or None}
         if probes.boxes is not None and not np.isnan(probes.boxes[row]).any():
             # Convert to pixels of the scaled image.
             scale = (size[1] / probes.size[1], size[0] / probes.size[0])
@@ -82,6 +84,7 @@ def probe_entries(
                 "true_names": [class_words(probes, index) for index in true],
                 "image": _picture_url(Image.fromarray(pictures[place])),
                 **region_entry(mask, box, size),
+                **own,
             }
         )
     return found

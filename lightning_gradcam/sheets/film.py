@@ -162,9 +162,14 @@ class Film:
         """Returns a probe's predicted class at a step, or -1 if there is none."""
         return int(self.records[step].predicted[self.rows[place]])
 
+    def earlier(self, step: int, place: int) -> int:
+        """Returns a probe's predicted class at the last earlier step with a prediction, or -1 if there is none."""
+        known = (self.predicted(before, place) for before in reversed(range(step)))
+        return next((predicted for predicted in known if predicted >= 0), -1)
+
     def changed(self, step: int, place: int) -> bool:
-        """Returns whether the predicted class differs from that at the previous step."""
-        return step > 0 and self.predicted(step, place) != self.predicted(step - 1, place)
+        """Returns whether the predicted class differs from that at the last earlier step with a prediction."""
+        return -1 not in (now := self.predicted(step, place), before := self.earlier(step, place)) and now != before
 
     def right(self, step: int, place: int) -> bool | None:
         """Returns whether the predicted class is the true class, or one of several; ``None`` if unknown."""

@@ -174,9 +174,9 @@ def _legend(film: Film) -> list[list[tuple[Pixels | str | None, str]]]:
 
 def _captions(film: Film, step: int, place: int, missing: str) -> list[Caption]:
     predicted, changed = film.predicted(step, place), film.changed(step, place)
-    name = film.named(step, place, class_words(film.probes, predicted) if predicted >= 0 else "none")
+    name = film.named(step, place, class_words(film.probes, predicted))
     captions = [film.state(step, place, missing)._replace(mark=name.mark)]
-    if changed or (step == 0 and predicted >= 0):
+    if changed or (predicted >= 0 and film.earlier(step, place) < 0):
         captions.append(name._replace(mark="arrow" if changed else ""))
     return captions
 

@@ -29,6 +29,12 @@ def pictures(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return maps[:, None] if maps.ndim == 2 else maps
 
 
+def comparable(maps: npt.NDArray[Any], others: npt.NDArray[Any], changed: Flags | None = None) -> Flags:
+    """Returns flags for the probes whose maps at two steps can be compared; see :func:`are_close` for arguments."""
+    same = shown(maps) & shown(others)
+    return same if changed is None else same & ~changed
+
+
 def are_close(maps: npt.NDArray[Any], others: npt.NDArray[Any], changed: Flags | None = None) -> int:
     """Returns the number of probes compared if the mean drift between two steps is small, else 0.
 
@@ -43,9 +49,7 @@ def are_close(maps: npt.NDArray[Any], others: npt.NDArray[Any], changed: Flags |
         >>> are_close(maps, 2 * maps), are_close(maps, maps[::-1])
         (3, 0)
     """
-    same = shown(maps) & shown(others)
-    if changed is not None:
-        same &= ~changed
+    same = comparable(maps, others, changed)
     if int(same.sum()) < SETTLED_PROBES:
         return 0
     # Without the rank correlation, which takes most of the time in a full comparison.

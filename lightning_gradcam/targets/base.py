@@ -37,6 +37,7 @@ class Given:
         names: Number of the user's class names; ``None`` if there are none.
         found_names: Number of class names found in the data set, which may be those of other classes; ``None`` if there
             are none.
+        from_one: The largest label in the data set if its labels begin at 1; ``None`` otherwise.
         kind: The kind of output; see :func:`~lightning_gradcam.targets.reading.output_kind`.
     """
 
@@ -51,6 +52,7 @@ class Given:
     several: bool | None = None
     names: int | None = None
     found_names: int | None = None
+    from_one: int | None = None
 
     def __post_init__(self) -> None:
         if self.several is None:

@@ -95,12 +95,12 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
 
     Args:
         output: The model's class scores: ``[N]``, or ``[N, C, …]``; all other outputs are ignored.
-        labels: True classes ``[N]``; labels of other shapes are ignored.
+        labels: True classes ``[N]``, or 0/1 for each class ``[N, C]``; labels of other shapes are ignored.
         names: Number of class names given by the user; ``None`` if there are none.
 
     Raises:
         TargetError: The number of names differs from the number of classes.
-        LabelError: A label is not one of the classes.
+        LabelError: A label is not one of the classes, or there are more or fewer marks than classes.
     """
     classes = number_of_classes(output, labels)
     if classes is None:
@@ -111,7 +111,17 @@ def check_classes(output: Any, labels: Tensor | None, names: int | None) -> None
             f"pass {classes} names, in the order of the outputs, or select the output that these names belong to with "
             "output_key="
         )
-    if labels is None or output.dim() > 2 or labels.shape[1:] not in ((), (1,)):
+    if labels is None or output.dim() > 2:
+        return
+    if labels.shape[1:] not in ((), (1,)):
+        marks = labels.dim() == 2 and bool(((labels == 0) | (labels == 1)).all())
+        if marks and labels.shape[1] != classes:
+            raise LabelError(
+                f"labels: got {labels.shape[1]} numbers for each sample, but the model's output has {classes} classes; "
+                f"pass one class for each sample, or 0 or 1 for each of the {classes} classes; select the labels for "
+                "this output (in a callback: label_key=), or the output for these labels (output_key=)",
+                classes,
+            )
         return
     flat = labels.flatten()
     # Negative values mark samples without a label.

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gradcam import Archive, GradCAMCallback, TargetError
+from lightning_gradcam import Archive, GradCAMCallback, ProbeSet, TargetError
 from tests.conftest import TinyModule, tiny_data, trainer
 
 
@@ -142,6 +142,48 @@ def test_a_label_of_classes_that_may_be_counted_from_one_is_no_mark(tmp_path: Pa
     module = Ended(5, nn.Identity(), never)
     with pytest.raises(TargetError, match="labels: got class 5, but the model's output has 5 classes"):
         fit(tmp_path, module, 1 + torch.arange(40) % 5, GradCAMCallback("net.relu2", num_probes=5))
+
+
+def test_marks_for_other_classes_than_the_model_s_are_dropped_and_told(tmp_path: Path) -> None:
+    """Two labels per sample of 0 and 1, such as a class and a domain, are no marks for five classes."""
+
+    def loss(output: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(output, labels[:, 0])
+
+    labels = torch.stack([torch.arange(40) % 2, torch.arange(40) // 2 % 2], dim=1)
+    archive, said = fit(tmp_path, Ended(5, nn.Identity(), loss), labels)
+    assert archive.steps
+    assert archive.probes.labels is None
+    # The percentages are a softmax again.
+    np.testing.assert_allclose(archive.record(-1).likeliest_confidence.sum(axis=1), 1, rtol=1e-5)
+    (told,) = (text for text in said if "labels:" in text)
+    assert "got 2 numbers for each sample, but the model's output has 5 classes, so sheets show no true class; " in told
+    inputs = archive.probes.inputs
+    given = GradCAMCallback("net.relu2", probes=ProbeSet(inputs, labels=labels[: len(inputs)]))
+    with pytest.raises(TargetError, match="pass one class for each sample, or 0 or 1 for each of the 5 classes"):
+        fit(tmp_path / "given", Ended(5, nn.Identity(), never), labels, given)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_labels_counted_from_one_are_told_though_no_probe_has_the_last(tmp_path: Path, first: int) -> None:
+    """The class that the model does not have is not among the probes, so that nothing is refused."""
+    outputs = 9
+
+    def loss(output: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(output, labels - min(first, 1))
+
+    labels = first + torch.arange(36) % (10 - first if first else outputs)
+    drawn = GradCAMCallback("net.relu2", num_probes=4, seed=3)
+    archive, said = fit(tmp_path / "as they are", Ended(outputs, nn.Identity(), loss), labels, drawn)
+    true = archive.probes.labels
+    assert true is not None
+    assert 0 < int(true.min()) <= int(true.max()) < outputs
+    told = [text for text in said if "labels: the data set's labels go up to 9 and none is 0" in text]
+    assert len(told) == (first > 0)
+    less = GradCAMCallback("net.relu2", num_probes=4, seed=3, label_key=lambda batch: batch[1] - min(first, 1))
+    archive, said = fit(tmp_path / "less", Ended(outputs, nn.Identity(), loss), labels, less)
+    assert archive.probes.labels is not None
+    assert not [text for text in said if "labels:" in text]
 
 
 def never(*_args: Any) -> Tensor:

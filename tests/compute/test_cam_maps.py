@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -296,6 +297,29 @@ def test_an_output_without_classes_is_recorded_without_a_prediction() -> None:
     record = CamRecord.from_cams(cams, probe_ids=("a", "b"), epoch=0, step=0, stage="fit", score="logit")
     assert record.predicted.tolist() == [-1, -1]
     assert np.isnan(record.confidence).all()
+
+
+@pytest.mark.filterwarnings("ignore:lightning-gradcam.*not finite")
+@pytest.mark.parametrize("classes", [1, 3])
+def test_an_output_of_nan_predicts_no_class(classes: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, classes))
+    inputs = torch.rand(3, 1, 5, 5)
+    ids = {"probe_ids": ("a", "b", "c"), "epoch": 0, "step": 0, "stage": "fit", "score": "logit"}
+    whole = CamRecord.from_cams(compute_cams(model, inputs, "1", targets=["predicted", 0]), **ids)  # type: ignore[arg-type]
+    inputs[1] = torch.nan
+    broken = CamRecord.from_cams(compute_cams(model, inputs, "1", targets=["predicted", 0]), **ids)  # type: ignore[arg-type]
+    assert (whole.predicted >= 0).all()
+    assert broken.predicted.tolist() == [whole.predicted[0], -1, whole.predicted[2]]
+    assert np.isnan(broken.confidence).tolist() == [False, True, False]
+    # Its explained class can't have changed either.
+    other = replace(whole, classes={name: values + 1 for name, values in whole.classes.items()})
+    assert other.changed_from(whole)["predicted"].tolist() == [True, True, True]
+    for changed in (broken.changed_from(other), other.changed_from(broken)):
+        assert {name: flags.tolist() for name, flags in changed.items()} == {
+            "predicted": [True, False, True],
+            "0": [True, False, True],
+        }
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,15 @@ def test_the_epoch_of_the_largest_move_and_the_one_of_the_last(tmp_path: Path) -
     assert (settled.figures["n"], settled.figures["steps"]) == (COUNT, 3)
 
 
+def test_settled_maps_are_those_of_the_probes_that_were_compared(tmp_path: Path) -> None:
+    maps = spots(*SPREAD)
+    first = maps.copy()
+    first[2] *= -1
+    found = the(planted(tmp_path, [first, maps, maps, maps, maps]), "settled")
+    assert (found.epochs, found.figures["n"], found.probes) == ((0,), COUNT - 1, tuple("01345"))
+    assert f"({COUNT - 1} of {COUNT} probes)" in found.text
+
+
 def test_maps_that_stay_did_not_move_and_are_settled_from_the_first(tmp_path: Path) -> None:
     maps = spots(*SPREAD)
     archive = planted(tmp_path, [maps * scale for scale in (1, 2, 3, 4)])
@@ -190,6 +199,11 @@ def test_objects_in_a_corner_are_no_shortcut(tmp_path: Path) -> None:
     assert "shortcut" not in kinds(planted(tmp_path / "inside", [spots(*corner)], masks=masks_of(*corner)))
     found = the(planted(tmp_path / "outside", [spots(*corner)], masks=masks_of(*SPREAD)), "shortcut")
     assert "mostly outside their masks" in found.text
+    some = masks_of(*SPREAD)
+    some[1:] = False
+    found = the(planted(tmp_path / "one mask", [spots(*corner)], masks=some), "shortcut")
+    assert found.probes == tuple("012345")
+    assert "outside" not in found.text
 
 
 def test_blank_maps_come_with_the_remedy(tmp_path: Path) -> None:
@@ -224,6 +238,12 @@ def test_flat_maps_without_evidence_against_are_one_sided(tmp_path: Path) -> Non
     found = the(planted(tmp_path, [0.8 + 0.2 * spots(*SPREAD)]), "one_sided")
     assert (found.probes, found.figures["count"]) == (tuple("012345"), 6)
     assert "6 of 6 maps are positive everywhere" in found.text
+    assert found.advice.startswith("Explain the difference between two classes")
+    maps = 0.8 + 0.2 * spots(*SPREAD)
+    maps[0, 0, 0] = -0.1
+    nearly = the(planted(tmp_path / "nearly", [maps], classes={"predicted": [-1] * COUNT}), "one_sided")
+    assert "6 of 6 maps are positive nearly everywhere and" in nearly.text
+    assert nearly.advice == "Use an earlier layer.", "a regression has no classes to compare"
     for name, maps in {
         "signed": spots(*SPREAD) - 0.2,
         "focused": spots(*SPREAD) + 1e-3,

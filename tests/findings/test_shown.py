@@ -156,3 +156,27 @@ def test_the_page_begins_with_them_and_goes_to_their_epoch(browser: Any, tmp_pat
     assert opened.texts(".epoch-label") == ["epoch 2"]
     assert opened.errors == []
     opened.close()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_with_several_validations_per_epoch_it_goes_to_the_finding_s_step(
+    browser: Any, tmp_path: Path, beside: bool
+) -> None:
+    before, blank = spots(*SPREAD), -spots(*SPREAD)
+    archive = planted(tmp_path / "a", [before, before, before, blank], epochs=[0, 0, 1, 1])
+    (finding,) = archive.findings
+    assert (finding.kind, finding.epochs, finding.steps) == ("blank", (1,), archive.steps[-1:])
+    runs = [archive]
+    if beside:
+        # The page names its positions after the first run, which has one step in epoch 1.
+        runs = [planted(tmp_path / "b", [before, before], epochs=[0, 1]), archive]
+    file = tmp_path / "report.html"
+    file.write_text(page([Payload.of(run, title="ab"[place]) for place, run in enumerate(runs)]), encoding="utf-8")
+    opened = Opened(browser, as_url(file, "#compare=b&epoch=0" if beside else "#epoch=0"), height=3000)
+    name = f"Show epoch 1, step {archive.steps[-1]}"
+    opened.page.locator(".findings li").get_by_role("button", name=name).click()
+    opened.settle()
+    assert opened.texts(".epoch-label") == ["epoch 1"]
+    assert opened.page.locator(".cell.overlay.blank").count() == COUNT
+    assert opened.errors == []
+    opened.close()

@@ -34,7 +34,11 @@ def test_it_is_the_finding_of_a_run_that_ends_at_that_step(tmp_path: Path) -> No
     shares = (0, 1, 1, 1, 1, 0.9, 0.8, 0.72, 0.72, 0.72, 0, 0, 0)
     steps = [(1 - share) * before + share * after for share in shares]
     meter = CamReporter(plan(), probes())
-    ids: dict[str, Any] = {"probe_ids": tuple(map(str, range(COUNT))), "classes": {"predicted": np.zeros(COUNT, int)}}
+    ids: dict[str, Any] = {
+        "probe_ids": tuple(map(str, range(COUNT))),
+        "classes": {"predicted": np.zeros(COUNT, int)},
+        "scores": {"predicted": np.ones(COUNT, np.float32)},
+    }
     numbers = [
         meter.measured(record({KEY: maps}, row, **ids)).numbers[KEY]["settled"] for row, maps in enumerate(steps)
     ]

@@ -156,3 +156,30 @@ def test_b_is_named_even_if_there_are_more_runs_than_buttons(browser: Any, tmp_p
     assert shown.texts(".side-name") == ["run 0", "run 14"]
     assert shown.page.locator(".compare-line .segments").first.locator("button").count() == 12
     shown.close()
+
+
+def test_facts_and_earlier_steps_are_each_run_s_own(browser: Any, tmp_path: Path) -> None:
+    pictures = np.zeros((1, 4, 4, 3))
+    a = made({KEY: np.ones((4, 1, 2, 2))}, pictures, epochs=[0, 1, 2, 3], id="a", title="a")
+    b = made({KEY: np.ones((2, 1, 2, 2))}, pictures, epochs=[1, 3], id="b", title="b", score="probability")
+    file = tmp_path / "page.html"
+    file.write_text(page([a, b]), encoding="utf-8")
+    shown = Opened(browser, as_url(file, "#compare=b&view=difference&epoch=3"))
+    assert shown.texts(".facts") == [
+        "A: a, B: b · 1 probe · A 4 logged steps, B 2 logged steps · A maps explain the logit, B maps explain the"
+        " probability · 2026-11-21"
+    ]
+    # B has no epoch 2.
+    names = [text for text in shown.texts(".card .caption-name") if " · " in text]
+    assert [text.split(" · ")[1] for text in names] == [
+        *("epoch 2", "epoch 3", "epoch 3 less epoch 2"),
+        *("epoch 1", "epoch 3", "epoch 3 less epoch 1"),
+    ]
+    shown.go("#compare=b&show=film")
+    assert shown.texts(".film-tick") == ["0", "1", "2", "3", "(1)", "1", "(1)", "3"]
+    shown.go("#compare=b&probe=0")
+    assert shown.texts(".detail tbody th")[-1] == "A explained logit, B explained probability"
+    shown.go("#")
+    assert shown.texts(".facts") == ["a · 1 probe · 4 logged steps · maps explain the logit · 2026-11-21"]
+    assert shown.errors == []
+    shown.close()

@@ -76,6 +76,17 @@ def test_page_opens_at_the_largest_change_and_goes_to_the_next_by_key_and_button
     assert at(shown) == "epoch 5"
 
 
+def test_headline_names_the_method_and_target_that_it_judges_if_there_are_several(report: Open) -> None:
+    maps = np.ones((2, 3, 2, 2))
+    others = KEY._replace(target="2"), KEY._replace(method="layercam")
+    payload = made({KEY: maps, others[0]: maps, others[1]: maps}, np.zeros((3, 4, 4, 3)))
+    for described, drift in zip(payload.header["steps"][1]["maps"], (0.3, 0.9, 0.9), strict=True):
+        described["numbers"] = {"drift": [drift] * 3}
+    text = report(payload).texts(".headline")[0]
+    said = "The maps moved most from epoch 0 to epoch 1, at layer conv (Grad-CAM, predicted class): mean drift 0.30"
+    assert text.startswith(said)
+
+
 def test_headline_says_how_much_is_inside_the_masks_and_is_plain_where_nothing_moved_much(report: Open) -> None:
     payload = moving(PLANTED, inside=[[0.9] * 3] * 2 + [[0.5, 0.4, 0.6], [0.1, 0.2, None]] + [[0.9] * 3] * 2)
     # What is beyond the image's edge does not count.

@@ -178,7 +178,17 @@ def test_masks_and_boxes_travel_along(tmp_path: Path) -> None:
     assert box == "M0 0H3V2H0"
     assert sorted(edges[0].split("M")) == ["", "0 0h3", "0 0v2", "0 2h3", "3 0v2"]
     assert header["probes"][0]["covered"] == 6 / 24
-    assert (header["probes"][1]["region"], header["probes"][1]["covered"]) == ("", 0)
+    # An empty mask counts as none, as in the numbers.
+    assert (header["probes"][1]["region"], header["probes"][1]["covered"]) == ("", None)
+
+
+def test_the_share_of_a_mask_is_that_of_all_its_pixels(tmp_path: Path) -> None:
+    display = np.zeros((1, 448, 448, 3), np.uint8)
+    masks = torch.zeros(1, 448, 448, dtype=torch.bool)
+    masks[0, ::4, ::4] = True  # in the page's image, half as large, are none or a quarter of its pixels
+    probes = probe_set(1, display=display, masks=masks)
+    header = Payload.of(archive(tmp_path, probes, record(np.ones((1, 2, 2))))).header
+    assert header["probes"][0]["covered"] == 1 / 16
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,7 +11,7 @@ import torch
 
 from lightning_gradcam import ProbeSet
 from lightning_gradcam.report import Payload
-from lightning_gradcam.stats import inside
+from lightning_gradcam.stats import inside, measure
 from tests.report.browser import Opened
 from tests.report.runs import made
 from tests.report.test_payload import KEY, archive, record
@@ -163,3 +163,22 @@ def test_a_probe_without_a_mask_is_not_said_to_have_no_evidence(report: Open) ->
     assert shown.texts(".region-about") == ["Probe 1 has no mask or box."]
     shown.go("#area=mask")
     assert shown.texts(".looked li") == ["conv: first looked there in epoch 0 (100 % inside, 1 of 2 probes)."]
+
+
+def test_probes_without_a_mask_do_not_count(report: Open, tmp_path: Path) -> None:
+    masks = torch.zeros(4, 8, 8, dtype=torch.bool)
+    masks[:2, :, :2] = True
+    maps = np.ones((4, 4, 4))
+    probes = ProbeSet(torch.zeros(4, 1, 8, 8), masks=masks, display=np.zeros((4, 8, 8, 3), np.uint8))
+    numbers = measure({KEY: maps.astype(np.float32)}, masks=masks.numpy())
+    payload = Payload.of(archive(tmp_path, probes, record(maps, numbers=numbers)))
+    shown = report(payload, hash="#area=mask")
+    assert shown.texts(".region-about") == [
+        "Mean of 2 of 4 probes, in the mask or box of each. The region is 25 % of the image; threshold 50 % (twice"
+        " that)."
+    ]
+    assert shown.texts(".looked li")[0].startswith(
+        "conv: never passes the threshold; its maximum is 25 % inside, 2 of 4"
+    )
+    shown.go("#area=mask&probe=2")
+    assert shown.texts(".region-about") == ["Probe 2 has no mask or box."]

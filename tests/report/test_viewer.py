@@ -578,6 +578,31 @@ def test_one_probe_large_with_its_numbers_and_flips(report: Open) -> None:
     assert shown.page.locator(".board").is_visible()
 
 
+def test_a_map_of_several_true_classes_is_not_called_that_of_one(report: Open) -> None:
+    key = KEY._replace(target="label")
+    shown = report(made({key: np.ones((1, 2, 2, 2))}, np.zeros((2, 4, 4, 3)), true=[[0, 2], [0]]))
+    assert shown.texts(".cell.overlay .caption-value") == ["sum over 2 classes, max 1", "Shirt, max 1"]
+
+
+def test_a_step_without_a_prediction_is_not_judged_and_is_no_change(report: Open) -> None:
+    maps = np.ones((4, 2, 2, 2))
+    maps[1] = np.nan
+    predicted = [[0, -1], [-1, -1], [0, 2], [1, 2]]
+    shown = report(made({KEY: maps}, np.zeros((2, 4, 4, 3)), predicted=predicted, true=[[0], [2]]), hash="#epoch=1")
+    assert shown.texts(".epoch-right") == [""]
+    assert shown.page.locator(".verdict.right, .verdict.wrong").count() == 0
+    timelines = shown.page.locator(".timeline").evaluate_all("found => found.map((e) => e.getAttribute('aria-label'))")
+    assert timelines == [
+        "Predictions of probe 0: Shirt, Coat from epoch 3",
+        "Predictions of probe 1: Bag from epoch 2",
+    ]
+    shown.go("#epoch=2")
+    assert shown.texts(".epoch-right")[0].strip() == "2 of 2 probes right"
+    assert shown.page.locator(".just-flipped").count() == 0
+    shown.go("#epoch=3&probe=0")
+    assert shown.texts(".flip-button") == ["epoch 3: Shirt → Coat"]
+
+
 def test_sizes_are_whole_multiples_of_small_pictures(report: Open) -> None:
     shown = report(garments(epochs=2, probes=2, layers=1))
     found = {}

@@ -343,6 +343,19 @@ def test_without_a_true_class_nothing_is_judged(labels: Any) -> None:
     assert (tile(pixels, column=1, around=FRAME)[1, 1:-1] == INK).all()
 
 
+def test_a_step_without_a_prediction_is_not_judged_and_is_no_change() -> None:
+    probes = probe_set(1, labels=torch.tensor([0]), class_names=NAMES)
+    lost = step(constant(NAN), 1, -1, confidence=np.array([NAN], np.float32))
+    stays, changes = (strip([step(constant(1), 0, 0), lost, step(constant(1), 2, after)], probes) for after in (0, 1))
+    assert marks(stays, 3) == marks(changes, 3) == [True] * 3, "a mark, “map not finite” in red, a mark"
+    unjudged = strip([step(constant(1), 0, 0), lost], probe_set(1, class_names=NAMES))
+    assert np.array_equal(below(stays, 0, column=1), below(unjudged, 0, column=1))
+    # Only a changed class is named in the last column.
+    assert [bool((below(pixels, 1, column=2) < 200).any()) for pixels in (stays, changes)] == [False, True]
+    first = strip([replace(lost, epoch=0, step=0), step(constant(1), 1, 1)], probes)
+    assert (below(first, 1, column=1) < 200).any(), "the first prediction is named"
+
+
 def test_without_predictions_the_score_is_stated() -> None:
     probes = probe_set(1, labels=torch.tensor([0]))
     fields = {"predicted": np.array([-1]), "confidence": np.array([NAN], np.float32)}

@@ -43,8 +43,9 @@ export class Cell {
     const run = scene.runs[this.r];
     if (this.kind === 'difference') return this.compare(scene, run);
     const place = this.kind === 'before' ? scene.before : scene.at;
-    if (OF_TWO.includes(this.kind)) setText(this.name, `${this.column.title} · ${scene.label(place)}`);
     const step = scene.stepAt(place, this.r);
+    // Run B's own step, which can be of another epoch.
+    if (OF_TWO.includes(this.kind)) setText(this.name, `${this.column.title} · ${run.label(step)}`);
     // The original image never changes.
     if (this.kind === 'original' && this.canvas.hasAttribute('aria-label')) return undefined;
     const kind = OF_TWO.includes(this.kind) ? 'overlay' : this.kind;
@@ -73,7 +74,7 @@ export class Cell {
   compare(scene, run) {
     const steps = [scene.before, scene.at].map((place) => scene.stepAt(place, this.r));
     const {state, text} = paintDifference(this.canvas, this.picture, run, steps, this.key, this.probe, scene.look);
-    const which = `${scene.label()} less ${scene.label(scene.before)}`;
+    const which = `${run.label(steps[1])} less ${run.label(steps[0])}`;
     setText(this.name, `${this.column.title} · ${which}`);
     this.tell(state, text, `Probe ${run.probes[this.probe].id}, layer ${this.column.layer}, ${which}: ${text}`);
   }

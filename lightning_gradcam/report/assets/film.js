@@ -20,7 +20,7 @@ export class Film {
       const canvas = make('canvas', {class: sharp, 'aria-hidden': 'true', width: 1, height: 1});
       const frame = make('span.frame', canvas, bordered && regionOutline(picture, slices));
       const element = button(frame, () => onpick(place), {class: 'film-frame', tabindex: '-1'});
-      element.append(make('span.film-tick', scene.tick(place)));
+      element.append(make('span.film-tick', scene.tick(place, r)));
       return {canvas, element};
     });
     this.track = make('div.film-track', {onscroll: () => this.scrolled()}, this.frames);

@@ -3,7 +3,7 @@ import {button, fill, labelled, make, select, setText} from './dom.js';
 import {headlineOf, largestMove} from './moves.js';
 import {numberInfo} from './numbers.js';
 import {choicesOf} from './state.js';
-import {numberOf} from './words.js';
+import {numberOf, ofEach} from './words.js';
 
 const LEAD = 'Colours show which parts of the image raise the score of the explained class.';
 const SIGNED = 'Red parts of the image raise the score of the explained class, blue parts lower it.';
@@ -58,9 +58,9 @@ export class Head {
     const facts = [
       this.title.textContent.endsWith(shown) ? '' : shown,
       numberOf(header.probes.length, scene.once ? 'image' : 'probe'),
-      scene.once ? '' : numberOf(scene.runs[0].steps.length, 'logged step'),
-      `maps explain the ${header.score}`,
-      header.created?.slice(0, 10),
+      scene.once ? '' : ofEach(scene, ({steps}) => numberOf(steps.length, 'logged step')),
+      ofEach(scene, (run) => `maps explain the ${run.header.score}`),
+      ofEach(scene, (run) => run.header.created?.slice(0, 10)),
     ];
     setText(this.facts, facts.filter(Boolean).join(' · '));
     this.facts.title = header.path || '';

@@ -1,6 +1,6 @@
 // Finds when and where maps moved: drift from the previous step by layer and position, and large changes.
 import {isKnown, mean, means, percent, sampleSizes} from './numbers.js';
-import {inWords, numberOf, whereabouts} from './words.js';
+import {inWords, numberOf, targetName, whereabouts} from './words.js';
 
 // Same as MOVED and PROBES in lightning_gradcam/findings/kinds.py: the minimum drift of a large change, and the minimum
 // number of probes for a mean.
@@ -61,7 +61,14 @@ export function headlineOf(run, prefix, pictures, scaled) {
   const {step, key, value, count} = found;
   const [before, now] = [step - 1, step].map((at) => inWords(run.label(at)));
   const span = run.header.thinned ? `in ${now}` : `from ${before} to ${now}`;
-  const [named, amount] = [`at layer ${run.keys[key].layer}`, `mean drift ${value < 0.005 ? 'below 0.01' : value.toFixed(2)}`];
+  const amount = `mean drift ${value < 0.005 ? 'below 0.01' : value.toFixed(2)}`;
+  // Other methods and targets may have moved more.
+  const {layer, method, method_title, target} = run.keys[key];
+  const which = [
+    run.keys.some((other) => other.method !== method) && method_title,
+    run.keys.some((other) => other.target !== target) && targetName(run, target),
+  ].filter(Boolean);
+  const named = `at layer ${layer}${which.length > 0 ? ` (${which.join(', ')})` : ''}`;
   const whole = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
   const sample = whole + (scaled ? '; 0: same map, 1: no overlap' : '');
   const small = `${prefix}No large change in the maps: the largest is ${span}, ${named} (${amount}, ${sample}).`;

@@ -160,7 +160,10 @@ export class Region {
     const one = `Probe ${scene.runs[0].probes[probes[0]]?.id}`;
     if (share === null) return probes.length === 1 ? `${one} has no mask or box.` : 'None of these probes has a mask or box.';
     const where = area === OWN ? ', in the mask or box of each' : probes.length > 1 ? ', at the same location in all' : '';
-    const whose = probes.length === 1 ? one : `Mean of ${numberOf(probes.length, 'probe')}${where}`;
+    // Some probes may have neither.
+    const marked = area === OWN ? probes.filter((probe) => scene.pictures[0][probe].covered !== null).length : probes.length;
+    const sample = marked < probes.length ? `${marked} of ` : '';
+    const whose = probes.length === 1 ? one : `Mean of ${sample}${numberOf(probes.length, 'probe')}${where}`;
     const part = area !== OWN && scene.columns.some(({depth}) => depth) ? ' Only the slices shown count.' : '';
     const rule = usual ? (threshold < 2 * share ? 'halfway between that and 100 %' : 'twice that') : 'set by you';
     return `${whose}. The region is ${percent(share)} of the image; threshold ${percent(threshold)} (${rule}).${part}`;

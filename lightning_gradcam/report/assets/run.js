@@ -100,9 +100,13 @@ export class Run {
     return found;
   }
 
-  // Returns the name of the class that a map explains; empty if unknown.
+  // Returns the name of the class that a map explains, or of how many true classes it explains the sum; empty if
+  // unknown.
   explainedClass(step, key, probe) {
-    const index = this.steps[step].targets[this.keys[key].target]?.classes[probe] ?? -1;
+    const {target} = this.keys[key];
+    const {length} = this.probes[probe].true;
+    if (target === 'label' && length > 1) return `sum over ${length} classes`;
+    const index = this.steps[step].targets[target]?.classes[probe] ?? -1;
     return index >= 0 ? this.className(index) : '';
   }
 
@@ -139,9 +143,16 @@ export class Run {
     return predicted < 0 || known.length === 0 ? null : known.includes(predicted);
   }
 
+  // Returns the predicted class at the last earlier step with a prediction, or -1 if there is none.
+  earlier(step, probe) {
+    let before = step - 1;
+    while (before >= 0 && this.predicted(before, probe) < 0) before -= 1;
+    return before < 0 ? -1 : this.predicted(before, probe);
+  }
+
   flipped(step, probe) {
-    if (step === 0 || this.predicted(step, probe) < 0 || this.predicted(step - 1, probe) < 0) return false;
-    return this.predicted(step, probe) !== this.predicted(step - 1, probe);
+    const [before, now] = [this.earlier(step, probe), this.predicted(step, probe)];
+    return before >= 0 && now >= 0 && now !== before;
   }
 
   flips(probe) {

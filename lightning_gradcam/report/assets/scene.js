@@ -164,10 +164,14 @@ export class Scene {
     return run.label(step);
   }
 
-  // Returns a short label for an axis or a thumbnail.
-  tick(place) {
-    const {epoch} = entryOf(this.positions[place]);
-    return epoch === UNTRAINED ? 'untr.' : String(epoch);
+  // Returns a short label for an axis or a thumbnail; for a run that has no step there, the epoch shown instead, in
+  // parentheses.
+  tick(place, r) {
+    const {has, run, step} = this.positions[place];
+    const stands = r !== undefined && !has[r];
+    const {epoch} = stands ? this.runs[r].steps[this.stepAt(place, r)] : run.steps[step];
+    const text = epoch === UNTRAINED ? 'untr.' : String(epoch);
+    return stands ? `(${text})` : text;
   }
 
   // Returns a note if a run has no step in this epoch.

@@ -175,9 +175,11 @@ class Viewer {
 
   list() {
     const {scene} = this;
-    const jump = (epoch, method) => {
+    const jump = (run, step, epoch, method) => {
       if (scene.methods.length > 1) this.set({method});
-      this.sequence.pick(scene.placeOf({epoch, step: ''}));
+      const r = scene.runs.indexOf(run);
+      const place = scene.positions.findIndex(({steps, has}) => has[r] && steps[r] === step);
+      this.sequence.pick(place >= 0 ? place : scene.placeOf({epoch, step: ''}));
     };
     listFindings(this.findings, scene.runs, jump, NARROW.matches);
   }

@@ -6,6 +6,12 @@ export function numberOf(count, thing) {
   return `${count} ${thing}${count === 1 ? '' : 's'}`;
 }
 
+// Returns a fact about the runs shown: as text if it is the same for all, else for each run.
+export function ofEach(scene, fact) {
+  const facts = scene.runs.map(fact);
+  return facts.every((one) => one === facts[0]) ? facts[0] : facts.map((one, r) => scene.prefix(r) + one).join(', ');
+}
+
 // Returns a step's label for use within a sentence.
 export function inWords(label) {
   return label.replace(/^untrained/, 'the untrained model');
@@ -78,10 +84,10 @@ export function whereabouts({x, y}) {
 // Returns a text such as 'Coat, Shirt from epoch 3'.
 export function history(run, probe) {
   const flips = run.flips(probe);
-  const first = run.predicted(0, probe);
-  if (first < 0 && flips.length === 0) return 'no predictions';
-  const later = flips.map((step) => `${run.className(run.predicted(step, probe))} from ${run.label(step)}`);
-  return [run.className(first), ...later].join(', ');
+  const first = run.steps.findIndex((_, step) => run.predicted(step, probe) >= 0);
+  if (first < 0) return 'no predictions';
+  const from = (step) => `${run.className(run.predicted(step, probe))} from ${run.label(step)}`;
+  return [first === 0 ? run.className(run.predicted(0, probe)) : from(first), ...flips.map(from)].join(', ');
 }
 
 const SCALE_WORDS = {
@@ -114,11 +120,15 @@ export function targetWords(run, name) {
   return run.titles.get(name);
 }
 
+export function targetName(run, name) {
+  return TARGETS[name] || (/^\d+$/.test(name) ? run.className(Number(name)) : name.replace('_vs_', ' vs '));
+}
+
 function targetTitle(run, name) {
   const all = run.steps.map((step) => step.targets[name]?.classes ?? []);
   const known = all.flat().some((index) => index >= 0);
   const fixed = all.every((classes) => classes.every((index, probe) => index === all[0][probe]));
-  const title = TARGETS[name] || (/^\d+$/.test(name) ? run.className(Number(name)) : name.replace('_vs_', ' vs '));
+  const title = targetName(run, name);
   return known ? `${title} (${fixed ? 'never changes' : 'can change'})` : title;
 }
 
