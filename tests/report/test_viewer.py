@@ -931,6 +931,14 @@ def test_run_without_steps_says_so(report: Open) -> None:
     assert shown.page.locator(".bar").is_hidden()
 
 
+@pytest.mark.parametrize(("stage", "said"), [("fit", ""), ("test", " from trainer.test")])
+def test_a_record_of_a_test_says_so(report: Open, stage: str, said: str) -> None:
+    payload = garments(epochs=1, probes=1)
+    steps = [{**step, "stage": stage} for step in payload.header["steps"]]
+    shown = report(Payload({**payload.header, "steps": steps}, payload.blocks))
+    assert f" · 1 logged step{said} · " in shown.texts(".facts")[0]
+
+
 def test_pictures_explained_once_have_no_epochs(report: Open) -> None:
     payload = garments(epochs=1, probes=3, layers=2)
     steps = [{**step, "stage": "explain"} for step in payload.header["steps"]]

@@ -9,6 +9,12 @@ const LEAD = (what) => `Colours show which parts of the image raise ${what}.`;
 const SIGNED = (what) => `Red parts of the image raise ${what}, blue parts lower it.`;
 const MOTION = ' Press ▶ or drag the slider to see how they change during training.';
 
+// With trainer.test or trainer.validate, the epoch and step are the Trainer's and not those of the checkpoint.
+function stepsWords({steps}) {
+  const {stage} = steps.at(-1);
+  return numberOf(steps.length, 'logged step') + (['test', 'validate'].includes(stage) ? ` from trainer.${stage}` : '');
+}
+
 export class Head {
   // act: {set(changes), cycleTheme(), help: a dialog}.
   constructor(act, title) {
@@ -59,7 +65,7 @@ export class Head {
     const facts = [
       this.title.textContent.endsWith(shown) ? '' : shown,
       numberOf(header.probes.length, scene.once ? 'image' : 'probe'),
-      scene.once ? '' : ofEach(scene, ({steps}) => numberOf(steps.length, 'logged step')),
+      scene.once ? '' : ofEach(scene, stepsWords),
       ofEach(scene, (run) => `maps explain the ${quantities(run)}`),
       ofEach(scene, (run) => run.header.created?.slice(0, 10)),
     ];
