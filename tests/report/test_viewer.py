@@ -621,6 +621,8 @@ def test_a_step_without_a_prediction_is_not_judged_and_is_no_change(report: Open
     shown.go("#epoch=2")
     assert shown.texts(".epoch-right")[0].strip() == "2 of 2 probes right"
     assert shown.page.locator(".just-flipped").count() == 0
+    assert shown.texts(".piece") == ["✓ Shirt", "", "✓ Shirt", "✗ Coat", "", "✓ Bag"]
+    assert shown.texts(".piece.flip") == ["✗ Coat"]
     shown.go("#epoch=3&probe=0")
     assert shown.texts(".flip-button") == ["epoch 3: Shirt → Coat"]
 
