@@ -578,6 +578,28 @@ def test_one_probe_large_with_its_numbers_and_flips(report: Open) -> None:
     assert shown.page.locator(".board").is_visible()
 
 
+@pytest.mark.parametrize(
+    ("target", "what", "raised"),
+    [
+        ("output1", "value", "the explained value"),
+        ("similar_to0", "similarity", "the explained similarity"),
+        ("depth", "score", "the explained score"),
+        ("predicted", "logit", "the score of the explained class"),
+    ],
+)
+def test_what_is_explained_is_only_called_a_class_and_a_logit_if_it_is_one(
+    report: Open, target: str, what: str, raised: str
+) -> None:
+    predicted = [[0 if target == "predicted" else -1]]
+    maps = {KEY._replace(target=target): np.ones((1, 1, 2, 2))}
+    shown = report(made(maps, np.zeros((1, 4, 4, 3)), predicted=predicted))
+    assert f" · maps explain the {what} · " in shown.texts(".facts")[0]
+    assert shown.texts(".lead") == [f"Colours show which parts of the image raise {raised}."]
+    shown.go("#signed=on&probe=0")
+    assert shown.texts(".lead") == [f"Red parts of the image raise {raised}, blue parts lower it."]
+    assert shown.texts(".detail tbody th")[-1] == f"explained {what}"
+
+
 def test_a_map_of_several_true_classes_is_not_called_that_of_one(report: Open) -> None:
     key = KEY._replace(target="label")
     shown = report(made({key: np.ones((1, 2, 2, 2))}, np.zeros((2, 4, 4, 3)), true=[[0, 2], [0]]))
@@ -599,6 +621,8 @@ def test_a_step_without_a_prediction_is_not_judged_and_is_no_change(report: Open
     shown.go("#epoch=2")
     assert shown.texts(".epoch-right")[0].strip() == "2 of 2 probes right"
     assert shown.page.locator(".just-flipped").count() == 0
+    assert shown.texts(".piece") == ["✓ Shirt", "", "✓ Shirt", "✗ Coat", "", "✓ Bag"]
+    assert shown.texts(".piece.flip") == ["✗ Coat"]
     shown.go("#epoch=3&probe=0")
     assert shown.texts(".flip-button") == ["epoch 3: Shirt → Coat"]
 
@@ -907,6 +931,14 @@ def test_run_without_steps_says_so(report: Open) -> None:
     shown = report(empty)
     assert shown.texts(".status") == ["version_0/gradcam has no logged step yet."]
     assert shown.page.locator(".bar").is_hidden()
+
+
+@pytest.mark.parametrize(("stage", "said"), [("fit", ""), ("test", " from trainer.test")])
+def test_a_record_of_a_test_says_so(report: Open, stage: str, said: str) -> None:
+    payload = garments(epochs=1, probes=1)
+    steps = [{**step, "stage": stage} for step in payload.header["steps"]]
+    shown = report(Payload({**payload.header, "steps": steps}, payload.blocks))
+    assert f" · 1 logged step{said} · " in shown.texts(".facts")[0]
 
 
 def test_pictures_explained_once_have_no_epochs(report: Open) -> None:

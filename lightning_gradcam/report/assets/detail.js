@@ -8,7 +8,7 @@ import {Film} from './film.js';
 import {chosenNumber, mapNumbers, numberInfo, shortNumber, valueOf} from './numbers.js';
 import {chartContent} from './overview.js';
 import {confidenceName, moveMarkers, timeline} from './timeline.js';
-import {ofEach} from './words.js';
+import {ofEach, quantities} from './words.js';
 
 export class Detail {
   // act: {pick(place), close(), open(probe)}.
@@ -113,7 +113,7 @@ export class Detail {
       const {title, reading} = numberInfo(first, name);
       return row(title, reading, ({run, key}, step, place) => shortNumber(valueOf(run, name, step, key, place)));
     });
-    const scores = row(ofEach(scene, (run) => `explained ${run.header.score}`), null, ({run, key, column}, step, place) => {
+    const scores = row(ofEach(scene, (run) => `explained ${quantities(run)}`), null, ({run, key, column}, step, place) => {
       const value = shortNumber(run.score(step, key, place));
       // A sum of probabilities can exceed 1.
       const summed = column.target === 'label' ? run.probes[place].true.length : 1;

@@ -3,11 +3,17 @@ import {button, fill, labelled, make, select, setText} from './dom.js';
 import {headlineOf, largestMove} from './moves.js';
 import {numberInfo} from './numbers.js';
 import {choicesOf} from './state.js';
-import {numberOf, ofEach} from './words.js';
+import {explainedThing, numberOf, ofEach, quantities} from './words.js';
 
-const LEAD = 'Colours show which parts of the image raise the score of the explained class.';
-const SIGNED = 'Red parts of the image raise the score of the explained class, blue parts lower it.';
+const LEAD = (what) => `Colours show which parts of the image raise ${what}.`;
+const SIGNED = (what) => `Red parts of the image raise ${what}, blue parts lower it.`;
 const MOTION = ' Press ▶ or drag the slider to see how they change during training.';
+
+// With trainer.test or trainer.validate, the epoch and step are the Trainer's and not those of the checkpoint.
+function stepsWords({steps}) {
+  const {stage} = steps.at(-1);
+  return numberOf(steps.length, 'logged step') + (['test', 'validate'].includes(stage) ? ` from trainer.${stage}` : '');
+}
 
 export class Head {
   // act: {set(changes), cycleTheme(), help: a dialog}.
@@ -48,6 +54,7 @@ export class Head {
     this.compare.append(...groups.filter(Boolean));
     this.compare.value = scene.runs[1]?.name ?? '';
     this.compareField.hidden = others.length === 0;
+    this.what = explainedThing(scene);
     this.headline.title = numberInfo(scene.runs[0], 'drift').reading;
     const first = scene.runs.findIndex((run) => largestMove(run));
     const mark = (r) => scene.prefix(r).replace(' ', ': ');
@@ -58,8 +65,8 @@ export class Head {
     const facts = [
       this.title.textContent.endsWith(shown) ? '' : shown,
       numberOf(header.probes.length, scene.once ? 'image' : 'probe'),
-      scene.once ? '' : ofEach(scene, ({steps}) => numberOf(steps.length, 'logged step')),
-      ofEach(scene, (run) => `maps explain the ${run.header.score}`),
+      scene.once ? '' : ofEach(scene, stepsWords),
+      ofEach(scene, (run) => `maps explain the ${quantities(run)}`),
       ofEach(scene, (run) => run.header.created?.slice(0, 10)),
     ];
     setText(this.facts, facts.filter(Boolean).join(' · '));
@@ -76,7 +83,7 @@ export class Head {
   }
 
   move(scene) {
-    setText(this.lead, (scene.look.signed ? SIGNED : LEAD) + (scene.positions.length > 1 ? MOTION : ''));
+    setText(this.lead, (scene.look.signed ? SIGNED : LEAD)(this.what) + (scene.positions.length > 1 ? MOTION : ''));
     setText(this.standIn, scene.standIn());
   }
 }

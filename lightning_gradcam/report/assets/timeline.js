@@ -41,7 +41,7 @@ function piece(run, probe, from, to, step, count) {
   const {kind, glyph} = signOf(run.right(step, probe));
   const name = predicted < 0 ? '' : run.className(predicted);
   const title = `${name || 'no prediction'}, from ${run.label(step)}`;
-  const element = make(`span.piece.${kind}${from > 0 ? '.flip' : ''}`, {title}, glyph + name);
+  const element = make(`span.piece.${kind}${from > 0 && run.flipped(step, probe) ? '.flip' : ''}`, {title}, glyph + name);
   element.style.left = `${(from / count) * 100}%`;
   element.style.width = `${((to - from) / count) * 100}%`;
   return element;

@@ -43,12 +43,33 @@ export function verdict(run, step, probe) {
   return {text: glyph + name, share, kind, spoken: `predicted ${name}${share}${glyph && `, ${kind}`}`};
 }
 
+// Whether a target explains classes.
+function isClassed(run, target) {
+  return run.steps.some(({targets}) => targets[target]?.classes.some((index) => index >= 0));
+}
+
+// Returns the kind of score of a target that explains no class, as in lightning_gradcam/render/tiles.py.
+function unclassedWord(target) {
+  return target.startsWith('output') ? 'value' : target.startsWith('similar_to') ? 'similarity' : 'score';
+}
+
+// Returns the kinds of scores that a run's maps explain, such as 'logit'.
+export function quantities(run) {
+  const kinds = run.keys.map(({target}) => (isClassed(run, target) ? run.header.score : unclassedWord(target)));
+  return [...new Set(kinds)].join(' and ');
+}
+
+// Returns what the maps shown explain, for a sentence.
+export function explainedThing({runs}) {
+  const classed = runs.some((run) => run.keys.some(({target}) => isClassed(run, target)));
+  return classed ? 'the score of the explained class' : `the explained ${quantities(runs[0])}`;
+}
+
 // Describes the explained score if there are no classes.
 function valueWords(run, step, probe) {
   const targets = Object.entries(run.steps[step].targets).filter(([, {scores}]) => scores[probe] !== null);
   const named = targets.map(([name, {scores}]) => {
-    const word = name.startsWith('output') ? 'value' : name.startsWith('similar_to') ? 'similarity' : 'score';
-    return `${targets.length > 1 ? name : word} ${shortNumber(scores[probe])}`;
+    return `${targets.length > 1 ? name : unclassedWord(name)} ${shortNumber(scores[probe])}`;
   });
   const text = named.join(', ');
   return {text, share: '', kind: text ? 'open' : 'none', spoken: text ? `no predicted class, ${text}` : 'no prediction'};
