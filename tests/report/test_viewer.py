@@ -584,13 +584,16 @@ def test_one_probe_large_with_its_numbers_and_flips(report: Open) -> None:
         ("output1", "value", "the explained value"),
         ("similar_to0", "similarity", "the explained similarity"),
         ("depth", "score", "the explained score"),
+        ("output_energy", "score", "the explained score"),
+        ("detect_predicted", "score", "the explained score"),
+        ("segment2", "score", "the explained score"),
         ("predicted", "logit", "the score of the explained class"),
     ],
 )
 def test_what_is_explained_is_only_called_a_class_and_a_logit_if_it_is_one(
     report: Open, target: str, what: str, raised: str
 ) -> None:
-    predicted = [[0 if target == "predicted" else -1]]
+    predicted = [[0 if target in ("predicted", "detect_predicted", "segment2") else -1]]
     maps = {KEY._replace(target=target): np.ones((1, 1, 2, 2))}
     shown = report(made(maps, np.zeros((1, 4, 4, 3)), predicted=predicted))
     assert f" · maps explain the {what} · " in shown.texts(".facts")[0]

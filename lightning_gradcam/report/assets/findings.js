@@ -17,7 +17,8 @@ function findingItem({severity, text, advice, method, epochs: [epoch] = [], step
 }
 
 // Fills the list with the findings of the runs shown; several runs are named. jump: function to call with the run, the
-// place of the step among its steps (-1 if it is not on the page), the epoch and the method. narrow: whether there is no space for findings of the lowest severity.
+// place of the step among its steps (-1 if it is not on the page), the epoch and the method. narrow: whether there is no
+// space for findings of the lowest severity.
 export function listFindings(list, runs, jump, narrow) {
   const parts = runs.flatMap((run) => {
     const {name, header} = run;

@@ -43,14 +43,17 @@ export function verdict(run, step, probe) {
   return {text: glyph + name, share, kind, spoken: `predicted ${name}${share}${glyph && `, ${kind}`}`};
 }
 
-// Whether a target explains classes.
+// Names of targets whose score is that of a box, or a sum over pixels, as in lightning_gradcam/render/tiles.py.
+const OF_PLACES = /^(detect|segment|segment_mask)(\d+|_predicted)(_boxes)?$/;
+
+// Whether a target explains the scores that the model gives to classes.
 function isClassed(run, target) {
-  return run.steps.some(({targets}) => targets[target]?.classes.some((index) => index >= 0));
+  return !OF_PLACES.test(target) && run.steps.some(({targets}) => targets[target]?.classes.some((index) => index >= 0));
 }
 
 // Returns the kind of score of a target that explains no class, as in lightning_gradcam/render/tiles.py.
 function unclassedWord(target) {
-  return target.startsWith('output') ? 'value' : target.startsWith('similar_to') ? 'similarity' : 'score';
+  return /^output\d+$/.test(target) ? 'value' : /^similar_to\d+$/.test(target) ? 'similarity' : 'score';
 }
 
 // Returns the kinds of scores that a run's maps explain, such as 'logit'.
