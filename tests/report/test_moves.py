@@ -85,6 +85,9 @@ def test_headline_names_the_method_and_target_that_it_judges_if_there_are_severa
     text = report(payload).texts(".headline")[0]
     said = "The maps moved most from epoch 0 to epoch 1, at layer conv (Grad-CAM, predicted class): mean drift 0.30"
     assert text.startswith(said)
+    payload.header["steps"][1]["maps"][0]["numbers"] = {"drift": [0.1] * 3}
+    text = report(payload).texts(".headline")[0]
+    assert "epoch 1, at layer conv (Grad-CAM, predicted class, mean drift 0.10, 3 probes; 0: same map" in text
 
 
 def test_headline_says_how_much_is_inside_the_masks_and_is_plain_where_nothing_moved_much(report: Open) -> None:

@@ -71,7 +71,7 @@ export function headlineOf(run, prefix, pictures, scaled) {
   const named = `at layer ${layer}${which.length > 0 ? ` (${which.join(', ')})` : ''}`;
   const whole = count < run.probes.length ? `${count} of ${run.probes.length} probes` : numberOf(count, 'probe');
   const sample = whole + (scaled ? '; 0: same map, 1: no overlap' : '');
-  const small = `${prefix}No large change in the maps: the largest is ${span}, ${named} (${amount}, ${sample}).`;
+  const small = `${prefix}No large change in the maps: the largest is ${span}, at layer ${layer} (${[...which, amount, sample].join(', ')}).`;
   const drifts = run.probes.map((_, probe) => run.number('drift', step, key, probe) ?? -1);
   // A blank map has no place, and one of another class is another question.
   const compared = drifts.flatMap((drift, probe) => (drift === -1 ? [] : [probe]));
