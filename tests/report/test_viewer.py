@@ -693,7 +693,7 @@ def test_outputs_without_classes_show_maps_alone(report: Open) -> None:
     assert shown.page.get_by_label("Probes", exact=True).is_hidden()
     assert "no predicted class, score 1.5" in str(shown.page.locator(canvas()).get_attribute("aria-label"))
     # Other tasks in their own words.
-    for target, words in (("output_0", "value 1.5"), ("similar_to_0", "similarity 1.5")):
+    for target, words in (("output0", "value 1.5"), ("similar_to0", "similarity 1.5")):
         for step in payload.header["steps"]:
             step["targets"] = {target: next(iter(step["targets"].values()))}
         assert report(payload).texts(".verdict") == [words]
