@@ -151,21 +151,23 @@ class Triples(Pictures):
     ],
     ids=["domain", "tensor", "index", "the class", "patient", "flag", "weight", "name", "several"],
 )
-def test_a_second_entry_that_may_be_the_class_is_reported(
-    tmp_path: Path, said: list[str], other: Any, told: bool
-) -> None:
-    assert fitted(tmp_path, Triples(other)).view.true == ((0,), (1,), (2,), (3,), (4,))
-    found = [line for line in said if "labels:" in line]
-    assert len(found) == told
-    assert not told or "if they are in entry 2, pass label_key=2" in found[0]
+def test_a_second_entry_that_may_be_the_class_is_noted(other: Any, told: bool) -> None:
+    drawn = draw_probes(Triples(other), 5)
+    assert drawn.probes.view.true == ((0,), (1,), (2,), (3,), (4,))
+    assert (drawn.remark is not None) is told
 
 
-@pytest.mark.parametrize(("key", "expected"), [(1, {(0,), (1,), (2,), (3,), (4,)}), (2, {(0,), (1,), (2,)})])
-def test_a_chosen_entry_is_the_class_without_a_remark(
-    tmp_path: Path, said: list[str], key: int, expected: set[tuple[int, ...]]
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [(None, {(0,), (1,), (2,), (3,), (4,)}), (1, {(0,), (1,), (2,), (3,), (4,)}), (2, {(0,), (1,), (2,)})],
+)
+def test_both_entries_are_named_until_one_is_chosen(
+    tmp_path: Path, said: list[str], key: int | None, expected: set[tuple[int, ...]]
 ) -> None:
     assert set(fitted(tmp_path, Triples(lambda index: index % 3), label_key=key).view.true or ()) == expected
-    assert not [line for line in said if "labels:" in line]
+    found = [line for line in said if "labels:" in line]
+    assert len(found) == (key is None)
+    assert key or "if they are in entry 2, pass label_key=2" in found[0]
 
 
 def test_labels_with_several_classes_are_kept(tmp_path: Path) -> None:
