@@ -154,6 +154,7 @@ def test_tensorboards_tags_are_name_and_layer_and_every_picture_is_there(folder:
         decoded(image.encoded_image_string)
 
 
+@pytest.mark.slow
 def test_picture_files_of_any_layer_are_written_below_the_log_folder(folder: Path) -> None:
     read_back(fitted(folder, CSVLogger(str(folder)), ODD), ODD)
     files = sane(folder)
@@ -297,7 +298,7 @@ def no_map(layers: str, folder: Path) -> None:
     archive.maps(layers)
 
 
-@pytest.mark.parametrize("ask", [refused, no_map])
+@pytest.mark.parametrize("ask", [refused, pytest.param(no_map, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layers", ["\x1b[2J", "net.parts.none", "net.parts.\x1b[2J"], ids=ascii)
 def test_an_error_that_lists_names_is_printable(ask: Callable[[str, Path], None], layers: str, folder: Path) -> None:
     with pytest.raises(LightningGradCAMError) as caught:

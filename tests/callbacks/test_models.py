@@ -159,6 +159,7 @@ def test_an_output_key_that_is_missing_fails_before_the_first_step(tmp_path: Pat
 WORKING = [name for name in available_methods() if name not in ("cam", "legrad", "mean_activation")]
 
 
+@pytest.mark.slow
 def test_every_method_is_logged_archived_and_leaves_training_alone(tmp_path: Path) -> None:
     def weights(callbacks: list[Any]) -> dict[str, Tensor]:
         pl.seed_everything(1, verbose=False)

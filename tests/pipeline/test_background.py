@@ -91,6 +91,7 @@ def test_sinks_are_called_on_the_threads_they_ask_for_in_the_order_of_the_steps(
         assert later == [step for step in steps if step in later]
 
 
+@pytest.mark.slow
 def test_pictures_and_strips_do_not_depend_on_how_far_the_worker_lags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +181,7 @@ def _train_while_drawing_hangs(root: Path) -> None:
     fit(root, [MemorySink()], epochs=20)
 
 
-@pytest.mark.parametrize("error", [SystemExit, CancelledError])
+@pytest.mark.parametrize("error", [SystemExit, pytest.param(CancelledError, marks=pytest.mark.slow)])
 def test_what_would_end_a_thread_is_contained_and_reported(tmp_path: Path, error: type[BaseException]) -> None:
     class Ending(MemorySink):
         def log(self, entry: Entry) -> None:

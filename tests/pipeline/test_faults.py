@@ -118,6 +118,7 @@ def _on_a_disk_that_fills_up(root: Path) -> Any:
     return steps, texts, read(root / "gradcam_runs/0/gradcam"), files_of(root)
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_is_given_up_and_keeps_every_earlier_step(tmp_path: Path) -> None:
     steps, texts, epochs, files = answer_of(_on_a_disk_that_fills_up, tmp_path / "disk")
     assert steps == 14 * 5
@@ -259,6 +260,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_gets_every_step_when_it_comes_
     assert [entry.epoch for entry in sink.entries] == list(range(10))
 
 
+@pytest.mark.slow
 def test_a_disk_that_never_comes_back_holds_up_neither_the_training_nor_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -562,6 +564,7 @@ def test_a_clock_that_is_set_back_changes_nothing(tmp_path: Path, monkeypatch: p
 # ---- the model, and loggers
 
 
+@pytest.mark.slow
 def test_weights_that_become_nan_are_recorded_as_they_are_and_training_goes_on(tmp_path: Path) -> None:
     class Broken(pl.Callback):
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
