@@ -15,7 +15,7 @@ from lightning_gradcam.callbacks.host import Callback, Host, rank_zero_info, ran
 from lightning_gradcam.callbacks.options import RunOptions
 from lightning_gradcam.callbacks.resume_state import name_of_class
 from lightning_gradcam.callbacks.run import Run
-from lightning_gradcam.callbacks.weights import ValidatedWeights, averages_before, how_they_changed
+from lightning_gradcam.callbacks.weights import averages_before, how_they_changed
 from lightning_gradcam.errors import ConfigurationError
 from lightning_gradcam.probes import ProbeSet
 
@@ -44,7 +44,6 @@ class ProbeCallback(Callback):
         self._token = uuid.uuid4().hex
         self._run = Run(options, _find_log_dir)
         self._runs: WeakKeyDictionary[Trainer, Run] = WeakKeyDictionary()
-        self._validated = ValidatedWeights()
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state to copy or pickle (tuners, spawned ranks), without the run: threads can't be copied."""
@@ -103,7 +102,6 @@ class ProbeCallback(Callback):
         forget(self._token)
         runs = _RUNS.setdefault(trainer, {})
         run = self._run_of(trainer, pl_module, stage, runs.get(self.state_key))
-        self._validated = self._validated if run is self._run else ValidatedWeights()
         self._run = self._runs[trainer] = runs[self.state_key] = run
         run.running = False  # Lightning may not have ended the last stage, after an error
 
@@ -155,7 +153,7 @@ class ProbeCallback(Callback):
             if averages_before(trainer, self):
                 self._run.ending(host)
             else:
-                self._validated.remember(host)
+                self._run.weights.remember(host)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains if this validation is due."""
@@ -178,7 +176,7 @@ class ProbeCallback(Callback):
         if self._at(trainer).waiting:
             self._run.start_or_wait(host)
         if host.explains and host.at_last_batch:
-            self._validated.remember(host)
+            self._run.weights.remember(host)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explains under ``trainer.test``."""
@@ -243,7 +241,7 @@ class ProbeCallback(Callback):
 
     def _compare(self, host: Host, hook: str, *, logged: bool) -> None:
         """Warns once if the logged weights are not the validated ones, such as after a user's EMA has swapped back."""
-        if logged and self._validated.gone(host):
+        if logged and self._run.weights.gone(host):
             rank_zero_warn(f"lightning-gradcam: {how_they_changed(host.trainer, self, hook)}")
 
     def _end(self, host: Host) -> None:

@@ -152,7 +152,7 @@ class Probing:
         warning = (
             f"labels: {int((labels == mark).sum())} of {len(labels)} probes have the label {mark}, but the model's "
             f"output has {error.classes} classes; it is taken to mark samples without a class (ignore_index), so these "
-            f"probes show no true class. {_OTHERS[0].upper()}{_OTHERS[1:]}"
+            f"probes show no true class; {_OTHERS}"
         )
         return replace(drawn, probes=replace(drawn.probes, labels=known)), warning
 

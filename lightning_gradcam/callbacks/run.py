@@ -19,6 +19,7 @@ from lightning_gradcam.callbacks.passed_on import PassedOn
 from lightning_gradcam.callbacks.recording import Recording
 from lightning_gradcam.callbacks.resume_state import SCHEMA, flaw
 from lightning_gradcam.callbacks.steering import Steering, without_published
+from lightning_gradcam.callbacks.weights import ValidatedWeights
 from lightning_gradcam.errors import LightningGradCAMError
 from lightning_gradcam.guard.model import uninitialized
 from lightning_gradcam.pipeline.failures import Failures
@@ -61,7 +62,7 @@ class Run:
         self.steering = Steering(options.steering, options.monitor.name, self._failures, lambda: self.log_dir)
         self._recording = Recording(options, find_log_dir, log_dir, self._failures, self.steering)
         self._probing = self._recording.probing
-        self._passed_on = PassedOn(options)
+        self._passed_on, self.weights = PassedOn(options), ValidatedWeights()
         self._lazy: list[str] = []
         # Whether a stage has started and has not ended.
         self.running = False
@@ -101,8 +102,7 @@ class Run:
             self._recording.drop()
             self._successor = False
         if waited and self._probing.streams and host.fitting and host.validates:
-            # It can wait for the end of the validation that provides the probes.
-            return
+            return  # until the end of the validation that provides the probes
         if not waited:
             self._recording.join(host)
             self._probing.look(host, self._resumed, needed=self.recorder is None)

@@ -169,7 +169,8 @@ class Film:
 
     def changed(self, step: int, place: int) -> bool:
         """Returns whether the predicted class differs from that at the last earlier step with a prediction."""
-        return -1 not in (now := self.predicted(step, place), before := self.earlier(step, place)) and now != before
+        now = self.predicted(step, place)
+        return now >= 0 and self.earlier(step, place) not in (-1, now)
 
     def right(self, step: int, place: int) -> bool | None:
         """Returns whether the predicted class is the true class, or one of several; ``None`` if unknown."""

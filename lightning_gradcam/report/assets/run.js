@@ -151,8 +151,8 @@ export class Run {
   }
 
   flipped(step, probe) {
-    const [before, now] = [this.earlier(step, probe), this.predicted(step, probe)];
-    return before >= 0 && now >= 0 && now !== before;
+    const now = this.predicted(step, probe);
+    return now >= 0 && ![-1, now].includes(this.earlier(step, probe));
   }
 
   flips(probe) {
