@@ -76,4 +76,17 @@ def _run(name: str, parser: argparse.ArgumentParser, chosen: argparse.Namespace)
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
         raise
+    _leave_processes()
     return 0
+
+
+def _leave_processes() -> None:
+    """Destroys the process group, which Lightning leaves to the end of the process.
+
+    There, a thread of gloo that still holds a tensor needs a Python that is shutting down, and aborts the process: exit
+    code 134 after a complete run.
+    """
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

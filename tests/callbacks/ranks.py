@@ -148,6 +148,8 @@ def main(options: dict[str, Any], out: Path) -> None:
         "groups": len(torch.distributed.distributed_c10d._world.pg_map),
     }
     torch.save(left, out / f"rank{rank}.pt")
+    # Lightning leaves this to the end of the process, where a thread of gloo that still holds a tensor aborts it.
+    torch.distributed.destroy_process_group()
 
 
 def _local(value: Any) -> Any:

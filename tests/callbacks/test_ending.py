@@ -214,17 +214,26 @@ def test_a_relative_folder_survives_a_change_of_directory(
 
 
 SCRIPT = """
+import atexit
 import sys
 from pathlib import Path
+from pytorch_lightning import Callback
 from pytorch_lightning.loggers import CSVLogger
+from torch import distributed
 from lightning_gradcam import GradCAMCallback
 from lightning_gradcam.sheets.cam_sheet import sheet
 from tests.conftest import TinyModule, loaders, trainer
 
+class Leaving(Callback):
+    # As in `tests.callbacks.ranks`: gloo's threads must have ended before Python does.
+    def teardown(self, trainer, pl_module, stage):
+        atexit.register(distributed.destroy_process_group)
+
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     callback = GradCAMCallback("net.conv1", num_probes=4)
-    running = trainer(root, callbacks=callback, logger=CSVLogger(root), strategy=sys.argv[2], devices=2, max_epochs=2)
+    callbacks = [callback, Leaving()]
+    running = trainer(root, callbacks=callbacks, logger=CSVLogger(root), strategy=sys.argv[2], devices=2, max_epochs=2)
     running.fit(TinyModule(), *loaders())
     archive = callback.archive
     print(archive.path, archive.epochs, archive.maps("net.conv1").shape)

@@ -54,6 +54,9 @@ def main(processes: int, out: Path) -> None:
     )
     fit.fit(model, data)
     torch.save(model.state_dict(), out / f"{processes}-{fit.global_rank}.pt")
+    if processes > 1:
+        # As in `tests.callbacks.ranks`.
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
