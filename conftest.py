@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+# Tests run side by side, one a core: threads of torch, of numpy and of the processes that tests start would only compete.
+# They read this when they are imported, which tests/conftest.py is the first to do.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # What tools make there, those of the tests and others that someone may use meanwhile.
 _OF_TOOLS = ("__pycache__", ".coverage*", ".hypothesis", ".*_cache", ".git", "*.egg-info", "build", "dist", ".venv")
 # By the seconds that they take, the longest first.

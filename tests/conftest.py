@@ -20,12 +20,6 @@ from torch.utils.data import DataLoader, TensorDataset
 CLASSES = 5
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # Tests run side by side, one a core: threads of torch's own, and of the processes that they start, would not help.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
-
-
 def named(value: object) -> str:
     """An id that is the same in every process: without addresses in memory and random numbers."""
     return "tensor" if isinstance(value, Tensor) else re.sub(r" at 0x[0-9a-f]+", "", str(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,7 +38,7 @@ class MLflowSink(Sink):
         """Logs each tag's image at its step."""
         for tag, picture in entry.pictures.items():
             image = ready(picture.small(("png",))[1])
-            self._logger.experiment.log_image(self._logger.run_id, image, key=_name(tag), step=entry.step)
+            self._log_image(image, _name(tag), entry.step)
 
     def log_numbers(self, numbers: Numbers) -> None:
         """Logs the numbers in one request."""
@@ -52,6 +53,16 @@ class MLflowSink(Sink):
             for tag, animation in evolution.animations.items():
                 file.write_bytes(animation.encoded("gif"))
                 self._logger.experiment.log_artifact(self._logger.run_id, str(file), _name(tag))
+
+    def _log_image(self, image: Any, key: str, step: int) -> None:
+        # For a run's first image, a store of files reads all metrics. It can't read the empty file of a metric that
+        # training is logging for the first time at this moment.
+        for pause in (0.05, 0.5):
+            try:
+                return self._logger.experiment.log_image(self._logger.run_id, image, key=key, step=step)
+            except ValueError:
+                time.sleep(pause)
+        self._logger.experiment.log_image(self._logger.run_id, image, key=key, step=step)
 
 
 def _name(tag: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -118,9 +119,9 @@ FIT = """
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed on Linux alone")
 def test_the_worker_wakes_no_second_team_of_threads(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FIT), str(tmp_path)], capture_output=True, text=True, timeout=600
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", textwrap.dedent(FIT), str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "FOREIGN 0" in ran.stdout
 

@@ -204,6 +204,27 @@ def test_calls_from_two_threads_lose_nothing(logger: MLFlowLogger) -> None:
         assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [(s, s) for s in range(rounds)]
 
 
+def test_a_metric_that_training_is_just_creating_costs_no_image(
+    files: MLFlowLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = MLflowSink(files)
+    sink.prepare()
+    metric = artifacts(files).parent / "metrics" / "epoch"
+    metric.parent.mkdir(exist_ok=True)
+    metric.touch()
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            metric.write_text("1700000000000 0 0\n")
+
+    monkeypatch.setattr("lightning_gradcam.sinks.mlflow.time.sleep", sleep)
+    sink.log(entry(3, 0, "gradcam/conv1"))
+    assert len(waited) == 2
+    assert set(images(files)) == {("gradcam/conv1", 3)}
+
+
 def test_the_loggers_of_both_packages_get_it(files: MLFlowLogger) -> None:
     other = pytest.importorskip("lightning.pytorch.loggers").MLFlowLogger
 
