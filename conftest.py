@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# Tests run side by side, one a core: threads of torch, of numpy and of the processes that tests start would only compete.
+# Tests run side by side, one a core: threads of torch, numpy and the processes that tests start would only compete.
 # They read this when they are imported, which tests/conftest.py is the first to do.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
