@@ -193,7 +193,7 @@ def drawn_from(
         values=labels.numbers,
         normalized=normalized,
     )
-    other = rival(batch, labels.classes, indices or ()) if options.label_key is None else None
+    other = rival(batch, labels.classes, len(inputs), indices or ()) if options.label_key is None else None
     from_one = counted_from_one(dataset, options.label_key, indices, labels.classes)
     remark = "; ".join(filter(None, [labels.remark, why, other])) or None
     return Drawn(probes, batch, remark=remark, from_one=from_one)

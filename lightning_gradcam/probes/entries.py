@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_gradcam.errors import MOST, ProbeError, did_you_mean
 from lightning_gradcam.probes.batches import Apart, are_flat, is_listed, one_size
+from lightning_gradcam.probes.labels import LABEL_KEYS
 from lightning_gradcam.probes.paths import MISSING, Key, any_picture, first_view, follow, named_in, no_tensor, structure
-from lightning_gradcam.probes.wrapped import LABEL_KEYS
 
 _INPUT_KEYS = ("image", "images", "pixel_values", "input", "inputs", "x", "img", "data")
 

@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import did_you_mean
+from lightning_gradcam.probes.paths import named_in
+
+# Common names of labels in a sample or a batch.
+LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "fine_label")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,32 +102,46 @@ def read_labels(found: Any, samples: int, names: Sequence[str] | None = None, *,
     return Labels(numbers=values.float())
 
 
-def rival(batch: Any, classes: Tensor | None, indices: Sequence[int]) -> str | None:
-    """Returns a note for the user if a later entry of a tuple could be the true classes as well as the second one.
+def rival(batch: Any, classes: Tensor | None, samples: int, indices: Sequence[int]) -> str | None:
+    """Returns a note for the user if another entry of a batch could be the true classes as well.
 
     Args:
-        batch: As collated; only tuples and lists have an order.
-        classes: The second entry's classes, as in :class:`Labels`.
-        indices: The samples' indices in the data set, which some data sets return, too.
+        batch: As collated: in a tuple, the second entry's classes are used; in a dict, those with a common name.
+        classes: The classes that are used, as in :class:`Labels`.
+        samples: The number of samples.
+        indices: Their indices in the data set, which some data sets return, too.
 
     Example:
         >>> labels, domains = torch.tensor([0, 1, 0]), torch.tensor([2, 0, 1])
-        >>> rival((torch.rand(3, 1, 8, 8), labels, domains), labels, indices=[])[:48]
+        >>> rival((torch.rand(3, 1, 8, 8), labels, domains), labels, 3, indices=[])[:48]
         'labels: entries 1 and 2 of a batch are whole num'
+        >>> rival({"image": torch.rand(3, 1, 8, 8), "kind": labels}, None, 3, indices=[])[-21:]
+        "pass label_key='kind'"
     """
-    if not isinstance(batch, (list, tuple)) or classes is None or classes.dim() != 1:
+    named = named_in(batch)
+    usual = [name for name in LABEL_KEYS if named is not None and name in named]
+    if not usual and isinstance(batch, (list, tuple)):
+        named, usual = dict(enumerate(batch)), [*range(1, len(batch))]
+    if named is None or (usual and (classes is None or classes.dim() != 1)):
         return None
-    for place, entry in enumerate(batch[2:], 2):
-        flags = isinstance(entry, Tensor) and entry.dtype == torch.bool
-        values = None if flags else _numbers(entry)
-        if values is None or values.is_floating_point() or values.shape != classes.shape:
+    used = classes.tolist() if usual and classes is not None else None
+    for name in usual[1:] or ([] if usual else named):
+        entry = named[name]
+        values = None if isinstance(entry, Tensor) and entry.dtype == torch.bool else _numbers(entry)
+        if values is None or values.is_floating_point() or values.shape != (samples,):
             continue
         # Larger numbers identify something, such as a patient.
-        if 0 <= values.min() <= values.max() < 1000 and values.tolist() not in (classes.tolist(), [*indices]):
+        if not 0 <= values.min() <= values.max() < 1000 or values.tolist() in (used, [*indices]):
+            continue
+        if used is None:
+            common = ", ".join(LABEL_KEYS)
             return (
-                f"labels: entries 1 and {place} of a batch are whole numbers; the true classes are read from entry 1 "
-                f"(label_key=1); if they are in entry {place}, pass label_key={place}"
+                f"labels: no entry of a batch is named {common}; if {name!r} is the true class, pass label_key={name!r}"
             )
+        return (
+            f"labels: entries {usual[0]!r} and {name!r} of a batch are whole numbers; the true classes are read from "
+            f"entry {usual[0]!r} (label_key={usual[0]!r}); if they are in entry {name!r}, pass label_key={name!r}"
+        )
     return None
 
 

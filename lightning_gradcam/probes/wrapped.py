@@ -13,10 +13,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
 from lightning_gradcam.probes.batches import one_size
-from lightning_gradcam.probes.labels import read_labels
-
-# Common names of labels in a sample or a batch.
-LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "fine_label")
+from lightning_gradcam.probes.labels import LABEL_KEYS, read_labels
 
 
 def has_indices(dataset: Any) -> bool:

@@ -157,6 +157,36 @@ def test_a_second_entry_that_may_be_the_class_is_noted(other: Any, told: bool) -
     assert (drawn.remark is not None) is told
 
 
+class Named(Triples):
+    """The same with names."""
+
+    def __init__(self, names: tuple[str, str], other: Callable[[int], Any]) -> None:
+        super().__init__(other)
+        self.names = names
+
+    def __getitem__(self, index: int) -> Any:
+        return dict(zip(("image", *self.names), super().__getitem__(index), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("label", "class"), "read from entry 'label' .*if they are in entry 'class', pass label_key='class'"),
+        (("class", "target"), "read from entry 'target' .*if they are in entry 'class', pass label_key='class'"),
+        (("label", "domain"), None),
+        (("kind", "domain"), "no entry of a batch is named label, .*; if 'kind' is the true class, pass label_key='ki"),
+    ],
+)
+def test_names_that_may_be_the_classs_are_noted(names: tuple[str, str], told: str | None) -> None:
+    drawn = draw_probes(Named(names, lambda index: index % 3), 5)
+    assert (told is None) is (drawn.remark is None)
+    assert told is None or re.search(told, str(drawn.remark))
+    used = {"label": {(0,), (1,), (2,), (3,), (4,)}, "class": {(0,), (1,), (2,)}, "kind": set()}[names[0]]
+    assert set(drawn.probes.view.true or ()) == used
+    # Under the same name, both are what the class is.
+    assert draw_probes(Named(("label", "class"), lambda index: index % 5), 5).remark is None
+
+
 @pytest.mark.parametrize(
     ("key", "expected"),
     [(None, {(0,), (1,), (2,), (3,), (4,)}), (1, {(0,), (1,), (2,), (3,), (4,)}), (2, {(0,), (1,), (2,)})],
