@@ -59,7 +59,8 @@ class MLflowSink(Sink):
         # training is logging for the first time at this moment.
         for pause in (0.05, 0.5):
             try:
-                return self._logger.experiment.log_image(self._logger.run_id, image, key=key, step=step)
+                self._logger.experiment.log_image(self._logger.run_id, image, key=key, step=step)
+                return
             except ValueError:
                 time.sleep(pause)
         self._logger.experiment.log_image(self._logger.run_id, image, key=key, step=step)
