@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     sizes = f"{options.epochs} epochs, {options.probes} probes, {len(options.maps)} layers"
     print(f"{sizes}; medians of {options.rounds} rounds")
-    print(f"{'maps':<8}{'MB':>7}{'made in s':>11}{'ready in s':>12}{'move, ms':>10}{'95 % below':>12}{'busy, ms':>10}")
+    print(f"{'maps':<8}{'MB':>7}{'made in s':>11}{'ready in s':>12}{'move, ms':>10}{'95% below':>12}{'busy, ms':>10}")
     met = []
     with tempfile.TemporaryDirectory() as temporary, launched() as browser:
         for kind in ("smooth", "noise"):

@@ -901,7 +901,7 @@ PROCESSES: dict[str, list[tuple[str, str]]] = {
             "tests/probes/test_labels.py::test_class_labels_of_hugging_face_are_read_without_decoding",
         ),
         (
-            "a class with 1 % of the samples, without `targets`",
+            "a class with 1% of the samples, without `targets`",
             "tests/probes/test_balance.py::test_a_class_of_one_percent_is_among_the_probes",
         ),
         (

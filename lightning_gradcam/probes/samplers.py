@@ -148,7 +148,7 @@ def _numbers(found: Iterable[Any], total: int) -> Sequence[int]:
     return indices
 
 
-# Number of samples whose labels are read if the data set does not list them: a class with 1 % of the samples is missed
+# Number of samples whose labels are read if the data set does not list them: a class with 1% of the samples is missed
 # once in 20,000 draws.
 LOOKED_AT = 1000
 # Samples per probe to read first; how many follow depends on the time they would take, in seconds.

@@ -98,7 +98,7 @@ def legend(threshold: float, *, known: bool) -> list[tuple[Pixels, str]]:
         threshold: Fraction of a map's maximum from which a pixel belongs to its box.
         known: Whether known boxes are also drawn.
     """
-    texts = [f"box around the largest part of the map above {threshold * 100:g} % of its maximum"]
+    texts = [f"box around the largest part of the map above {threshold * 100:g}% of its maximum"]
     if known:
         texts.append("known box; IoU: shared area / combined area")
     samples = np.full((len(texts), 14, 38, 3), 168, np.uint8)

@@ -116,7 +116,7 @@ class Picture:
         image.thumbnail((LONGEST[format], LONGEST[format]))
         buffer = io.BytesIO()
         # Repeated pixels justify a higher level. For other images, level 1 takes a half to a fifth of the default
-        # level's time, for 12 to 19 % more bytes.
+        # level's time, for 12 to 19% more bytes.
         png = {"compress_level": 6 if self.enlarged else 1}
         options: dict[str, dict[str, Any]] = {"png": png, "jpeg": _JPEG, "webp": {"quality": 90}}
         image.save(buffer, format.upper(), **options[format])

@@ -34,8 +34,8 @@ def write(
 ) -> int:
     """Writes one line of dark text on white; text wider than ``width`` is truncated with an ellipsis.
 
-    If the line ends with two spaces and a percentage, only the name before it is truncated, because ``1…`` would look
-    like a number.
+    Text that fits in the next smaller size is written in that size. If the line ends with two spaces and a percentage,
+    only the name before it is truncated, because ``1…`` would look like a number.
 
     Args:
         canvas: The image to write on, uint8 ``[H, W, 3]``.
@@ -101,8 +101,8 @@ def cross_out(picture: npt.NDArray[np.uint8]) -> None:
 @lru_cache(maxsize=512)
 def _ink(text: str, width: int, size: int, color: Color) -> npt.NDArray[np.uint8]:
     """Returns the text on white, uint8 ``[H, W, 3]``, to be merged into the canvas by taking the darker value."""
-    font = _font(size)
     line = "".join(character if character.isprintable() else " " for character in text)
+    font = next((font for font in map(_font, (size, size - 1)) if font.getlength(line) <= width), _font(size))
     length = font.getlength(line)
     if length > width:
         name, gap, share = line.rpartition("  ")

@@ -32,8 +32,8 @@ from lightning_gradcam.stats.boxes import known_boxes
 
 # Pixels between two tiles of a probe, and between two probes side by side.
 _GAP, _APART = 8, 24
-# Pixels by which the text above a probe may be wider than its tiles.
-_BEYOND = 10
+# Pixels by which the text above a probe may be wider than its tiles: nearly the margin of the sheet.
+_BEYOND = 11
 # Maximum width of a sheet with several probes side by side, readable in a TensorBoard card; and minimum width.
 _WIDEST, _NARROWEST = 640, 480
 # Height of the text above a probe's tiles (prediction, id and true class), and of the line for each likely class.

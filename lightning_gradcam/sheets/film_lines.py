@@ -52,7 +52,7 @@ def film_footer(film: Film, width: int) -> list[Line]:
         )
     if drawing.boxes:
         dashed = "; dashed: the known box" if known_boxes(probes) is not None else ""
-        least = f"{drawing.box_threshold * 100:g} %"
+        least = f"{drawing.box_threshold * 100:g}%"
         lines += remarks(f"outline: box around the map's largest part above {least} of its maximum{dashed}")
     lines += remarks(*source_lines(probes.display_source))
     # With "minmax", a map without a positive value is also coloured.

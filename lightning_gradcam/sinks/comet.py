@@ -51,7 +51,7 @@ class CometSink(Sink):
             self._logger.log_metrics({self._name(tag): n for tag, n in numbers.values.items()}, numbers.step)
 
     def log_histograms(self, histograms: Histograms) -> None:
-        """Logs each as one slice of a 3-D histogram, in Comet's bins (each 10 % wider than the previous one)."""
+        """Logs each as one slice of a 3-D histogram, in Comet's bins (each 10% wider than the previous one)."""
         with self._experiment() as experiment:
             for tag, histogram in histograms.values.items():
                 experiment.log_histogram_3d(_in_comets_bins(histogram), name=self._name(tag), step=histograms.step)

@@ -1,7 +1,7 @@
 r"""Bounding boxes from maps, and their overlap with known boxes.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, section
-4.1 (weakly supervised localisation): the map is thresholded at 15 % of its maximum, and the box encloses the largest
+4.1 (weakly supervised localisation): the map is thresholded at 15% of its maximum, and the box encloses the largest
 connected segment. Uses only NumPy, because it runs during training.
 """
 

@@ -26,7 +26,7 @@ def network() -> Any:
 
 
 def photographs(count: int = 4) -> Tensor:
-    """The network knows the first two (79 and 90 %); of the others it has hardly a guess (42 and 28 %), both wrong."""
+    """The network knows the first two (79 and 90%); of the others it has hardly a guess (42 and 28%), both wrong."""
     return photograph_probes().inputs[:count]
 
 

@@ -78,8 +78,8 @@ def test_the_legend_has_a_sample_for_each_kind() -> None:
     assert (one[1], second[1][:9]) == (first[1], "known box")
     assert places(one[0], FOUND).any()
     assert not places(one[0], KNOWN).any()
-    assert [legend(share, known=False)[0][1][-25:] for share in (0.15, 0.55)] == [
-        "above 15 % of its maximum",
-        "above 55 % of its maximum",
+    assert [legend(share, known=False)[0][1][-24:] for share in (0.15, 0.55)] == [
+        "above 15% of its maximum",
+        "above 55% of its maximum",
     ]
     assert places(second[0], KNOWN).any()

@@ -63,6 +63,10 @@ def test_a_probability_behind_a_long_name_is_kept_whole() -> None:
 def test_text_that_fits_is_not_cut() -> None:
     short = written("cat", width=200)
     assert np.array_equal(short, written("cat", width=150))
+    # The longest name of Fashion-MNIST above a tile of 112 pixels.
+    sure, smaller = "Ankle boot  100%", written("Ankle boot  100%", size=13)
+    assert not np.array_equal(written(sure, size=14), smaller)
+    assert np.array_equal(written(sure, width=112 + 11 - 17, size=14), smaller)
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\tb", "a\rb", "a\x00b", "a\u2028b", "a\ud800b", "a\x1bb"], ids=ascii)

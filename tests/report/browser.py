@@ -65,7 +65,8 @@ class Opened:
         return [url for url in self.requests if url.split("#")[0] != own and not url.startswith(("data:", "blob:"))]
 
     def settle(self) -> None:
-        """Waits until what was asked for is drawn."""
+        """Waits until what was asked for is read and drawn."""
+        self.until("!document.querySelector('[aria-busy=true]')")
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def until(self, condition: str) -> None:
@@ -119,8 +120,16 @@ class Opened:
         return str(self.page.evaluate("new Promise(done => setTimeout(() => done(location.hash), 450))"))
 
     def go(self, hash: str) -> None:
-        self.page.evaluate("hash => { location.hash = hash; }", hash)
-        self.page.wait_for_timeout(60)
+        self.page.evaluate(
+            """hash => new Promise(done => {
+              const before = location.hash;
+              // After the page's own listener.
+              window.addEventListener('hashchange', done, {once: true});
+              location.hash = hash;
+              if (location.hash === before) done();
+            })""",
+            hash,
+        )
         self.settle()
 
     def overflow(self) -> int:

@@ -121,9 +121,9 @@ def test_a_difference_is_red_in_a_blue_in_b_and_grey_where_both_are_as_bright(br
     assert np.abs(found[1, 0] - table[round(127.5 + 127.5 * 0.25)]).max() <= step
     assert found[1, 1].tolist() == found[1, 2].tolist() == table[128].tolist()
     said = shown.texts(".cell.apart .caption-value")
-    assert said == ["classes differ: class 0 | class 1; A brighter by up to 100 %, B by 100 %", "cannot be subtracted"]
+    assert said == ["classes differ: class 0 | class 1; A brighter by up to 100%, B by 100%", "cannot be subtracted"]
     assert shown.texts(".cell.apart .caption-name") == ["net.1", "net.1"]
-    assert "full colours: ±100 % of the brightest colour" in shown.texts(".compare-line")[0]
+    assert "full colours: ±100% of the brightest colour" in shown.texts(".compare-line")[0]
     # Signed, what speaks against the class counts too: A is less than B there.
     shown.press("a")
     against = shown.pixels(".cell.apart canvas")[1, 2, :3].astype(int)
@@ -142,9 +142,9 @@ def test_a_difference_of_signed_maps_larger_than_the_scale_has_the_last_colour(b
     path.write_text(page(runs), encoding="utf-8")
     shown = Opened(browser, as_url(path, "#signed=on"))
     table = lookup_table("coolwarm").tolist()
-    # By 200 % of the brightest colour above, and by 100 % below.
+    # By 200% of the brightest colour above, and by 100% below.
     assert shown.pixels(".cell.apart canvas")[..., :3].tolist() == [[table[255], table[0]]] * 2
-    assert shown.texts(".cell.apart .caption-value") == ["A higher by up to 200 %, B by 200 %"]
+    assert shown.texts(".cell.apart .caption-value") == ["A higher by up to 200%, B by 200%"]
     shown.close()
 
 

@@ -96,8 +96,8 @@ def test_headline_says_how_much_is_inside_the_masks_and_is_plain_where_nothing_m
     for probe in payload.header["probes"]:
         probe.update(region_entry(None, [0, -1, 2, 2], (4, 4)))
     shown = report(payload)
-    assert " Inside the masks: 45 % of the evidence before, 15 % after" in shown.texts(".headline")[0]
-    assert "15 % after (mean of 2 of 3 probes); by chance it would be 25 %." in shown.texts(".headline")[0]
+    assert " Inside the masks: 45% of the evidence before, 15% after" in shown.texts(".headline")[0]
+    assert "15% after (mean of 2 of 3 probes); by chance it would be 25%." in shown.texts(".headline")[0]
     # Whether the predictions are any good is beside the epoch.
     assert shown.texts(".epoch-right") == ["3 of 3 probes right"]
     # Also where nothing moved much: the maps may have been in the wrong place from the beginning.
@@ -106,7 +106,7 @@ def test_headline_says_how_much_is_inside_the_masks_and_is_plain_where_nothing_m
     assert calm.texts(".headline strong") == [""]
     text = calm.texts(".headline")[0]
     assert text.startswith("No large change in the maps: the largest is from epoch 0 to epoch 1")
-    assert text.strip().endswith("no overlap). Inside the masks: 10 % of the evidence before, 20 % after.")
+    assert text.strip().endswith("no overlap). Inside the masks: 10% of the evidence before, 20% after.")
     assert report(moving(small)).texts(".headline")[0].strip().endswith("no overlap).")
 
 

@@ -58,7 +58,7 @@ def test_curve_is_the_energy_computed_from_the_archive(report: Open, tmp_path: P
         assert abs(float(text.split(" ")[1]) - wanted[place].mean()) < 0.005
     shown.go("#area=30,40,111,160&probe=1")
     np.testing.assert_allclose(curves(shown)["conv"], wanted[:, 1], atol=0.01)
-    assert shown.texts(".region-about")[0].startswith("Probe 1. The region is 21 % of the image; thresh")
+    assert shown.texts(".region-about")[0].startswith("Probe 1. The region is 21% of the image; thresh")
 
 
 # All evidence is in one place of 4 by 4: at first in the upper left, and from epoch 2 on in the lower right.
@@ -84,11 +84,11 @@ def test_region_is_drawn_by_mouse_on_one_probe_and_holds_for_all(report: Open) -
     # It neither opened the probe nor left the picture.
     assert shown.hash() == "#area=2%2C2%2C4%2C4"
     assert shown.texts(".looked li") == [
-        "conv: first looked there in epoch 2 (50 % inside).",
+        "conv: first looked there in epoch 2 (50% inside).",
         "none: no positive evidence in any epoch.",
     ]
     assert shown.texts(".region-about") == [
-        "Mean of 2 probes, at the same location in all. The region is 25 % of the image; threshold 50 % (twice that)."
+        "Mean of 2 probes, at the same location in all. The region is 25% of the image; threshold 50% (twice that)."
     ]
     seen = shown.page.locator(".card .area-box")
     assert seen.count() == 6
@@ -101,7 +101,7 @@ def test_region_is_drawn_by_mouse_on_one_probe_and_holds_for_all(report: Open) -
     shown.page.locator(".card:nth-of-type(2) .cell.overlay canvas").first.click()
     shown.settle()
     assert shown.texts(".detail h2") == ["#1Shirt"]
-    assert shown.texts(".looked li")[0] == "conv: first looked there in epoch 3 (100 % inside)."
+    assert shown.texts(".looked li")[0] == "conv: first looked there in epoch 3 (100% inside)."
 
 
 def test_region_is_typed_by_keyboard_alone_and_masks_have_their_logged_numbers(report: Open) -> None:
@@ -128,7 +128,7 @@ def test_region_is_typed_by_keyboard_alone_and_masks_have_their_logged_numbers(r
     assert shown.hash() == "#area=0%2C3%2C3%2C4"
     shown.page.evaluate("location.hash = '#area=3,3,4,4'")
     shown.settle()
-    assert re.fullmatch(r"conv: first looked there in epoch 2 \(\d+ % inside\)\.", shown.texts(".looked li")[0])
+    assert re.fullmatch(r"conv: first looked there in epoch 2 \(\d+% inside\)\.", shown.texts(".looked li")[0])
     # A threshold of one's own, and what fits no picture is not taken.
     shown.page.get_by_label("Threshold, %").fill("60")
     shown.press("Tab")
@@ -139,7 +139,7 @@ def test_region_is_typed_by_keyboard_alone_and_masks_have_their_logged_numbers(r
     shown.page.get_by_role("button", name="Mask", exact=True).focus()
     shown.press("Enter")
     np.testing.assert_allclose(curves(shown)["conv"], energy[:, 0], atol=0.002)
-    assert shown.texts(".looked li") == ["conv: first looked there in epoch 0 (100 % inside)."]
+    assert shown.texts(".looked li") == ["conv: first looked there in epoch 0 (100% inside)."]
     shown.press("Escape")
     assert shown.page.locator(".region-panel").is_hidden()
 
@@ -162,7 +162,7 @@ def test_a_probe_without_a_mask_is_not_said_to_have_no_evidence(report: Open) ->
     assert shown.texts(".looked li") == []
     assert shown.texts(".region-about") == ["Probe 1 has no mask or box."]
     shown.go("#area=mask")
-    assert shown.texts(".looked li") == ["conv: first looked there in epoch 0 (100 % inside, 1 of 2 probes)."]
+    assert shown.texts(".looked li") == ["conv: first looked there in epoch 0 (100% inside, 1 of 2 probes)."]
 
 
 def test_probes_without_a_mask_do_not_count(report: Open, tmp_path: Path) -> None:
@@ -174,11 +174,10 @@ def test_probes_without_a_mask_do_not_count(report: Open, tmp_path: Path) -> Non
     payload = Payload.of(archive(tmp_path, probes, record(maps, numbers=numbers)))
     shown = report(payload, hash="#area=mask")
     assert shown.texts(".region-about") == [
-        "Mean of 2 of 4 probes, in the mask or box of each. The region is 25 % of the image; threshold 50 % (twice"
-        " that)."
+        "Mean of 2 of 4 probes, in the mask or box of each. The region is 25% of the image; threshold 50% (twice that)."
     ]
     assert shown.texts(".looked li")[0].startswith(
-        "conv: never passes the threshold; its maximum is 25 % inside, 2 of 4"
+        "conv: never passes the threshold; its maximum is 25% inside, 2 of 4"
     )
     shown.go("#area=mask&probe=2")
     assert shown.texts(".region-about") == ["Probe 2 has no mask or box."]

@@ -374,7 +374,7 @@ def test_keys_of_a_control_stay_its_own(report: Open) -> None:
     shown.page.get_by_label("Opacity", exact=True).focus()
     shown.press("ArrowRight")
     assert shown.texts(".epoch-label") == ["epoch 3"]
-    assert shown.texts(".share-value")[0] == "51 %"
+    assert shown.texts(".share-value")[0] == "51%"
     shown.page.get_by_label("Scale", exact=True).focus()
     shown.press("ArrowDown", "ArrowLeft", "Home")
     assert shown.texts(".epoch-label") == ["epoch 3"]
@@ -442,7 +442,7 @@ def test_link_restores_everything_and_is_kept(report: Open) -> None:
     assert shown.texts(".card:nth-of-type(1) .caption-name") == ["image", "relu2"]
     assert shown.page.get_by_label("Colour map").input_value() == "Reds"
     assert shown.page.get_by_label("For and against").is_checked()
-    assert shown.texts(".share-value") == ["70 %", "20 %"]
+    assert shown.texts(".share-value") == ["70%", "20%"]
     shown.press("ArrowRight")
     found = shown.hash()
     assert "epoch=3" in found
@@ -467,7 +467,7 @@ def test_links_that_fit_nothing_show_the_defaults(report: Open, hash: str) -> No
     shown = report(garments(epochs=3, probes=2), hash=hash)
     assert shown.texts(".epoch-label") == ["epoch 2"]
     assert shown.page.locator(".cell.overlay canvas").count() == 6
-    assert shown.texts(".share-value") == ["50 %", "0 %"]
+    assert shown.texts(".share-value") == ["50%", "0%"]
 
 
 # ---- sorting, filters, film strips, one probe
@@ -514,7 +514,7 @@ def test_filters_and_order(report: Open) -> None:
 def test_right_and_wrong_are_told_by_signs_and_words(report: Open) -> None:
     payload = made({KEY: np.ones((2, 2, 2, 2))}, np.zeros((2, 4, 4, 3)), predicted=[[1, 0], [0, 0]], true=[[0], [1]])
     shown = report(payload)
-    assert shown.texts(".verdict") == ["✓ Shirt 75 %", "✗ Shirt 75 %"]
+    assert shown.texts(".verdict") == ["✓ Shirt 75%", "✗ Shirt 75%"]
     assert shown.texts(".card:nth-of-type(1) .piece") == ["✗ Coat", "✓ Shirt"]
     label = shown.page.locator(".card:nth-of-type(1) .timeline").get_attribute("aria-label")
     assert label == "Predictions of probe 0: Coat, Shirt from epoch 1"
@@ -701,7 +701,7 @@ def test_outputs_without_classes_show_maps_alone(report: Open) -> None:
     labels.header["steps"][0]["sets"] = [[[0, 0.9], [2, 0.6]]]
     several = report(labels)
     assert several.texts(".truth") == ["Shirt, Bag"]
-    assert several.texts(".verdict") == ["Shirt 90 %, Bag 60 %"]
+    assert several.texts(".verdict") == ["Shirt 90%, Bag 60%"]
     # Where the list is cut, no probability is left behind a name that is not its own.
     assert several.texts(".verdict-share") == [""]
     assert several.texts(".epoch-right") == ["1 of 1 top classes right"]

@@ -64,13 +64,13 @@ def test_the_header_says_what_the_lines_are() -> None:
         return [text for text, _ in film_footer(film, 900) if text.startswith("outline:")]
 
     assert said(False, True) == []
-    assert said(True, False) == ["outline: box around the map's largest part above 15 % of its maximum"]
+    assert said(True, False) == ["outline: box around the map's largest part above 15% of its maximum"]
     film = Film.of(
         [record(ramp())], probe_set(), key=KEY, drawing=Drawing(boxes=True, box_threshold=0.6), limits=None, side=112
     )
-    assert "above 60 % of its maximum" in " ".join(text for text, _ in film_footer(film, 900))
+    assert "above 60% of its maximum" in " ".join(text for text, _ in film_footer(film, 900))
     assert said(True, True) == [
-        "outline: box around the map's largest part above 15 % of its maximum; dashed: the known box"
+        "outline: box around the map's largest part above 15% of its maximum; dashed: the known box"
     ]
 
 

@@ -76,7 +76,7 @@ def test_of_parts_of_equal_size_the_first_counts() -> None:
 
 
 def test_the_threshold_is_a_share_of_the_maximum_and_takes_part() -> None:
-    # 15 % of 100; 14.9 is left out.
+    # 15% of 100; 14.9 is left out.
     maps = np.array([[[100, 15, 14.9], [-50, 0, 0]]])
     assert bounding_boxes(maps, (2, 3)).tolist() == [[0, 0, 2, 1]]
     assert bounding_boxes(maps, (2, 3), 0.149).tolist() == [[0, 0, 3, 1]]

@@ -70,7 +70,7 @@ class ApartCell extends Cell {
 
 const APART_WORDS =
   'A − B: red where A’s map is brighter (if signed: higher), blue where B’s is, grey where both are the same. Full' +
-  ' colours mean a difference of 100 % of the brightest colour.';
+  ' colours mean a difference of 100% of the brightest colour.';
 
 // Creates the difference cells for one probe; none if a run lacks the probe, and none for layers that a run lacks.
 export function apartCells(scene, probe) {
@@ -103,7 +103,7 @@ export class CompareLine {
     const swap = button('⇄', () => this.swap(), {class: 'tool', 'aria-label': SWAP, title: `${SWAP} (x)`});
     this.colours = make('canvas.colour-bar', {'aria-hidden': 'true', width: 256, height: 1});
     const legend = make('div.legend', make('span', 'more in B'), this.colours, make('span', 'more in A'));
-    this.key = [legend, make('span.reading', 'full colours: ±100 % of the brightest colour')];
+    this.key = [legend, make('span.reading', 'full colours: ±100% of the brightest colour')];
     this.texts = [0, 1, 2].map(() => make('span.side-text'));
     const parts = [[this.texts[0]], [this.texts[1], this.chips], [swap], [this.versus, this.texts[2]]];
     this.sides = parts.map((part) => make('div.side', part));

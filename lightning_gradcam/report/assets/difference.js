@@ -32,7 +32,7 @@ export function paintDifference(canvas, picture, run, steps, key, probe, look) {
   if (low === 0 && high === 0) return {state: 'same', text: `${change}no difference`};
   const limit = run.limit(look, steps[1], key, probe);
   const number = (share) => (look.scale === 'image' ? percent(share) : shortNumber(share * limit));
-  const end = look.scale === 'image' ? '100 % of each map’s largest value' : shortNumber(limit);
+  const end = look.scale === 'image' ? '100% of each map’s largest value' : shortNumber(limit);
   const parts = [low < 0 && `lost ${number(-low)}`, high > 0 && `gained ${number(high)}`];
   return {state: '', text: `${change}${parts.filter(Boolean).join(', ')}; full colour ±${end}`};
 }

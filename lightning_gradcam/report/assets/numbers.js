@@ -95,7 +95,6 @@ export function minus(magnitude) {
   return magnitude > 0 ? `−${shortNumber(magnitude)}` : '0';
 }
 
-// With a no-break space.
 export function percent(value) {
-  return value === null || value === undefined ? '' : `${Math.round(value * 100)}\u00a0%`;
+  return value === null || value === undefined ? '' : `${Math.round(value * 100)}%`;
 }

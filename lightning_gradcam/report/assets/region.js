@@ -165,7 +165,7 @@ export class Region {
     const sample = marked < probes.length ? `${marked} of ` : '';
     const whose = probes.length === 1 ? one : `Mean of ${sample}${numberOf(probes.length, 'probe')}${where}`;
     const part = area !== OWN && scene.columns.some(({depth}) => depth) ? ' Only the slices shown count.' : '';
-    const rule = usual ? (threshold < 2 * share ? 'halfway between that and 100 %' : 'twice that') : 'set by you';
+    const rule = usual ? (threshold < 2 * share ? 'halfway between that and 100%' : 'twice that') : 'set by you';
     return `${whose}. The region is ${percent(share)} of the image; threshold ${percent(threshold)} (${rule}).${part}`;
   }
 
@@ -183,7 +183,7 @@ export class Region {
   }
 }
 
-// 'relu2: first looked there in epoch 3 (24 % inside).'
+// 'relu2: first looked there in epoch 3 (24% inside).'
 function lookedThere(scene, {label, values, counts, of}, threshold) {
   const known = values.filter((value) => value !== null);
   if (known.length === 0) return `${label}: no positive evidence in any epoch.`;

@@ -103,6 +103,15 @@ class Viewer {
   async openRuns(stays) {
     this.ticket += 1;
     const {ticket} = this;
+    this.root.ariaBusy = 'true';
+    try {
+      return await this.openLatest(ticket, stays);
+    } finally {
+      if (ticket === this.ticket) this.root.ariaBusy = 'false';
+    }
+  }
+
+  async openLatest(ticket, stays) {
     const entries = this.library.chosen(this.state);
     if (entries.length === 0) return this.say(this.options.empty);
     const work = entries.map((entry) => this.library.load(entry));

@@ -26,7 +26,7 @@ export function signOf(right) {
   return right ? {kind: 'right', glyph: '✓ '} : {kind: 'wrong', glyph: '✗ '};
 }
 
-// Returns '✓ Coat' and ' 93 %'; for several labels the set, for a regression the value, for embeddings the similarity.
+// Returns '✓ Coat' and ' 93%'; for several labels the set, for a regression the value, for embeddings the similarity.
 export function verdict(run, step, probe) {
   const predicted = run.predicted(step, probe);
   if (predicted < 0) return valueWords(run, step, probe);
@@ -34,7 +34,7 @@ export function verdict(run, step, probe) {
   if (set) {
     const names = set.map(([index, share]) => `${run.className(index)} ${percent(share)}`);
     // Records store at most ten classes.
-    const text = [...names, ...(names.length < 10 ? [] : ['…'])].join(', ') || 'no class above 50 %';
+    const text = [...names, ...(names.length < 10 ? [] : ['…'])].join(', ') || 'no class above 50%';
     return {text, share: '', kind: 'open', spoken: `predicted ${text}`};
   }
   const {kind, glyph} = signOf(run.right(step, probe));
