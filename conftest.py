@@ -16,7 +16,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What tools make there, those of the tests and others that someone may use meanwhile.
 _OF_TOOLS = ("__pycache__", ".coverage*", ".hypothesis", ".*_cache", ".git", "*.egg-info", "build", "dist", ".venv")
 # By the seconds that they take, the longest first.
-_LONGEST = ("test_purity.py", "test_viewer.py", "test_faults.py", "test_replay.py", "test_background.py", "test_api.py")
+_LONGEST = (
+    *("test_purity.py", "test_viewer.py", "test_faults.py", "test_replay.py", "test_background.py", "test_api.py"),
+    *("test_fashion_mnist.py", "test_resume.py", "test_gradcam.py", "test_names.py", "test_samplers.py"),
+)
 _BEFORE = pytest.StashKey[set[str]]()
 
 

@@ -107,7 +107,7 @@ def test_importing_the_package_and_listing_its_names_loads_no_torch() -> None:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("import pytorch_lightning", "pytorch_lightning"),
+        pytest.param("import pytorch_lightning", "pytorch_lightning", marks=pytest.mark.slow),
         ("import lightning.pytorch", "lightning.pytorch"),
         pytest.param("import lightning.pytorch, pytorch_lightning", "lightning.pytorch", marks=pytest.mark.slow),
         pytest.param("import pytorch_lightning, lightning.pytorch", "pytorch_lightning", marks=pytest.mark.slow),
