@@ -113,36 +113,36 @@ def rival(batch: Any, classes: Tensor | None, samples: int, indices: Sequence[in
 
     Example:
         >>> labels, domains = torch.tensor([0, 1, 0]), torch.tensor([2, 0, 1])
-        >>> rival((torch.rand(3, 1, 8, 8), labels, domains), labels, 3, indices=[])[:48]
-        'labels: entries 1 and 2 of a batch are whole num'
+        >>> rival((torch.rand(3, 1, 8, 8), labels, domains), labels, 3, indices=[])[-41:]
+        ' if they are in entry 2, pass label_key=2'
         >>> rival({"image": torch.rand(3, 1, 8, 8), "kind": labels}, None, 3, indices=[])[-21:]
         "pass label_key='kind'"
     """
     named = named_in(batch)
-    usual = [name for name in LABEL_KEYS if named is not None and name in named]
-    if not usual and isinstance(batch, (list, tuple)):
+    usual: list[Any] = [name for name in LABEL_KEYS if named is not None and name in named]
+    if not usual and isinstance(batch, (list, tuple)) and classes is not None:
         named, usual = dict(enumerate(batch)), [*range(1, len(batch))]
-    if named is None or (usual and (classes is None or classes.dim() != 1)):
+    if named is None or (classes is not None and classes.dim() != 1):
         return None
-    used = classes.tolist() if usual and classes is not None else None
-    for name in usual[1:] or ([] if usual else named):
-        entry = named[name]
-        values = None if isinstance(entry, Tensor) and entry.dtype == torch.bool else _numbers(entry)
-        if values is None or values.is_floating_point() or values.shape != (samples,):
-            continue
-        # Larger numbers identify something, such as a patient.
-        if not 0 <= values.min() <= values.max() < 1000 or values.tolist() in (used, [*indices]):
-            continue
-        if used is None:
-            common = ", ".join(LABEL_KEYS)
-            return (
-                f"labels: no entry of a batch is named {common}; if {name!r} is the true class, pass label_key={name!r}"
-            )
+    others = usual[1:] if usual else [name for name in named if isinstance(name, str)]
+    found = {name: numbers for name in others if (numbers := _candidate(named[name], samples)) is not None}
+    if usual:
+        known = ([] if classes is None else classes.tolist(), [*indices])
+        first, other = usual[0], next((name for name, numbers in found.items() if numbers not in known), None)
+        if other is None:
+            return None
         return (
-            f"labels: entries {usual[0]!r} and {name!r} of a batch are whole numbers; the true classes are read from "
-            f"entry {usual[0]!r} (label_key={usual[0]!r}); if they are in entry {name!r}, pass label_key={name!r}"
+            f"labels: the true classes are read from entry {first!r} of a batch (label_key={first!r}); if they are in"
+            f" entry {other!r}, pass label_key={other!r}"
         )
-    return None
+    # Constants describe the data set, and numbers that rise from sample to sample are indices.
+    likely = [repr(name) for name, numbers in found.items() if numbers != sorted({*numbers}) and len({*numbers}) > 1]
+    if not likely:
+        return None
+    return (
+        f"labels: no entry of a batch is named {', '.join(LABEL_KEYS)}; if {' or '.join(likely[:3])} is the true class,"
+        f" pass label_key={likely[0]}"
+    )
 
 
 def mark_of_none(labels: Tensor | None, classes: int) -> int | None:
@@ -237,6 +237,18 @@ def _named(texts: Sequence[str], samples: int, names: Sequence[str] | None) -> L
             " pass class_names=, in the order of the model's outputs"
         )
     return Labels(classes=torch.tensor([list(names).index(text) for text in texts], device="cpu"))
+
+
+def _candidate(entry: Any, samples: int) -> list[int] | None:
+    """Returns an entry's numbers if they may be classes: larger ones identify something, such as a patient."""
+    try:
+        values = None if isinstance(entry, Tensor) and entry.dtype == torch.bool else _numbers(entry)
+        if values is None or values.is_floating_point() or values.shape != (samples,):
+            return None
+        numbers: list[int] = values.tolist()
+    except (RuntimeError, NotImplementedError):  # sparse, nested, quantised and meta tensors
+        return None
+    return numbers if 0 <= min(numbers) <= max(numbers) < 1000 else None
 
 
 def _numbers(found: Any) -> Tensor | None:

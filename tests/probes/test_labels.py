@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 
 from lightning_gradcam import GradCAMCallback, ProbeError, ProbeSet, TargetError
 from lightning_gradcam.probes.dataset import draw_probes
-from lightning_gradcam.probes.labels import read_labels
+from lightning_gradcam.probes.labels import read_labels, rival
 from lightning_gradcam.probes.wrapped import find_class_names, find_labels
 from tests.conftest import TinyModule, trainer
 
@@ -174,7 +174,10 @@ class Named(Triples):
         (("label", "class"), "read from entry 'label' .*if they are in entry 'class', pass label_key='class'"),
         (("class", "target"), "read from entry 'target' .*if they are in entry 'class', pass label_key='class'"),
         (("label", "domain"), None),
-        (("kind", "domain"), "no entry of a batch is named label, .*; if 'kind' is the true class, pass label_key='ki"),
+        (
+            ("kind", "domain"),
+            "no entry of a batch is named label, .*; if 'kind' or 'domain' is the true class, pass lab",
+        ),
     ],
 )
 def test_names_that_may_be_the_classs_are_noted(names: tuple[str, str], told: str | None) -> None:
@@ -183,8 +186,26 @@ def test_names_that_may_be_the_classs_are_noted(names: tuple[str, str], told: st
     assert told is None or re.search(told, str(drawn.remark))
     used = {"label": {(0,), (1,), (2,), (3,), (4,)}, "class": {(0,), (1,), (2,)}, "kind": set()}[names[0]]
     assert set(drawn.probes.view.true or ()) == used
-    # Under the same name, both are what the class is.
+    # Both are what the class is.
     assert draw_probes(Named(("label", "class"), lambda index: index % 5), 5).remark is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"width": torch.tensor([8, 8, 8]), "kind": torch.tensor([0, 2, 0])}, "if 'kind' is .* pass label_key='kind'$"),
+        ({"idx": torch.tensor([10, 11, 29])}, None),
+        ({"target": torch.rand(3), "class": torch.tensor([0, 2, 0])}, "entry 'target' .* pass label_key='class'$"),
+        ({"boxes": torch.nested.nested_tensor([[1, 2], [3]], dtype=torch.int64)}, None),
+        ({"marks": torch.tensor([0, 2, 0]).to_sparse(), "meta": torch.zeros(3, dtype=torch.long, device="meta")}, None),
+        ({("a", "b"): torch.tensor([0, 2, 0])}, None),
+    ],
+    ids=["a constant", "indices of a subset", "numbers", "nested", "sparse", "no name"],
+)
+def test_what_can_be_no_class_is_not_named(entries: dict[Any, Tensor], said: str | None) -> None:
+    found = rival({"image": torch.rand(3, 1, 8, 8), **entries}, None, 3, indices=[0, 1, 2])
+    assert (found is None) is (said is None)
+    assert said is None or re.search(said, str(found))
 
 
 @pytest.mark.parametrize(
