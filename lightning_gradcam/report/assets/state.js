@@ -27,7 +27,7 @@ const CHOICES = {
     confidence: 'least confident',
     score: 'highest score',
   },
-  filter: {all: 'all', wrong: 'wrong now', right: 'right now', flipped: 'ever flipped', blank: 'map blank or not finite'},
+  filter: {all: 'all', wrong: 'wrong now', right: 'right now', flipped: 'ever flipped', blank: 'no map now'},
   speed: {1: '1 / s', 2: '2 / s', 4: '4 / s', 8: '8 / s'},
   theme: {auto: 'as the system', light: 'light', dark: 'dark'},
 };
