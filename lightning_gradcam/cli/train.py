@@ -76,15 +76,15 @@ def _run(name: str, parser: argparse.ArgumentParser, chosen: argparse.Namespace)
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
         raise
-    _leave_processes()
+    _close_process_group()
     return 0
 
 
-def _leave_processes() -> None:
-    """Destroys the process group, which Lightning leaves to the end of the process.
+def _close_process_group() -> None:
+    """Destroys the process group, which Lightning leaves open until the process ends.
 
-    There, a thread of gloo that still holds a tensor needs a Python that is shutting down, and aborts the process: exit
-    code 134 after a complete run.
+    At that point, a gloo thread that still holds a tensor needs the interpreter, which is shutting down, and aborts the
+    process: exit code 134 after a complete run.
     """
     from torch import distributed
 

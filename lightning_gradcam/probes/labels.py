@@ -132,8 +132,8 @@ def rival(batch: Any, classes: Tensor | None, samples: int, indices: Sequence[in
         if other is None:
             return None
         return (
-            f"labels: the true classes are read from entry {first!r} of a batch (label_key={first!r}); if they are in"
-            f" entry {other!r}, pass label_key={other!r}"
+            f"labels: they are read from entry {first!r} of a batch (label_key={first!r}); if they are in entry"
+            f" {other!r}, pass label_key={other!r}"
         )
     # Constants describe the data set, and numbers that rise from sample to sample are indices.
     likely = [repr(name) for name, numbers in found.items() if numbers != sorted({*numbers}) and len({*numbers}) > 1]

@@ -25,7 +25,7 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parents[2]
 # Training alone takes some ten seconds; whoever hangs is found here and not by CI's own limit.
-LIMIT = 300
+LIMIT = 150
 
 
 def run(out: Path, **options: Any) -> tuple[list[dict[str, Any]], str]:
